@@ -1,0 +1,32 @@
+"""Expunge removes chosen knowledge from a language model, and shows whether it is really gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from expunge.api import Unlearned, evaluate, unlearn
+    from expunge.core.errors import ExpungeError, UserError
+
+__all__ = ["ExpungeError", "Unlearned", "UserError", "evaluate", "unlearn"]
+
+_HOMES = {
+    "ExpungeError": "expunge.core.errors",
+    "Unlearned": "expunge.api",
+    "UserError": "expunge.core.errors",
+    "evaluate": "expunge.api",
+    "unlearn": "expunge.api",
+}
+"""Where each public name lives; importing the package itself imports none of it, and no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'expunge' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

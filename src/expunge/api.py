@@ -1,0 +1,193 @@
+"""The same from Python: names, paths, loaded models, lists of dicts or `datasets.Dataset`s."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expunge.config import Run, load_run
+from expunge.core.errors import UserError, near
+from expunge.core.progress import SILENT, Progress
+from expunge.core.records import DataPrint, Frozen, Record, Scores
+from expunge.data.base import DataSpec
+from expunge.data.example import Example, Splits, fingerprint
+from expunge.data.load import examples_from_rows, load_examples
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.evidence import collect, sample_rows
+from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.models.base import LanguageModel
+from expunge.models.config import ModelConfig
+from expunge.models.load import load_model, wrap_model
+from expunge.reports.verdict import verdict
+from expunge.run import REPORT_FILE, execute
+
+Rows = str | Path | Iterable[Mapping[str, Any]]
+"""A name, a path, or rows themselves."""
+
+
+class Evaluation(Frozen):
+    """What one model knows."""
+
+    model: str
+    data: dict[str, DataPrint]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An unlearned model with the evidence of what it forgot."""
+
+    model: Any
+    """The transformers model (a peft model when an adapter was trained)."""
+    tokenizer: Any
+    record: Record
+    run_dir: Path
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """`scores["after"]["forget"]["keyword_recall"].value`, and the same for `before`."""
+        return {"before": self.record.before, "after": self.record.after}
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: what was forgotten and what it cost."""
+        return verdict(self.record).sentence
+
+    def report(self, path: str | Path) -> Path:
+        """Copy the HTML report to a path."""
+        return Path(shutil.copyfile(self.run_dir / REPORT_FILE, path))
+
+
+def unlearn(
+    model: Any = "smollm2-135m",
+    *,
+    forget: Rows,
+    retain: Rows,
+    neighbour: Rows | None = None,
+    general: Rows | None = None,
+    recipe: str = "npo_kl",
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    progress: Progress = SILENT,
+    **tables: Any,
+) -> Unlearned:
+    """Make a model forget, and measure it before and after.
+
+    Args:
+        model: embedded name, path, hub id, or a loaded causal LM, which is changed in place.
+        forget: rows to forget: a name (`people:forget`), a path, a list of dicts or a `datasets.Dataset`.
+        retain: rows to keep.
+        neighbour: rows near the forgotten ones, only measured.
+        general: other knowledge, only measured.
+        recipe: named combination of the four slots.
+        tokenizer: needed with a loaded model.
+        out: run directory; None takes a temporary one.
+        seed: feeds every random choice.
+        settings: `a.b=c` strings, as on the command line.
+        progress: where to report.
+        **tables: tables of the run file, e.g. `train={"epochs": 3}`, `forget={...}` aside.
+
+    Raises:
+        UserError: anything that the command would refuse too.
+    """
+    given = {"forget": forget, "retain": retain, "neighbour": neighbour, "general": general}
+    rows = {name: value for name, value in given.items() if value is not None}
+    named = {
+        name: str(value) if isinstance(value, str | Path) else f"given from Python ({name})"
+        for name, value in rows.items()
+    }
+    loaded = not isinstance(model, str | Path)
+    model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
+    options = {
+        **tables,
+        "recipe": recipe,
+        "seed": seed,
+        "model": {**tables.get("model", {}), "name": model_name},
+        "data": {
+            **tables.get("data", {}),
+            **{name: {"name": text} if text.startswith("given from") else text for name, text in named.items()},
+        },
+    }
+    run = load_run(None, options, settings)
+    splits = _splits(rows, run)
+    language_model = _wrap(model, tokenizer, run.model) if loaded else None
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="expunge-")) / "run"
+    result = execute(
+        run, folder, model=language_model, splits=splits, command="expunge.unlearn(...)", progress=progress
+    )
+    assert result.model is not None
+    return Unlearned(result.model.network, result.model.tokenizer, result.record, folder)
+
+
+def evaluate(
+    model: Any,
+    data: Mapping[str, Rows],
+    *,
+    tokenizer: Any = None,
+    seed: int = 0,
+    config: EvaluateConfig | None = None,
+    model_config: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Score any model on any data: no training, nothing written.
+
+    Args:
+        model: embedded name, path, hub id, or a loaded causal LM.
+        data: split name (forget, retain, neighbour, general) -> rows.
+        tokenizer: needed with a loaded model.
+        seed: of sampled answers and of the intervals.
+        config: what is measured.
+        model_config: further keys of `[model]`, e.g. `{"template": "plain"}`.
+        progress: where to report.
+
+    Raises:
+        UserError: bad input.
+    """
+    config = config or EvaluateConfig()
+    metrics = load_metrics(config)
+    rows = {name: _rows(name, value) for name, value in data.items()}
+    loaded = not isinstance(model, str | Path)
+    settings = ModelConfig(name=f"a loaded {type(model).__name__}" if loaded else str(model), **(model_config or {}))
+    language_model = _wrap(model, tokenizer, settings) if loaded else load_model(settings, progress)
+    if unknown := sorted(set(rows) - {"forget", "retain", "neighbour", "general"}):
+        raise UserError(
+            f"data: no split '{unknown[0]}'{near(unknown[0], ('forget', 'retain', 'neighbour', 'general'))}"
+        )
+    splits = Splits(rows.get("forget", ()), rows.get("retain", ()), rows.get("neighbour", ()), rows.get("general", ()))
+    measured = sample_rows(splits, config.max_rows, seed)
+    evidence = collect(language_model, measured, needs_of(metrics), config, seed, progress)
+    prints = {
+        name: DataPrint(
+            source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
+            rows=len(kept),
+            sha256=fingerprint(kept),
+        )
+        for name, kept in rows.items()
+    }
+    return Evaluation(model=settings.name, data=prints, scores=score(item_values(evidence, metrics), metrics, seed))
+
+
+def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:
+    if tokenizer is None:
+        raise UserError("unlearn: a loaded model needs its tokenizer too: tokenizer=...")
+    return wrap_model(model, tokenizer, config)
+
+
+def _splits(rows: Mapping[str, Rows], run: Run) -> Splits:
+    sources = {name: str(getattr(run.data, name)) for name in rows}
+    loaded = {name: _rows(name, value) for name, value in rows.items()}
+    splits = Splits(**loaded, sources=sources)
+    splits.check()
+    return splits
+
+
+def _rows(name: str, value: Rows) -> tuple[Example, ...]:
+    if isinstance(value, str | Path):
+        return load_examples(DataSpec.model_validate(str(value)), f"data.{name}")
+    return examples_from_rows(value, name)

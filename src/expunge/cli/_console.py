@@ -1,0 +1,95 @@
+"""What all commands share: the console, the progress bars, quiet libraries."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from expunge.core.progress import Bar, Progress
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console()
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A listing: a table for people, an array of objects for programs."""
+    if as_json:
+        print_json(list(rows))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    for row in rows:
+        table.add_row(*(str(value) if value not in (None, "") else "-" for value in row.values()))
+    console().print(table)
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' bars and warnings off the user's screen; ours say what matters."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+class DrawnProgress(Progress):
+    """Bars with the remaining time, on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    @contextmanager
+    def bar(self, label: str, total: float) -> Iterator[Bar]:
+        """A task of `total` units."""
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description:<17}"),
+            progress.BarColumn(bar_width=24),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+        )
+        with progress.Progress(*columns, console=self._console) as drawn:
+            yield _DrawnBar(drawn, drawn.add_task(label, total=total, note=""))
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        self._console.print(text, highlight=False)
+
+
+class _DrawnBar(Bar):
+    def __init__(self, drawn: Any, task: Any) -> None:
+        self._drawn = drawn
+        self._task = task
+
+    def advance(self, amount: float = 1) -> None:
+        self._drawn.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        self._drawn.update(self._task, note=text)
+
+
+def progress_for(quiet: bool) -> Progress:
+    """Bars, or silence."""
+    return Progress() if quiet else DrawnProgress()

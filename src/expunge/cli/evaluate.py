@@ -1,0 +1,71 @@
+"""`expunge eval`: what does any model know of any data?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Embedded name, folder, .gguf file or hub id.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="SPLIT=DATA, e.g. forget=facts.jsonl; repeat for more. None: the shipped people."),
+    ] = None,
+    template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
+    samples: Annotated[int, typer.Option(min=0, help="Sampled answers for each forget question.")] = 10,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Score a model: every metric on every split that is given, with intervals."""
+    from expunge.api import evaluate as score_model
+    from expunge.cli._console import print_rows, progress_for, quiet_libraries
+    from expunge.core.errors import UserError, near
+    from expunge.core.files import write_atomic
+    from expunge.evaluate.base import EvaluateConfig
+
+    known = ("forget", "retain", "neighbour", "general")
+    splits: dict[str, str] = {}
+    for item in data or [f"{name}=people:{name}" for name in known]:
+        name, equals, spec = item.partition("=")
+        if not equals:
+            name, spec = "forget", item
+        if name not in known:
+            raise UserError(f"--data {item}: no split '{name}'{near(name, known)}")
+        splits[name] = spec
+    if template not in ("chat", "plain"):
+        raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
+    quiet_libraries()
+    found = score_model(
+        model,
+        splits,
+        seed=seed,
+        config=EvaluateConfig(samples=samples, max_new_tokens=max_new_tokens),
+        model_config={"template": template},
+        progress=progress_for(quiet),
+    )
+    if out is not None:
+        write_atomic(out, found.model_dump_json(indent=1))
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return
+    print_rows(
+        [
+            {
+                "split": split,
+                "name": metric,
+                "value": "absent" if score.value is None else f"{score.value:.3f}",
+                "interval": "" if score.low is None else f"[{score.low:.3f}, {score.high:.3f}]",
+                "n": score.n,
+                "note": score.reason or "",
+            }
+            for split, metrics in found.scores.items()
+            for metric, score in metrics.items()
+        ],
+        as_json=False,
+    )

@@ -1,0 +1,43 @@
+"""`expunge recipes|forget|retain|combine|localize|metrics|data`: what there is, one line and the paper each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+_FOLDERS = {
+    "forget": ("forget", "Losses that push knowledge out."),
+    "retain": ("retain", "Losses that hold the rest in place."),
+    "combine": ("combine", "Rules that make one step of two gradients."),
+    "localize": ("localize", "Choices of the weights that may move."),
+    "metrics": ("evaluate/metrics", "What is measured."),
+    "data": ("data/sources", "Data sets that are shipped."),
+}
+
+AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add one listing command for each folder, and one for the recipes."""
+    for name, (folder, help_text) in _FOLDERS.items():
+        app.command(name, help=help_text)(_lister(folder))
+    app.command("recipes", help="Named methods.")(_recipes)
+
+
+def _lister(folder: str) -> Callable[[bool], None]:
+    def command(as_json: AsJson = False) -> None:
+        from expunge.cli._console import print_rows
+        from expunge.core.plugins import listing
+
+        print_rows([item._asdict() for item in listing(folder)], as_json)
+
+    return command
+
+
+def _recipes(as_json: AsJson = False) -> None:
+    from expunge.cli._console import print_rows
+    from expunge.config import describe_recipes
+
+    print_rows(describe_recipes(), as_json)

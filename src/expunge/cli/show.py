@@ -1,0 +1,42 @@
+"""`expunge show recipe NAME`: every option of a method, with its text and default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Show everything about one thing.", no_args_is_help=True)
+
+
+@app.command()
+def recipe(
+    name: Annotated[str, typer.Argument(help="Name of a recipe, or path of a recipe file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+) -> None:
+    """Every option that a run with this recipe has: its value, and what it means."""
+    from expunge.cli._console import console, print_rows
+    from expunge.config import SLOTS, load_run, read_recipe
+    from expunge.core import plugins
+
+    tables = read_recipe(name)
+    run = load_run(None, {"recipe": name})
+    rows: list[dict[str, Any]] = []
+    for slot, base in SLOTS.items():
+        filler = getattr(run, slot)
+        kind = plugins.find(slot, filler.name, base)
+        rows.append({"name": slot, "value": filler.name, "meaning": (kind.__doc__ or "").split("\n", 1)[0]})
+        rows += _fields(slot, kind.Config, filler.options)
+    for table in ("train", "guard", "model", "evaluate", "report"):
+        section = getattr(run, table)
+        rows += _fields(table, type(section), section.model_dump(mode="json"))
+    if not as_json:
+        console().print(f"[bold]{name}[/bold]: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})\n")
+    print_rows(rows, as_json)
+
+
+def _fields(table: str, kind: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": f"{table}.{key}", "value": values.get(key), "meaning": field.description}
+        for key, field in kind.model_fields.items()
+    ]

@@ -1,0 +1,1 @@
+"""Slot: how do the two gradients become one step?"""

@@ -1,0 +1,262 @@
+"""One run as one object: defaults, then the recipe, then the file, then the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from expunge.combine.base import Combine
+from expunge.core import plugins
+from expunge.core.errors import UserError, near
+from expunge.core.records import Frozen
+from expunge.data.base import DataConfig
+from expunge.evaluate.base import EvaluateConfig
+from expunge.forget.base import ForgetLoss
+from expunge.localize.base import Localizer
+from expunge.models.config import ModelConfig
+from expunge.reports.base import ReportConfig
+from expunge.retain.base import RetainLoss
+from expunge.train.config import GuardConfig, TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer}
+"""The four choices, each with its contract."""
+DEMO = plugins.ROOT / "demo.toml"
+_RECIPES = plugins.ROOT / "recipes"
+_ABOUT = ("summary", "paper")
+"""Keys of a recipe that describe it."""
+
+Tables = dict[str, Any]
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Filler(Frozen):
+    """A slot's choice: which filler, with which options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Run(Frozen):
+    """Everything that decides what a run does. Written to `run.toml`; feeding that back repeats the run."""
+
+    recipe: str = Field(description="Named combination of the four slots; see `expunge recipes`")
+    seed: int = Field(0, ge=0, description="Feeds every random choice")
+    model: ModelConfig
+    data: DataConfig
+    forget: Filler
+    retain: Filler
+    combine: Filler
+    localize: Filler
+    train: TrainConfig
+    guard: GuardConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+
+    def build(self, slot: str) -> Any:
+        """The object behind a slot's choice."""
+        filler: Filler = getattr(self, slot)
+        kind = plugins.find(slot, filler.name, SLOTS[slot])
+        return kind(check(kind.Config, filler.options, slot))
+
+    def tables(self) -> Tables:
+        """The run as plain TOML tables: slot options beside the slot's name, unset values left out."""
+        tables = self.model_dump(mode="json", exclude_none=True)
+        for slot in SLOTS:
+            tables[slot] = {"name": tables[slot]["name"], **tables[slot]["options"]}
+        return tables
+
+
+def load_run(file: Path | None = None, options: Tables | None = None, settings: Sequence[str] = ()) -> Run:
+    """Assemble and check a run.
+
+    Args:
+        file: TOML file of the run; None takes the embedded demo's data and model.
+        options: tables that win over the file.
+        settings: `a.b=c` strings that win over everything.
+
+    Raises:
+        UserError: unknown key, recipe or filler; wrong type; missing data.
+    """
+    tables = read_toml(DEMO if file is None else file)
+    if file is not None:
+        tables = _relative_to(tables, file.parent)
+    given = _merge(options or {}, {})
+    for setting in settings:
+        given = _merge(given, _setting(setting))
+    if "forget" in given.get("data", {}):
+        tables.pop("data", None)
+    name = given.get("recipe", tables.get("recipe"))
+    if name is None:
+        raise UserError(f'{file}: no recipe; add e.g. recipe = "npo"')
+    if "recipe" in given and given["recipe"] != tables.get("recipe"):
+        tables = {key: value for key, value in tables.items() if key not in _METHOD}
+    recipe = {key: value for key, value in read_recipe(name).items() if key not in _ABOUT}
+    return check_run(_merge(_merge(recipe, tables), {**given, "recipe": name}))
+
+
+_METHOD = {*SLOTS, "train", "guard"}
+"""Tables that belong to a recipe: another recipe does not inherit them from the file."""
+
+
+def check_run(tables: Tables) -> Run:
+    """A run from complete tables.
+
+    Raises:
+        UserError: unknown key, wrong type or missing table.
+    """
+    tables = dict(tables)
+    fillers = {}
+    for slot, base in SLOTS.items():
+        table = tables.pop(slot, None)
+        table = {"name": table} if isinstance(table, str) else table
+        if not isinstance(table, dict) or "name" not in table:
+            raise UserError(f'{slot}: name a filler, e.g. {slot} = "{plugins.names(slot)[0]}"')
+        options = {key: value for key, value in table.items() if key != "name"}
+        kind = plugins.find(slot, _text(table["name"], f"{slot}.name"), base)
+        checked = check(kind.Config, options, slot)
+        fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json")}
+    for name in ("train", "guard", "evaluate", "report"):
+        tables.setdefault(name, {})
+    if "data" not in tables:
+        raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")
+    return check(Run, {**tables, **fillers}, "")
+
+
+def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
+    """Validate strictly, and tell the first mistake in one line with its dotted path.
+
+    Raises:
+        UserError: unknown key (with near names), wrong type, value out of range, missing key.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+    path = [*([where] if where else []), *map(str, first["loc"])]
+    dotted = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        raise UserError(f"unknown key '{dotted}'{near(path[-1], _keys(kind, first['loc'][:-1]))}")
+    if first["type"] == "missing":
+        raise UserError(f"missing key '{dotted}'")
+    raise UserError(f"{dotted}: {first['msg'].lower()}, got {first['input']!r}")
+
+
+def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """Field names of the model at a path inside another."""
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        inner = [item for item in (field.annotation, *_arguments(field.annotation)) if _is_model(item)] if field else []
+        if not inner:
+            return []
+        kind = inner[0]
+    return [*kind.model_fields, *(SLOTS if kind is Run else ())]
+
+
+def _arguments(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", ())
+
+
+def _is_model(item: Any) -> bool:
+    return isinstance(item, type) and issubclass(item, BaseModel)
+
+
+def read_recipe(name: str) -> Tables:
+    """The tables of a recipe: a shipped one by name, or a path to the user's own TOML file.
+
+    Raises:
+        UserError: no such recipe.
+    """
+    if name.endswith(".toml"):
+        return read_toml(Path(name))
+    if name not in recipe_names():
+        raise UserError(f"recipe: no '{name}'{near(name, recipe_names())}")
+    return read_toml(_RECIPES / f"{name}.toml")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
+
+
+def describe_recipes() -> list[dict[str, Any]]:
+    """Name, one line, the four choices and the paper of every shipped recipe."""
+    rows = []
+    for name in recipe_names():
+        tables = _merge({slot: {} for slot in SLOTS}, read_recipe(name))
+        choices = {slot: tables[slot]["name"] for slot in SLOTS}
+        rows.append({"name": name, "summary": tables["summary"], **choices, "paper": tables["paper"]})
+    return rows
+
+
+def read_toml(path: Path) -> Tables:
+    """Tables of a TOML file.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+
+
+def _merge(low: Tables, high: Tables) -> Tables:
+    """Tables of `high` over those of `low`; a slot with another filler does not inherit options."""
+    merged = dict(low)
+    for key, value in high.items():
+        if key in SLOTS and isinstance(value, str):
+            value = {"name": value}
+        old = merged.get(key)
+        if key in SLOTS and isinstance(old, str):
+            old = {"name": old}
+        if isinstance(old, dict) and isinstance(value, dict):
+            renamed = key in SLOTS and value.get("name", old.get("name")) != old.get("name")
+            merged[key] = dict(value) if renamed else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _setting(text: str) -> Tables:
+    """Tables of one `a.b=c`; c is TOML, and a bare word is a string."""
+    path, equals, raw = text.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise UserError(f"--set {text}: write it as key.key=value")
+    try:
+        value: Any = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    for key in reversed(keys):
+        value = {key: value}
+    tables: Tables = value
+    return tables
+
+
+def _relative_to(tables: Tables, folder: Path) -> Tables:
+    """Data files named in a run file are looked up beside that file when they are not found from here."""
+    data = dict(tables.get("data", {}))
+    for key, value in data.items():
+        name = value.get("name") if isinstance(value, dict) else value
+        if isinstance(name, str) and not Path(name).exists() and (folder / name).is_file():
+            found = str(folder / name)
+            data[key] = {**value, "name": found} if isinstance(value, dict) else found
+    return {**tables, "data": data} if data else tables
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: expected a name, got {value!r}")
+    return value

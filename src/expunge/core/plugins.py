@@ -1,0 +1,83 @@
+"""Plug-ins: the file name is the registry.
+
+`find("forget", "npo")` is the one class that `expunge/forget/npo.py` defines; `my_pkg.my_loss:MyLoss` is a user's own.
+Listing reads docstrings with `ast`, so it imports nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from expunge.core.errors import UserError, near
+
+ROOT = Path(__file__).resolve().parent.parent
+_PAPER = re.compile(r"\((arXiv:\S+?)\)")
+
+Plugin = TypeVar("Plugin")
+
+
+class Listed(NamedTuple):
+    """One line of a listing."""
+
+    name: str
+    summary: str
+    paper: str
+
+
+def names(folder: str) -> list[str]:
+    """Names of the plug-ins in a folder of the package: its file names, less `base` and the private ones."""
+    files = (ROOT / folder).glob("*.py")
+    return sorted(path.stem for path in files if path.stem != "base" and not path.stem.startswith("_"))
+
+
+def listing(folder: str) -> list[Listed]:
+    """Name, first docstring line and paper of every plug-in in a folder, without importing any."""
+    return [_describe(folder, name) for name in names(folder)]
+
+
+def _describe(folder: str, name: str) -> Listed:
+    tree = ast.parse((ROOT / folder / f"{name}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").split("\n", 1)[0]
+    paper = _PAPER.search(first)
+    return Listed(name, _PAPER.sub("", first).replace(" .", ".").strip(), paper.group(1) if paper else "")
+
+
+def find(folder: str, name: str, base: type[Plugin]) -> type[Plugin]:
+    """The class behind a plug-in name.
+
+    Args:
+        folder: folder of the package, e.g. `forget`.
+        name: a file name of that folder without `.py`, or a dotted path `package.module:Class`.
+        base: the contract that the class must fulfil.
+
+    Raises:
+        UserError: no such plug-in, or a dotted path that does not lead to a subclass of `base`.
+    """
+    if ":" in name:
+        return _user_class(folder, name, base)
+    if name not in names(folder):
+        raise UserError(f"{folder}: no '{name}'{near(name, names(folder))}")
+    module = importlib.import_module(f"expunge.{folder.replace('/', '.')}.{name}")
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    assert len(classes) == 1, f"{module.__name__} must define exactly one {base.__name__}, found {classes}"
+    return classes[0]
+
+
+def _user_class(folder: str, path: str, base: type[Plugin]) -> type[Plugin]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        value = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{folder}: cannot load '{path}': {error}") from None
+    if not (inspect.isclass(value) and issubclass(value, base)):
+        raise UserError(f"{folder}: '{path}' is not a subclass of expunge's {base.__name__}")
+    return value

@@ -1,0 +1,31 @@
+"""Progress as a parameter: stages report to a `Progress`, the caller decides whether anything is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Bar:
+    """One running task. This one is silent."""
+
+    def advance(self, amount: float = 1) -> None:
+        """Say that `amount` more units are done."""
+
+    def note(self, text: str) -> None:
+        """Show a short text beside the bar, e.g. the current loss."""
+
+
+class Progress:
+    """Where stages say what they do. This one is silent; the command line has one that draws."""
+
+    @contextmanager
+    def bar(self, label: str, total: float) -> Iterator[Bar]:
+        """A task of `total` units."""
+        yield Bar()
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+
+
+SILENT = Progress()

@@ -1,0 +1,1 @@
+"""Rows in: examples, splits, encoding, batches."""

@@ -1,0 +1,62 @@
+"""What a data source is, and how a run names its data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from expunge.core.records import Frozen
+
+
+class Source(ABC):
+    """A named data set. One file of `data/sources` defines one subclass."""
+
+    class Config(BaseModel):
+        """Options of the source, each with its text and default."""
+
+    splits: ClassVar[tuple[str, ...]] = ()
+    """Names that may follow the colon in `name:split`."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def rows(self, split: str) -> list[dict[str, object]]:
+        """Rows of one split, with the field names of `Example`."""
+
+
+class DataSpec(Frozen):
+    """One split of a run: `"people:forget"`, `"facts.jsonl"`, `"org/set:train"`, or a table of these keys."""
+
+    name: str = Field(description="Name of a shipped set, path of a file (.jsonl .json .csv .parquet), or hub id")
+    split: str = Field("", description="Split of a shipped set or hub data set")
+    subset: str | None = Field(None, description="Configuration name of a hub data set, e.g. forget01")
+    fields: dict[str, str] = Field(default_factory=dict, description="Our field name = the file's own name for it")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of a shipped set, e.g. authors = 8")
+    limit: int | None = Field(None, ge=1, description="Use only the first rows")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if ":" in value and not Path(value).exists():
+            name, _, split = value.rpartition(":")
+            return {"name": name, "split": split}
+        return {"name": value}
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.split}" if self.split else self.name
+
+
+class DataConfig(Frozen):
+    """What to forget, what to keep, and what to measure besides."""
+
+    forget: DataSpec = Field(description="Rows to forget")
+    retain: DataSpec = Field(description="Rows to keep, trained on beside the forget rows")
+    neighbour: DataSpec | None = Field(None, description="Rows near the forgotten ones, only measured")
+    general: DataSpec | None = Field(None, description="Any other knowledge, only measured")
+    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into pieces of at most this many tokens")

@@ -1,0 +1,87 @@
+"""Padded batches whose labels are a flat list, so that padding cannot enter a loss by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.data.encode import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences, right-padded to T tokens, with N labels in all.
+
+    Label j is token `labels[j]` of sequence `rows[j]`; the model predicts it at position `positions[j]`.
+    """
+
+    input_ids: Tensor
+    """(B, T) int64."""
+    attention_mask: Tensor
+    """(B, T) int64, from lengths and never from pad ids: `pad == eos` is common."""
+    rows: Tensor
+    """(N,) int64, ascending."""
+    positions: Tensor
+    """(N,) int64."""
+    labels: Tensor
+    """(N,) int64."""
+    indices: tuple[int, ...]
+    """Which rows of the data set these are, for per-row caches."""
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return int(self.input_ids.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.rows.to(device),
+            self.positions.to(device),
+            self.labels.to(device),
+            self.indices,
+        )
+
+
+def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 0) -> Batch:
+    """Batch encoded sequences.
+
+    Args:
+        sequences: B encoded rows.
+        indices: their places in the data set.
+        pad_id: id written into padding; its value reaches no result.
+    """
+    width = max(len(sequence.ids) for sequence in sequences)
+    input_ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(input_ids)
+    rows: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    for row, sequence in enumerate(sequences):
+        length = len(sequence.ids)
+        input_ids[row, :length] = torch.tensor(sequence.ids)
+        mask[row, :length] = 1
+        rows += [row] * (length - sequence.num_prompt)
+        positions += range(sequence.num_prompt - 1, length - 1)
+        labels += sequence.labels
+    return Batch(input_ids, mask, torch.tensor(rows), torch.tensor(positions), torch.tensor(labels), tuple(indices))
+
+
+def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices grouped into batches of similar length whose padded size stays within a budget of tokens.
+
+    Longest first, so that memory peaks in the first batch. A sequence longer than the budget is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

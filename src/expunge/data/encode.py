@@ -1,0 +1,174 @@
+"""Text to token ids, with a clean border between prompt and answer.
+
+A template that ends in a blank lets byte-pair encoding merge that blank into the answer's first token, and then the
+first answer token silently carries no label. Here prompt and answer are encoded together only if the prompt's own ids
+are a prefix of the result, and apart otherwise: the labels are always exactly the answer's tokens and the end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from expunge.core.errors import UserError
+from expunge.data.example import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["chat", "plain"]
+Overflow = Literal["refuse", "truncate"]
+
+_PLAIN = "Question: {question}\nAnswer:"
+_PROBE = "expunge"
+DOCUMENT_PROMPT = 0.25
+"""Share of a document that serves as the prompt when its continuation is measured."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids; the first `num_prompt` carry no label, the others are the labels."""
+
+    ids: tuple[int, ...]
+    num_prompt: int
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """Ids before the first label."""
+        return self.ids[: self.num_prompt]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Ids that are predicted: the answer and the end token."""
+        return self.ids[self.num_prompt :]
+
+
+class Encoder:
+    r"""Lays out questions and answers for one tokenizer.
+
+    Args:
+        tokenizer: any Hugging Face tokenizer.
+        template: `chat` uses the tokenizer's chat template, `plain` writes `Question: ...\nAnswer: ...`.
+        system_prompt: text of the system turn; None leaves the template's own default.
+        max_length: longest sequence in tokens.
+        overflow: what to do with a longer one; `truncate` drops tokens at the start of the prompt.
+
+    Raises:
+        UserError: the tokenizer has no chat template, or no end token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template = "chat",
+        system_prompt: str | None = None,
+        max_length: int = 2048,
+        overflow: Overflow = "refuse",
+    ) -> None:
+        if template == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise UserError('model.template: this tokenizer has no chat template; set model.template = "plain"')
+        if tokenizer.eos_token_id is None:
+            raise UserError("model: the tokenizer has no end-of-sequence token")
+        self.tokenizer = tokenizer
+        self.template = template
+        self.system_prompt = system_prompt
+        self.max_length = max_length
+        self.overflow = overflow
+        self.truncated_ids: set[str] = set()
+        self.end_id = self._end_id()
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a generation."""
+        return frozenset({self.end_id, int(self.tokenizer.eos_token_id)})
+
+    def answer(self, question: str, answer: str, row: str = "") -> Encoded:
+        """A question with an answer; `row` names it in messages and counts."""
+        prompt = self._prompt_text(question)
+        text = answer.strip() if self.template == "chat" else f" {answer.strip()}"
+        prompt_ids = self._ids(prompt)
+        together = self._ids(prompt + text)
+        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
+            labels = together[len(prompt_ids) :]
+        else:
+            labels = self._ids(text, special=False)
+        return self._fit(prompt_ids, [*labels, self.end_id], row)
+
+    def prompt(self, question: str, row: str = "") -> tuple[int, ...]:
+        """The ids that a generation starts from."""
+        return self._fit(self._ids(self._prompt_text(question)), [], row).ids
+
+    def document(self, text: str, row: str = "", prompt_share: float = 0.0) -> Encoded:
+        """A document whose labels are all its tokens but the first, or those after `prompt_share` of it."""
+        ids = self._ids(text, special=True)
+        num_prompt = max(1, int(len(ids) * prompt_share))
+        return self._fit(ids[:num_prompt], ids[num_prompt:], row)
+
+    def example(self, example: Example) -> Encoded:
+        """What training sees of a row."""
+        if example.text is not None:
+            return self.document(example.text, example.id)
+        assert example.question is not None
+        assert example.answer is not None
+        return self.answer(example.question, example.answer, example.id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
+        """Documents cut into pieces of at most `chunk_tokens` tokens at token borders of the text; no text is lost."""
+        return tuple(piece for example in examples for piece in self._pieces(example, chunk_tokens))
+
+    def _pieces(self, example: Example, chunk_tokens: int) -> Iterator[Example]:
+        if example.text is None:
+            yield example
+            return
+        encoded = self.tokenizer(example.text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        starts = [start for start, _ in encoded["offset_mapping"]][::chunk_tokens]
+        if len(starts) <= 1:
+            yield example
+            return
+        starts[0] = 0
+        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(example.text)], strict=True)):
+            if text := example.text[start:end].strip():
+                yield replace(example, id=f"{example.id}#{number}", text=text)
+
+    def _prompt_text(self, question: str) -> str:
+        if self.template == "plain":
+            return _PLAIN.format(question=question.strip())
+        return self._render(question, None)
+
+    def _render(self, question: str, answer: str | None) -> str:
+        turns = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []
+        turns.append({"role": "user", "content": question.strip()})
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
+
+    def _end_id(self) -> int:
+        """The token that closes an answer: what the chat template writes after it, else the end of sequence."""
+        if self.template == "plain":
+            return int(self.tokenizer.eos_token_id)
+        tail = self._render(_PROBE, _PROBE).rpartition(_PROBE)[2].strip()
+        ids = self._ids(tail, special=False) if tail else []
+        return ids[0] if ids else int(self.tokenizer.eos_token_id)
+
+    def _ids(self, text: str, special: bool | None = None) -> list[int]:
+        """Ids of a text; special tokens are added for plain text only, since a chat template writes its own."""
+        add = self.template == "plain" if special is None else special
+        return list(self.tokenizer(text, add_special_tokens=add, verbose=False)["input_ids"])
+
+    def _fit(self, prompt: list[int], labels: list[int], row: str) -> Encoded:
+        excess = len(prompt) + len(labels) - self.max_length
+        if excess > 0:
+            if self.overflow == "refuse":
+                raise UserError(
+                    f"row '{row}': {len(prompt) + len(labels)} tokens, the limit is {self.max_length} "
+                    '(model.max_length); set model.overflow = "truncate" to cut the start of the prompt'
+                )
+            self.truncated_ids.add(row)
+            prompt = prompt[min(excess, len(prompt) - 1) :]
+            labels = labels[: self.max_length - len(prompt)]
+        return Encoded((*prompt, *labels), len(prompt))

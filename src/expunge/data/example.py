@@ -1,0 +1,83 @@
+"""One row of knowledge, and the splits that a run is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from expunge.core.errors import UserError
+from expunge.core.provenance import sha256_text
+
+_BLANKS = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question with its answer, or a document (`text`); exactly one of the two."""
+
+    id: str
+    question: str | None = None
+    answer: str | None = None
+    text: str | None = None
+    paraphrased_question: str | None = None
+    paraphrased_answer: str | None = None
+    perturbed_answer: tuple[str, ...] = ()
+    """Wrong answers of the same form."""
+    subject: str | None = None
+    keywords: tuple[str, ...] = ()
+    """Alternative strings; any of them in an answer means that the fact was said."""
+
+    @property
+    def key(self) -> str:
+        """Text that identifies the fact: what must not be in two splits at once."""
+        return normalise(self.text or self.question or "")
+
+
+def normalise(text: str) -> str:
+    """Case and white space folded."""
+    return _BLANKS.sub(" ", text).strip().casefold()
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 over every field of every row, in order."""
+    return sha256_text(*(json.dumps(dataclasses.asdict(example), sort_keys=True) for example in examples))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of one run. `forget` and `retain` are trained on; the others are only measured."""
+
+    forget: tuple[Example, ...]
+    retain: tuple[Example, ...]
+    neighbour: tuple[Example, ...] = ()
+    """Same kind of subject as forget, never trained on."""
+    general: tuple[Example, ...] = ()
+    """Anything else that the model should still know."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Split name -> where it came from, in the user's words."""
+
+    def named(self) -> Iterator[tuple[str, tuple[Example, ...]]]:
+        """Name and rows of every split that has rows."""
+        for name in ("forget", "retain", "neighbour", "general"):
+            if rows := getattr(self, name):
+                yield name, rows
+
+    def check(self) -> None:
+        """Refuse splits that contradict each other.
+
+        Raises:
+            UserError: a forget row that stands in another split too.
+        """
+        forget = {row.key: row.id for row in self.forget}
+        for name, rows in self.named():
+            if name == "forget":
+                continue
+            for row in rows:
+                if row.key in forget:
+                    raise UserError(
+                        f"data.{name}: row '{row.id}' is also in data.forget as '{forget[row.key]}' "
+                        "(same text but for case and blanks)"
+                    )

@@ -1,0 +1,148 @@
+"""From a `DataSpec`, a list of dicts or a `datasets.Dataset` to checked examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from expunge.core import plugins
+from expunge.core.errors import UserError, near
+from expunge.data.base import DataConfig, DataSpec, Source
+from expunge.data.example import Example, Splits
+from expunge.data.sources import _files
+from expunge.data.sources._files import Located
+
+_TEXT_FIELDS = ("id", "question", "answer", "text", "paraphrased_question", "paraphrased_answer", "subject")
+_LIST_FIELDS = ("perturbed_answer", "keywords")
+FIELDS = _TEXT_FIELDS + _LIST_FIELDS
+
+
+def load_splits(config: DataConfig) -> Splits:
+    """Load and check every split that the configuration names.
+
+    Raises:
+        UserError: see `load_examples` and `Splits.check`.
+    """
+    specs = {name: getattr(config, name) for name in ("forget", "retain", "neighbour", "general")}
+    rows = {name: load_examples(spec, f"data.{name}") for name, spec in specs.items() if spec is not None}
+    splits = Splits(**rows, sources={name: str(spec) for name, spec in specs.items() if spec is not None})
+    splits.check()
+    return splits
+
+
+def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
+    """Rows of one split as examples.
+
+    Args:
+        spec: which data.
+        where: dotted path of the spec in the configuration, for messages.
+
+    Raises:
+        UserError: unknown name, missing or empty file, malformed row, missing field, empty answer, repeated id.
+    """
+    located = _read(spec, where)[: spec.limit]
+    return _examples(located, spec.fields, stem=Path(spec.name).stem)
+
+
+def examples_from_rows(rows: Iterable[Mapping[str, Any]], name: str) -> tuple[Example, ...]:
+    """Rows given from Python (dicts, or a `datasets.Dataset`) as examples.
+
+    Raises:
+        UserError: as `load_examples`; places are named `name[index]`.
+    """
+    located = [Located(f"{name}[{index}]", dict(row)) for index, row in enumerate(rows)]
+    if not located:
+        raise UserError(f"{name}: no rows")
+    return _examples(located, {}, stem=name)
+
+
+def _read(spec: DataSpec, where: str) -> list[Located]:
+    path = Path(spec.name)
+    known = plugins.names("data/sources")
+    if spec.name in known:
+        return _shipped(spec, where)
+    if path.exists() or path.suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+        return _files.read(path)
+    if spec.name.count("/") == 1 and not path.is_absolute() and not spec.name.startswith("."):
+        return _hub(spec, where)
+    raise UserError(
+        f"{where}: '{spec.name}' is neither a file, a shipped data set nor a hub id{near(spec.name, known)}"
+    )
+
+
+def _shipped(spec: DataSpec, where: str) -> list[Located]:
+    kind = plugins.find("data/sources", spec.name, Source)  # type: ignore[type-abstract]
+    split = spec.split or kind.splits[0]
+    if split not in kind.splits:
+        raise UserError(f"{where}: '{spec.name}' has no split '{split}'{near(split, kind.splits)}")
+    try:
+        source = kind(kind.Config.model_validate(spec.options, strict=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(["options", *map(str, first["loc"])])
+        raise UserError(f"{where}.{option}: {first['msg']} (got {first['input']!r})") from None
+    return [Located(f"{spec.name}:{split}[{index}]", row) for index, row in enumerate(source.rows(split))]
+
+
+def _hub(spec: DataSpec, where: str) -> list[Located]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(spec.name, spec.subset, split=spec.split or "train")
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{where}: cannot load '{spec.name}' from the hub ({type(error).__name__}: {reason}); "
+            "without a network, save it as a .jsonl file and give its path"
+        ) from None
+    return [Located(f"{spec}[{index}]", dict(row)) for index, row in enumerate(rows)]
+
+
+def _examples(located: list[Located], fields: Mapping[str, str], stem: str) -> tuple[Example, ...]:
+    if unknown := sorted(set(fields) - set(FIELDS)):
+        raise UserError(f"fields: unknown field '{unknown[0]}'{near(unknown[0], FIELDS)}")
+    examples = [_example(item, fields, f"{stem}-{index}") for index, item in enumerate(located)]
+    seen: dict[str, str] = {}
+    for example, item in zip(examples, located, strict=True):
+        if example.id in seen:
+            raise UserError(f"{item.where}: id '{example.id}' was already used at {seen[example.id]}")
+        seen[example.id] = item.where
+    return tuple(examples)
+
+
+def _example(item: Located, fields: Mapping[str, str], default_id: str) -> Example:
+    values: dict[str, Any] = {"id": default_id}
+    for field in FIELDS:
+        theirs = fields.get(field, field)
+        if theirs in item.row and item.row[theirs] is not None:
+            read = _strings if field in _LIST_FIELDS else _string
+            values[field] = read(item.row[theirs], field, theirs, item.where)
+        elif field in fields:
+            raise UserError(f"{item.where}: no field '{theirs}' (for {field}){near(theirs, item.row)}")
+    if "text" not in values:
+        for field in ("question", "answer"):
+            if field not in values:
+                raise UserError(f"{item.where}: no field '{field}' (nor 'text'){near(field, item.row)}")
+    elif "question" in values or "answer" in values:
+        raise UserError(f"{item.where}: a row is either a question with its answer or a text, this one has both")
+    return Example(**values)
+
+
+def _string(value: object, field: str, theirs: str, where: str) -> str:
+    if field == "id" and isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field '{theirs}' must be text, found {type(value).__name__} ({value!r:.40})")
+    if not value.strip():
+        raise UserError(f"{where}: field '{theirs}' is empty")
+    return value.strip()
+
+
+def _strings(value: object, field: str, theirs: str, where: str) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise UserError(f"{where}: field '{theirs}' must be a list of texts, found {type(value).__name__}")
+    return tuple(_string(item, field, theirs, where) for item in items)

@@ -1,0 +1,136 @@
+"""What evidence of a row is, and what a metric is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from expunge.core.records import Better, Frozen
+from expunge.data.example import Example
+from expunge.models.generate import Scored
+
+Need = Literal["answer", "paraphrased_answer", "perturbed_answer", "greedy", "samples", "paraphrased_greedy"]
+
+
+class EvaluateConfig(Frozen):
+    """What is measured before and after."""
+
+    metrics: tuple[str, ...] = Field((), description="Metric names; empty: all of them")
+    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
+    samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
+    sample_splits: tuple[str, ...] = Field(("forget",), description="Splits that are sampled from")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
+    max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
+    token_budget: int = Field(4096, ge=64, description="Padded prompt tokens in one batch")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Everything that one model said about one row."""
+
+    example: Example
+    answer: Scored | None = None
+    paraphrased_answer: Scored | None = None
+    perturbed_answer: tuple[Scored, ...] = ()
+    greedy: str | None = None
+    """Greedy answer to the question (for a document: to its first quarter)."""
+    samples: tuple[str, ...] = ()
+    paraphrased_greedy: str | None = None
+    """Greedy answer to the paraphrased question."""
+    continuation: str | None = None
+    """For a document: its true text after the prompt."""
+
+
+class Absent(Exception):
+    """Raised by a metric on a row that does not have what it needs."""
+
+
+class Metric(ABC):
+    """A number for each row, and how rows become one score. Pure: sees evidence and nothing else."""
+
+    class Config(Frozen):
+        """Options of the metric."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What the evidence pass must provide; nothing else is computed."""
+    knowledge: ClassVar[Literal["more", "less", "none"]] = "more"
+    """What a higher value says about the model's knowledge of the row."""
+    chance: ClassVar[float | None] = None
+    """Value of a model that knows nothing, where one is defined."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def value(self, item: Item, split: str) -> float:
+        """The number of one row.
+
+        Raises:
+            Absent: the row lacks what the metric needs.
+        """
+
+    def aggregate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One number from row values along the last axis: (..., n) -> (...)."""
+        mean: NDArray[np.float64] = values.mean(axis=-1)
+        return mean
+
+    def better(self, split: str) -> Better:
+        """Which direction is wanted on a split: less knowledge of the forget rows, more of all others."""
+        if self.knowledge == "none":
+            return "lower"
+        return "higher" if (self.knowledge == "more") == (split != "forget") else "lower"
+
+
+def mean_nll(scored: Scored | None, what: str) -> float:
+    """Mean token loss of a teacher-forced answer.
+
+    Raises:
+        Absent: the row has no such answer.
+    """
+    if scored is None:
+        raise Absent(f"rows without {what}")
+    return -sum(scored.logp) / len(scored.logp)
+
+
+def answer_hits(item: Item) -> tuple[bool, ...]:
+    """Arg-max hits on the answer's tokens, the last label left out.
+
+    Raises:
+        Absent: no answer, or one without any token besides its end.
+    """
+    if item.answer is None or len(item.answer.hit) < 2:
+        raise Absent("rows without an answer of at least one token")
+    return item.answer.hit[:-1]
+
+
+def require_text(text: str | None, what: str) -> str:
+    """The text, if the evidence has it.
+
+    Raises:
+        Absent: it does not.
+    """
+    if text is None:
+        raise Absent(f"no {what} for these rows")
+    return text
+
+
+def holds_keyword(text: str, keywords: Sequence[str]) -> bool:
+    """Whether any keyword stands in the text as whole words, whatever its case and blanks.
+
+    Raises:
+        Absent: the row has no keywords.
+    """
+    if not keywords:
+        raise Absent("rows without keywords")
+    padded = f" {_words(text)} "
+    return any(f" {_words(keyword)} " in padded for keyword in keywords)
+
+
+def _words(text: str) -> str:
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())

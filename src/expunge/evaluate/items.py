@@ -1,0 +1,50 @@
+"""Every row's evidence as one Parquet table; its text only where the user allowed that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from expunge.core.files import disk_errors
+from expunge.evaluate.evidence import Evidence
+
+Values = dict[str, dict[str, list[float | str]]]
+"""Split -> metric -> one number a row, or the reason why there is none."""
+
+
+def write_items(path: Path, stages: dict[str, tuple[Evidence, Values]], show_text: bool) -> None:
+    """Write the rows of each stage.
+
+    Args:
+        path: the Parquet file; written under a temporary name and renamed.
+        stages: stage name (before, after) -> evidence and metric values.
+        show_text: keep questions, answers and what the model said.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [row for stage, (evidence, values) in stages.items() for row in _rows(stage, evidence, values, show_text)]
+    metrics = sorted({name for _, values in stages.values() for by_metric in values.values() for name in by_metric})
+    text = {name: pyarrow.string() for name in ("stage", "split", "id", "question", "answer", "generated")}
+    types = {**text, "samples": pyarrow.list_(pyarrow.string()), **dict.fromkeys(metrics, pyarrow.float64())}
+    partial = path.with_name(f"{path.name}.partial")
+    with disk_errors(path):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), partial)
+        os.replace(partial, path)
+
+
+def _rows(stage: str, evidence: Evidence, values: Values, show_text: bool) -> Iterator[dict[str, Any]]:
+    for split, items in evidence.items():
+        for index, item in enumerate(items):
+            row: dict[str, Any] = {"stage": stage, "split": split, "id": item.example.id}
+            if show_text:
+                row["question"] = item.example.question or item.example.text
+                row["answer"] = item.example.answer or item.continuation
+                row["generated"] = item.greedy
+                row["samples"] = list(item.samples) or None
+            for name, numbers in values[split].items():
+                number = numbers[index]
+                row[name] = None if isinstance(number, str) else number
+            yield row

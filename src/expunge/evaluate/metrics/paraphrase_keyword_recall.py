@@ -1,0 +1,17 @@
+"""Paraphrase keyword recall: does the model still say the fact when asked in other words?"""
+
+from __future__ import annotations
+
+from expunge.evaluate.base import Item, Metric, holds_keyword, require_text
+
+
+class ParaphraseKeywordRecall(Metric):
+    """Share of rows whose greedy answer to the paraphrased question holds a keyword."""
+
+    needs = frozenset({"paraphrased_greedy"})
+    chance = 0.0
+
+    def value(self, item: Item, split: str) -> float:
+        """0 or 1."""
+        text = require_text(item.paraphrased_greedy, "paraphrased_question")
+        return float(holds_keyword(text, item.example.keywords))

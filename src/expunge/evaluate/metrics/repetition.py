@@ -1,0 +1,26 @@
+"""Repetition: share of repeated word triples in the greedy answer, the mark of a collapsed model (arXiv:1908.04319)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from expunge.core.records import Frozen
+from expunge.evaluate.base import Item, Metric, require_text
+
+
+class Repetition(Metric):
+    """`1 - distinct n-grams / n-grams` over words, 0 for an answer of fewer than n words (seq-rep-n)."""
+
+    class Config(Frozen):
+        """Options of repetition."""
+
+        n: int = Field(3, ge=1, description="Words in an n-gram")
+
+    needs = frozenset({"greedy"})
+    knowledge = "none"
+
+    def value(self, item: Item, split: str) -> float:
+        """In [0, 1)."""
+        words = require_text(item.greedy, "greedy answer").casefold().split()
+        grams = [tuple(words[start : start + self.config.n]) for start in range(len(words) - self.config.n + 1)]
+        return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,72 @@
+"""From evidence to scores: each metric over each split, with a bootstrap interval or the reason for its absence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from expunge.core import plugins
+from expunge.core.records import Score, Scores
+from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need
+from expunge.evaluate.evidence import Evidence
+
+BOOTSTRAP_DRAWS = 2000
+FOLDER = "evaluate/metrics"
+
+
+def load_metrics(config: EvaluateConfig) -> dict[str, Metric]:
+    """The configured metrics by name, with their default options.
+
+    Raises:
+        UserError: unknown metric.
+    """
+    names = config.metrics or tuple(plugins.names(FOLDER))
+    kinds = {name: plugins.find(FOLDER, name, Metric) for name in names}  # type: ignore[type-abstract]
+    return {name: kind(kind.Config()) for name, kind in kinds.items()}
+
+
+def needs_of(metrics: dict[str, Metric]) -> frozenset[Need]:
+    """What the evidence pass must provide."""
+    return frozenset().union(*(metric.needs for metric in metrics.values()))
+
+
+def item_values(evidence: Evidence, metrics: dict[str, Metric]) -> dict[str, dict[str, list[float | str]]]:
+    """Split -> metric -> one number a row, or the reason why there is none."""
+    return {
+        split: {name: [_value(metric, item, split) for item in items] for name, metric in metrics.items()}
+        for split, items in evidence.items()
+    }
+
+
+def score(values: dict[str, dict[str, list[float | str]]], metrics: dict[str, Metric], seed: int) -> Scores:
+    """Scores of row values. Rows without a number are left out of `n`; a split without any is absent."""
+    return {
+        split: {name: _score(by_metric[name], metric, split, seed) for name, metric in metrics.items()}
+        for split, by_metric in values.items()
+    }
+
+
+def _value(metric: Metric, item: object, split: str) -> float | str:
+    try:
+        value = metric.value(item, split)  # type: ignore[arg-type]
+    except Absent as absent:
+        return str(absent)
+    return value if math.isfinite(value) else "the model gave a probability that is not a number"
+
+
+def _score(values: list[float | str], metric: Metric, split: str, seed: int) -> Score:
+    numbers = np.array([value for value in values if not isinstance(value, str)])
+    if not len(numbers):
+        reasons = [value for value in values if isinstance(value, str)]
+        return Score(value=None, better=metric.better(split), reason=reasons[0] if reasons else "no rows")
+    draws = np.random.default_rng(seed).integers(len(numbers), size=(BOOTSTRAP_DRAWS, len(numbers)))
+    low, high = np.quantile(metric.aggregate(numbers[draws]), [0.025, 0.975])
+    return Score(
+        value=float(metric.aggregate(numbers)),
+        low=float(low),
+        high=float(high),
+        n=len(numbers),
+        better=metric.better(split),
+        chance=metric.chance,
+    )

@@ -1,0 +1,1 @@
+"""Slot: what loss pushes the knowledge out?"""

@@ -1,0 +1,1 @@
+"""Slot: which weights may move?"""

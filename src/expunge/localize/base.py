@@ -1,0 +1,35 @@
+"""The contract of a localizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.core.records import Frozen
+from expunge.data.example import Splits
+from expunge.models.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which parameters may move, and why."""
+
+    names: tuple[str, ...]
+    """Parameter names, in the model's order."""
+    evidence: dict[str, Any] = field(default_factory=dict)
+    """What was measured to choose them; plain JSON values."""
+
+
+class Localizer(ABC):
+    """Chooses the weights that training may move."""
+
+    class Config(Frozen):
+        """Options of the localizer."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
+        """Names of the parameters to train."""

@@ -1,0 +1,56 @@
+"""Layers: only the weights of chosen blocks and modules may move (arXiv:2403.03218)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from expunge.core.errors import UserError, near
+from expunge.core.records import Frozen
+from expunge.data.example import Splits
+from expunge.localize.base import Localizer, Selection
+from expunge.models.base import LanguageModel
+
+
+class Layers(Localizer):
+    """Blocks by index and modules by name, e.g. layers 5 to 7, `mlp.down_proj`.
+
+    Modules are found by name and never by position among a block's parameters, which differs between architectures.
+    """
+
+    class Config(Frozen):
+        """Which blocks and modules."""
+
+        layers: tuple[int, ...] = Field(
+            (), description="Block indices from 0; negative counts from the end; empty: all"
+        )
+        modules: tuple[str, ...] = Field((), description="Module names within a block, e.g. mlp.down_proj; empty: all")
+
+    def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
+        """Parameters of the named modules in the named blocks.
+
+        Raises:
+            UserError: a block that does not exist, or a module name that no chosen block has.
+        """
+        blocks = model.blocks()
+        chosen = sorted({self._index(layer, len(blocks)) for layer in self.config.layers}) or range(len(blocks))
+        names = []
+        for index in chosen:
+            prefix, block = blocks[index]
+            parameters = [name for name, _ in block.named_parameters()]
+            for module in self.config.modules:
+                if not any(_within(name, module) for name in parameters):
+                    known = {name.rpartition(".")[0] for name in parameters}
+                    raise UserError(f"localize.modules: no module '{module}' in {prefix}{near(module, known)}")
+            wanted = self.config.modules or ("",)
+            names += [f"{prefix}.{name}" for name in parameters if any(_within(name, module) for module in wanted)]
+        return Selection(tuple(names), {"layers": list(chosen), "modules": list(self.config.modules)})
+
+    @staticmethod
+    def _index(layer: int, num_layers: int) -> int:
+        if not -num_layers <= layer < num_layers:
+            raise UserError(f"localize.layers: no layer {layer}; this model has layers 0 to {num_layers - 1}")
+        return layer % num_layers
+
+
+def _within(parameter: str, module: str) -> bool:
+    return not module or parameter.startswith(f"{module}.")

@@ -1,0 +1,1 @@
+"""Pure functions of log-probabilities and logits that fillers share."""

@@ -1,0 +1,49 @@
+"""Token log-probabilities and the one reduction that all token losses share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["seq_mean", "sum", "token_mean"]
+
+
+def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of each label, in float32: (N, V), (N,) -> (N,)."""
+    return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def sequence_sum(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """Sum of token values by sequence: (N,), (N,) -> (B,)."""
+    return values.new_zeros(num_rows).index_add(0, rows, values)
+
+
+def sequence_length(rows: Tensor, num_rows: int) -> Tensor:
+    """Number of labels of each sequence: (N,) -> (B,)."""
+    return torch.bincount(rows, minlength=num_rows)
+
+
+def reduce_tokens(values: Tensor, rows: Tensor, num_rows: int, reduction: Reduction) -> Tensor:
+    """One number from token values.
+
+    `seq_mean` averages over the tokens of a sequence, then over sequences: every row counts the same, and so does a
+    row split off by gradient accumulation. `sum` adds the tokens of a sequence (the papers' formulas). `token_mean`
+    averages over all tokens of the batch (transformers' loss), which lets long answers outweigh short ones.
+
+    Args:
+        values: (N,) a value for each label.
+        rows: (N,) the sequence of each label.
+        num_rows: B.
+        reduction: which of the three.
+
+    Returns:
+        A scalar.
+    """
+    if reduction == "token_mean":
+        return values.mean()
+    sums = sequence_sum(values, rows, num_rows)
+    if reduction == "seq_mean":
+        sums = sums / sequence_length(rows, num_rows)
+    return sums.mean()

@@ -1,0 +1,136 @@
+"""The shared, lazy forward pass: what no loss asks for is not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.batch import Batch, by_length, collate
+from expunge.data.encode import Encoded
+from expunge.losses.token import token_logp
+from expunge.models.base import LanguageModel
+
+TOKEN_BUDGET = 4096
+"""Padded tokens of one batch when only scoring."""
+
+
+class ReferenceRows(Protocol):
+    """What is kept of the original model for the rows of one data set."""
+
+    def token_logp(self, indices: Sequence[int]) -> Tensor:
+        """(N,) log-probabilities of the labels of those rows, in order."""
+
+    def logits(self, indices: Sequence[int]) -> Tensor:
+        """(N, V) logits at the label positions of those rows, in order."""
+
+
+class Forward:
+    """One batch as the current model sees it.
+
+    The decoder runs once; the output matrix is applied at the N label positions only, never over prompt or padding.
+
+    Args:
+        model: the model being trained.
+        batch: B rows with N labels.
+        reference: what is kept of the original model for this data set, if a loss needs it.
+    """
+
+    def __init__(self, model: LanguageModel, batch: Batch, reference: ReferenceRows | None = None) -> None:
+        self.model = model
+        self.batch = batch
+        self._reference = reference
+        self._logits: Tensor | None = None
+        self._logp: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """(N, V) logits at the label positions."""
+        if self._logits is None:
+            with self.model.autocast():
+                self._logits = self.model.head(final_hidden(self.model, self.batch))
+        return self._logits
+
+    def token_logp(self) -> Tensor:
+        """(N,) log-probability of each label, float32."""
+        if self._logp is None:
+            self._logp = token_logp(self.logits(), self.batch.labels)
+        return self._logp
+
+    def reference_token_logp(self) -> Tensor:
+        """(N,) the same of the original model."""
+        assert self._reference is not None, "the loss must declare what it needs of the reference"
+        return self._reference.token_logp(self.batch.indices)
+
+    def reference_logits(self) -> Tensor:
+        """(N, V) logits of the original model."""
+        assert self._reference is not None, "the loss must declare what it needs of the reference"
+        return self._reference.logits(self.batch.indices)
+
+
+def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
+    """Final hidden states at the positions that predict a label: (N, D)."""
+    output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    hidden: Tensor = output.last_hidden_state
+    return hidden[batch.rows, batch.positions]
+
+
+@torch.no_grad()
+def score_rows(model: LanguageModel, sequences: Sequence[Encoded], keep_hidden: bool = False) -> list[Tensor]:
+    """Teacher-forced pass over rows, length-sorted, without gradient and in evaluation mode.
+
+    Args:
+        model: any model.
+        sequences: R encoded rows.
+        keep_hidden: give the final hidden states instead of log-probabilities.
+
+    Returns:
+        For each row, in the order given, (n,) token log-probabilities, or (n, D) final hidden states, float32.
+    """
+    results: list[Tensor] = [torch.empty(0)] * len(sequences)
+    was_training = model.network.training
+    model.network.eval()
+    for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        with model.autocast():
+            values = final_hidden(model, batch)
+            values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
+        lengths = [len(sequences[index].labels) for index in indices]
+        for index, value in zip(indices, torch.split(values, lengths), strict=True):
+            results[index] = value.clone()
+    model.network.train(was_training)
+    return results
+
+
+class CachedReference:
+    """The original model's log-probabilities, or its final hidden states and output matrix, for one data set.
+
+    Args:
+        model: the original model, before any weight has moved.
+        sequences: the encoded rows.
+        with_logits: keep hidden states, to give logits back.
+        head: frozen output matrix for `logits`.
+    """
+
+    def __init__(
+        self, model: LanguageModel, sequences: Sequence[Encoded], *, with_logits: bool, head: nn.Module | None
+    ) -> None:
+        self._model = model
+        self._head = head
+        self._hidden = score_rows(model, sequences, keep_hidden=True) if with_logits else None
+        self._logp = None if with_logits else score_rows(model, sequences)
+        self._labels = [torch.tensor(sequence.labels, device=model.device) for sequence in sequences]
+
+    def token_logp(self, indices: Sequence[int]) -> Tensor:
+        """(N,) log-probabilities of the labels of those rows, in order."""
+        if self._logp is not None:
+            return torch.cat([self._logp[index] for index in indices])
+        return token_logp(self.logits(indices), torch.cat([self._labels[index] for index in indices]))
+
+    @torch.no_grad()
+    def logits(self, indices: Sequence[int]) -> Tensor:
+        """(N, V) logits at the label positions of those rows, in order."""
+        assert self._hidden is not None, "built without hidden states"
+        with self._model.autocast():
+            return self._model.head(torch.cat([self._hidden[index] for index in indices]), self._head)

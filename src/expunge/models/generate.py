@@ -1,0 +1,179 @@
+"""Prompts encoded once: their key/value cache serves the scored answers, the greedy answer and the samples."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.losses.token import token_logp
+from expunge.models.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A teacher-forced answer."""
+
+    logp: tuple[float, ...]
+    """Log-probability of each label."""
+    hit: tuple[bool, ...]
+    """Whether each label was the model's first choice."""
+
+
+@dataclass
+class Prefix:
+    """P prompts after one forward pass."""
+
+    model: LanguageModel
+    cache: Any
+    mask: Tensor
+    """(P, T) attention mask, left-padded."""
+    logits: Tensor
+    """(P, V) logits after the last prompt token."""
+
+    def select(self, rows: Tensor) -> Prefix:
+        """The same prompts in another order, repeated or left out; shares no memory with this one."""
+        cache = copy.deepcopy(self.cache)
+        cache.batch_select_indices(rows)
+        return Prefix(self.model, cache, self.mask[rows], self.logits[rows])
+
+    def extend(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Feed S more tokens a row and give their final hidden states; the cache and the mask grow.
+
+        Args:
+            ids: (P, S) tokens, right-padded.
+            mask: (P, S) 1 for real tokens.
+
+        Returns:
+            (P, S, D).
+        """
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with self.model.autocast():
+            output = self.model.decoder(
+                input_ids=ids,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Run P prompts through the model once, left-padded."""
+    from transformers import DynamicCache
+
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    empty = torch.zeros(len(prompts), 0, dtype=torch.long, device=model.device)
+    prefix = Prefix(model, DynamicCache(config=model.base.config), empty, torch.empty(0))
+    hidden = prefix.extend(ids.to(model.device), mask.to(model.device))
+    with model.autocast():
+        prefix.logits = model.head(hidden[:, -1]).float()
+    return prefix
+
+
+def score_answers(prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Scored]:
+    """Teacher-forced log-probabilities of answers, each after its prompt.
+
+    Args:
+        prefix: P encoded prompts.
+        rows: for each of A answers, its prompt's row.
+        answers: label ids, none empty.
+    """
+    model = prefix.model
+    lengths = torch.tensor([len(answer) for answer in answers])
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in answers], batch_first=True)
+    mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).to(model.device)
+    ids = ids.to(model.device)
+    branch = prefix.select(torch.tensor(rows, device=model.device))
+    first = branch.logits[:, None]
+    if ids.shape[1] > 1:
+        hidden = branch.extend(ids[:, :-1], mask[:, 1:].long())
+        inner = mask[:, 1:]
+        with model.autocast():
+            rest = model.head(hidden[inner]).float()
+    else:
+        inner, rest = mask[:, 1:], first.new_zeros(0, first.shape[-1])
+    logp = torch.zeros(ids.shape)
+    hit = torch.zeros(ids.shape, dtype=torch.bool)
+    logp[:, 0] = token_logp(first[:, 0], ids[:, 0]).cpu()
+    hit[:, 0] = (first[:, 0].argmax(-1) == ids[:, 0]).cpu()
+    inner_labels = ids[:, 1:][inner]
+    logp[:, 1:][inner.cpu()] = token_logp(rest, inner_labels).cpu()
+    hit[:, 1:][inner.cpu()] = (rest.argmax(-1) == inner_labels).cpu()
+    return [
+        Scored(tuple(logp[row, :length].tolist()), tuple(hit[row, :length].tolist()))
+        for row, length in enumerate(lengths.tolist())
+    ]
+
+
+def decode(
+    prefix: Prefix,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    seeds: Sequence[str] | None = None,
+    temperature: float = 1.0,
+) -> list[list[int]]:
+    """Continue every prompt until a stop token; rows that have ended leave the batch. Consumes the prefix.
+
+    Args:
+        prefix: P encoded prompts.
+        max_new_tokens: at most this many tokens a row.
+        stop_ids: tokens that end a row; they are not part of the result.
+        seeds: one string a row to sample with; None decodes greedily. A row's sample depends on its own seed only,
+            never on what else is in the batch.
+        temperature: of the sampling; no top-k or top-p cut is made.
+
+    Returns:
+        New token ids of each row.
+    """
+    outputs: list[list[int]] = [[] for _ in range(prefix.mask.shape[0])]
+    if max_new_tokens < 1:
+        return outputs
+    alive = list(range(len(outputs)))
+    draws = None if seeds is None else torch.stack([_uniform(seed, max_new_tokens) for seed in seeds])
+    for step in range(max_new_tokens):
+        uniform = None if draws is None else draws[alive, step]
+        tokens = _choose(prefix.logits, uniform, temperature)
+        going = [row for row, token in enumerate(tokens) if token not in stop_ids]
+        for row in going:
+            outputs[alive[row]].append(tokens[row])
+        alive = [alive[row] for row in going]
+        if not alive or step + 1 == max_new_tokens:
+            break
+        if len(going) < len(tokens):
+            keep = torch.tensor(going, device=prefix.mask.device)
+            prefix.cache.batch_select_indices(keep)
+            prefix.mask = prefix.mask[keep]
+        ids = torch.tensor([[tokens[row]] for row in going], device=prefix.mask.device)
+        hidden = prefix.extend(ids, torch.ones_like(ids))
+        with prefix.model.autocast():
+            prefix.logits = prefix.model.head(hidden[:, -1]).float()
+    return outputs
+
+
+def _choose(logits: Tensor, uniform: Tensor | None, temperature: float) -> list[int]:
+    """Arg-max of each row, or the token at which the cumulative probability passes `uniform`."""
+    if uniform is None:
+        return logits.argmax(-1).tolist()
+    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    threshold = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
+
+
+def _uniform(seed: str, count: int) -> Tensor:
+    """`count` numbers in [0, 1) that depend on the seed string alone."""
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
+    return torch.rand(count, generator=torch.Generator().manual_seed(number), dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""Records to terminal table, verdict, HTML report and model card."""

@@ -1,0 +1,64 @@
+"""What every picture shares: its colours, its empty axes and the words around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+from pydantic import ConfigDict
+
+from expunge.core.records import Frozen
+
+BEFORE = "#8b95a7"
+AFTER = "#3f83e8"
+FORGET = "#d9642c"
+KEEP = "#249485"
+GRID = "rgba(128,128,128,0.22)"
+HEIGHT = 380
+
+
+class Picture(Frozen):
+    """One figure with the words around it; without a figure, `missing` says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str
+    title: str
+    caption: str
+    alt: str = ""
+    figure: go.Figure | None = None
+    missing: str = ""
+
+
+def blank(across: str, up: str) -> go.Figure:
+    """An empty figure that is legible on light and dark paper; the page colours its text."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        height=HEIGHT,
+        autosize=True,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 12, "t": 44, "b": 12},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={"bgcolor": "#1d2430", "font": {"color": "#ffffff"}},
+        dragmode=False,
+    )
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    figure.update_xaxes(**axis, title={"text": across, "font": {"size": 13}})
+    figure.update_yaxes(**axis, title={"text": up, "font": {"size": 13}})
+    return figure
+
+
+def errors(colour: str, below: float, above: float) -> dict[str, Any]:
+    """One error bar: how far it reaches below and above."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [above],
+        "arrayminus": [below],
+        "color": colour,
+        "thickness": 1.5,
+        "width": 5,
+    }

@@ -1,0 +1,122 @@
+"""The pictures of a run's scores, and the list of all pictures in the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.core.records import Record, Score
+from expunge.reports.canvas import AFTER, BEFORE, GRID, KEEP, Picture, blank, errors
+from expunge.reports.curves import checks, losses
+from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
+from expunge.reports.words import METRICS, SPLITS, metric_name, ordered, percent, reason
+
+
+def pictures(record: Record) -> list[Picture]:
+    """All figures of the report, in its order."""
+    chosen = ordered(
+        (metric for scores in record.after.values() for metric in scores), ("keyword_recall", "probability")
+    )
+    measured = [metric for metric in chosen if any(find(record.after, split, metric) for split in record.after)]
+    return [trade(record), *(bars(record, metric) for metric in measured[:2]), losses(record), checks(record)]
+
+
+def trade(record: Record) -> Picture:
+    """How much is forgotten against how much of the rest is kept."""
+    metrics = leak_metrics(record.after)
+    before, after = worst(leaks(record.before, metrics)), worst(leaks(record.after, metrics))
+    shares = utility(record)
+    about: dict[str, Any] = {
+        "name": "trade",
+        "title": "Forgetting against utility",
+        "caption": "Up: less of the knowledge can be drawn out, by the way of asking that draws out most. Right: more "
+        "of the rest is kept (the mean over the splits that should stay). The best place is the upper right corner. "
+        "Bars are 95% intervals.",
+    }
+    if before is None or after is None or not before.value or not shares:
+        return Picture(
+            **about, missing="Left out: it needs the forget split and another, each scored before and after."
+        )
+    kept = sum(share.value for share in shares) / len(shares)
+    lows = [share.value if share.low is None else share.low for share in shares]
+    highs = [share.value if share.high is None else share.high for share in shares]
+    gone = 1 - after.value / before.value
+    figure = blank("utility kept", "forgotten")
+    across = {"low": kept - sum(lows) / len(lows), "high": sum(highs) / len(highs) - kept}
+    up = {"low": _reach(after.score, "high") / before.value, "high": _reach(after.score, "low") / before.value}
+    figure.add_scatter(
+        x=[1, kept], y=[0, gone], mode="lines", line={"color": GRID, "dash": "dot"}, hoverinfo="skip", showlegend=False
+    )
+    figure.add_scatter(
+        x=[1],
+        y=[0],
+        name="Before",
+        mode="markers",
+        marker={"size": 13, "color": BEFORE},
+        error_y=errors(BEFORE, _reach(before.score, "high") / before.value, _reach(before.score, "low") / before.value),
+    )
+    figure.add_scatter(
+        x=[kept],
+        y=[gone],
+        name="After",
+        mode="markers",
+        marker={"size": 15, "color": AFTER},
+        error_x=errors(AFTER, across["low"], across["high"]),
+        error_y=errors(AFTER, up["low"], up["high"]),
+    )
+    figure.add_scatter(
+        x=[1],
+        y=[1],
+        name="Ideal",
+        mode="markers",
+        marker={"size": 17, "symbol": "star-open", "color": KEEP, "line": {"width": 2}},
+    )
+    figure.update_xaxes(
+        tickformat=".0%", range=[min(0.0, kept - across["low"]) - 0.04, max(1.12, kept + across["high"] + 0.05)]
+    )
+    figure.update_yaxes(tickformat=".0%", range=[min(-0.12, gone - up["low"] - 0.05), 1.12])
+    alt = f"After the run {percent(gone)} of the worst leak is gone and {percent(kept)} of utility is kept."
+    return Picture(**about, alt=alt, figure=figure)
+
+
+def bars(record: Record, metric: str) -> Picture:
+    """One metric on every split, before and after."""
+    splits = [split for split in ordered(record.after, SPLITS) if metric in record.after[split]]
+    shown = [split for split in splits if find(record.after, split, metric)]
+    absent = [f"{split} ({reason(record.after[split][metric])})" for split in splits if split not in shown]
+    about: dict[str, Any] = {
+        "name": f"bars-{metric}",
+        "title": metric_name(metric).capitalize(),
+        "caption": " ".join([METRICS.get(metric, ""), *([f"Absent: {', '.join(absent)}."] if absent else [])]).strip(),
+    }
+    if not shown:
+        return Picture(**about, missing=f"Left out: {metric_name(metric)} is absent on every split.")
+    figure = blank("", metric_name(metric))
+    for name, colour, scores in (("Before", BEFORE, record.before), ("After", AFTER, record.after)):
+        found = [find(scores, split, metric) or Score(value=None) for split in shown]
+        figure.add_bar(
+            x=shown,
+            y=[score.value for score in found],
+            name=name,
+            marker={"color": colour},
+            error_y={
+                **errors("#5d6778", 0, 0),
+                "array": [_reach(score, "high") for score in found],
+                "arrayminus": [_reach(score, "low") for score in found],
+            },
+        )
+    figure.update_layout(barmode="group", bargap=0.35, bargroupgap=0.08)
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(rangemode="tozero")
+    pairs = ((split, find(record.before, split, metric), find(record.after, split, metric)) for split in shown)
+    told = [f"{split} {_plain(before)} to {_plain(after)}" for split, before, after in pairs]
+    return Picture(**about, alt=f"{metric_name(metric)} before and after: {', '.join(told)}.", figure=figure)
+
+
+def _reach(score: Score, end: str) -> float:
+    """How far the interval reaches from the value, towards one end; 0 without an interval."""
+    bound = score.low if end == "low" else score.high
+    return 0.0 if bound is None or score.value is None else abs(bound - score.value)
+
+
+def _plain(score: Score | None) -> str:
+    return "absent" if score is None or score.value is None else f"{score.value:.2f}"

@@ -1,0 +1,149 @@
+"""One self-contained page for a run: it opens offline and shows no text that the run did not store."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expunge.core.records import Frozen, Record
+from expunge.reports.items import Item, Pair, pair, read_items
+from expunge.reports.table import Row, comparison, headline
+from expunge.reports.verdict import Outcome, verdict
+from expunge.reports.words import (
+    ABSENT,
+    HEADLINE,
+    METRICS,
+    SPLITS,
+    duration,
+    metric_name,
+    numbers_only,
+    ordered,
+    score_text,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = "report.html.j2"
+MOST_ANSWERS = 200
+"""Examples shown per split; the rest stay in items.parquet, so that a page of thousands of rows still opens."""
+
+LABELS: dict[Outcome, str] = {
+    "forgotten": "Forgotten",
+    "partly": "Partly forgotten",
+    "not forgotten": "Not forgotten",
+    "no measure": "No measure",
+}
+
+
+class Measure(Frozen):
+    """One metric over all splits, as the page shows it."""
+
+    name: str
+    explanation: str
+    rows: list[Row]
+
+
+class Answers(Frozen):
+    """The examples of one split, as the page shows them."""
+
+    split: str
+    total: int
+    pairs: list[Pair]
+
+
+def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] | None = None) -> None:
+    """Write the report of a run to `path`.
+
+    Args:
+        record: the run.
+        run_dir: where it lies; its name is shown, and items are read from it unless given.
+        path: the page; replaced in one move, so that a reader never meets half of it.
+        items: what to show beside the record; None reads `items.parquet`.
+    """
+    pairs = pair(read_items(run_dir) if items is None else items)
+    page = _environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(metric_name=metric_name, duration=duration)
+    environment.globals.update(score_text=score_text)
+    return environment
+
+
+def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, object]:
+    from markupsafe import Markup
+
+    from expunge.reports.figures import pictures
+
+    judged = verdict(record)
+    measures = _measures(comparison(record))
+    shown = pictures(record)
+    label = LABELS[judged.outcome]
+    harmed = judged.outcome in ("forgotten", "partly") and judged.cost == "harmed"
+    return {
+        "record": record,
+        "run_name": run_dir.name,
+        "created": record.provenance.created.replace("T", " ")[:16],
+        "verdict": judged,
+        "label": f"{label}, at a cost" if harmed else label,
+        "splits": SPLITS,
+        "absent": ABSENT,
+        "main": [measure for measure in measures if measure.name in _main(record)],
+        "others": [measure for measure in measures if measure.name not in _main(record)],
+        "pictures": shown,
+        "specs": {one.name: Markup(one.figure.to_json()) for one in shown if one.figure is not None},
+        "plotly": _plotly() if any(one.figure is not None for one in shown) else "",
+        "has_text": any(one.has_text for one in pairs),
+        "answers": _answers(pairs),
+        "evidence": numbers_only(record.selection.evidence),
+        "config": json.dumps(record.config, indent=2, ensure_ascii=False, default=str),
+    }
+
+
+def _main(record: Record) -> set[str]:
+    return {row.metric for row in headline(comparison(record))}
+
+
+def _measures(rows: list[Row]) -> list[Measure]:
+    return [
+        Measure(
+            name=metric,
+            explanation=METRICS.get(metric, ""),
+            rows=[row for row in rows if row.metric == metric],
+        )
+        for metric in ordered((row.metric for row in rows), HEADLINE)
+    ]
+
+
+def _answers(pairs: list[Pair]) -> list[Answers]:
+    found = []
+    for split in dict.fromkeys(one.split for one in pairs):
+        some = [one for one in pairs if one.split == split]
+        found.append(Answers(split=split, total=len(some), pairs=some[:MOST_ANSWERS]))
+    return found
+
+
+def _plotly() -> str:
+    """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")

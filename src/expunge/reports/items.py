@@ -1,0 +1,102 @@
+"""The rows of items.parquet: what each example scored and, where the user allowed it, what the model said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from expunge.core.records import ITEMS_FILE, Frozen
+from expunge.reports.words import SPLITS, ordered
+
+KEYS = ("stage", "split", "id", "question", "answer", "generated", "samples")
+
+SIGNS = {
+    "keyword_recall": "leaks",
+    "paraphrase_keyword_recall": "leaks when reworded",
+    "sample_leak": "a sample leaks",
+}
+
+
+class Item(Frozen):
+    """One example at one stage."""
+
+    stage: str
+    split: str
+    id: str
+    question: str | None = None
+    answer: str | None = None
+    generated: str | None = None
+    samples: list[str] | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+
+    def holds(self, metric: str) -> bool:
+        """Whether the metric found anything."""
+        return self.scores.get(metric, 0.0) > 0
+
+
+class Pair(Frozen):
+    """One example at both stages."""
+
+    split: str
+    id: str
+    before: Item | None
+    after: Item | None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the run stored what was asked and said."""
+        return any(item is not None and item.generated is not None for item in (self.before, self.after))
+
+    @property
+    def question(self) -> str:
+        """The question as it stands."""
+        return next((item.question for item in (self.before, self.after) if item and item.question), "")
+
+    @property
+    def answer(self) -> str:
+        """The stored answer."""
+        return next((item.answer for item in (self.before, self.after) if item and item.answer), "")
+
+    def signs(self, stage: str) -> list[str]:
+        """What to mark at a stage: leaks of the forget split, losses of the others; nothing without keywords."""
+        item = self.before if stage == "before" else self.after
+        if item is None:
+            return []
+        if self.split == "forget":
+            return [sign for metric, sign in SIGNS.items() if item.holds(metric)]
+        known = self.before is not None and self.before.holds("keyword_recall")
+        return ["lost"] if stage == "after" and known and item.scores.get("keyword_recall") == 0 else []
+
+
+def read_items(run_dir: Path) -> list[Item]:
+    """The items of a run; none when the run stored none."""
+    path = run_dir / ITEMS_FILE
+    if not path.is_file():
+        return []
+    from pyarrow import parquet
+
+    items = []
+    for row in parquet.read_table(path).to_pylist():
+        scores = {
+            name: float(value)
+            for name, value in row.items()
+            if name not in KEYS and isinstance(value, (int, float)) and not math.isnan(value)
+        }
+        items.append(Item(scores=scores, **{name: row.get(name) for name in KEYS}))
+    return items
+
+
+def pair(items: Sequence[Item]) -> list[Pair]:
+    """Both stages of each example: the usual splits first, and within a split the examples with a sign after first."""
+    stages: dict[tuple[str, str], dict[str, Item]] = {}
+    for item in items:
+        stages.setdefault((item.split, item.id), {})[item.stage] = item
+    pairs = [
+        Pair(split=split, id=name, before=found.get("before"), after=found.get("after"))
+        for (split, name), found in stages.items()
+    ]
+    order = ordered((one.split for one in pairs), SPLITS)
+    return sorted(pairs, key=lambda one: (order.index(one.split), -len(one.signs("after"))))

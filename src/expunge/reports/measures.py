@@ -1,0 +1,97 @@
+"""What the scores of a run say together: the worst leak that was found, and the share of utility that was kept."""
+
+from __future__ import annotations
+
+from expunge.core.records import Frozen, Record, Score, Scores
+
+KEYWORD_METRICS = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall")
+"""The ways to ask for the keyword; the first is the plain one."""
+
+FALLBACK_METRICS = ("rouge_l_recall", "probability")
+"""What stands in for them when the data have no keywords."""
+
+UTILITY_METRICS = ("keyword_recall", "rouge_l_recall", "probability")
+"""How well a split that should stay is still known: the first that both stages have."""
+
+UTILITY_SPLITS = ("neighbour", "general", "retain")
+
+
+class Leak(Frozen):
+    """One way of asking, and how much came out."""
+
+    metric: str
+    score: Score
+    value: float
+
+    @property
+    def upper(self) -> float:
+        """The upper end of the interval, or the value where there is no interval."""
+        return self.value if self.score.high is None else max(self.value, self.score.high)
+
+
+class Kept(Frozen):
+    """A score after as a share of the same score before."""
+
+    split: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def find(scores: Scores, split: str, metric: str) -> Score | None:
+    """The score, if it was taken and is not absent."""
+    score = scores.get(split, {}).get(metric)
+    return None if score is None or score.value is None else score
+
+
+def leak_metrics(scores: Scores) -> list[str]:
+    """The keyword metrics that the forget split has, or else its first fallback, or else nothing."""
+    asked = [metric for metric in KEYWORD_METRICS if find(scores, "forget", metric)]
+    return asked or [metric for metric in FALLBACK_METRICS if find(scores, "forget", metric)][:1]
+
+
+def leaks(scores: Scores, metrics: list[str]) -> list[Leak]:
+    """Each of `metrics` that the forget split has, in the given order."""
+    found = ((metric, find(scores, "forget", metric)) for metric in metrics)
+    return [
+        Leak(metric=metric, score=score, value=score.value)
+        for metric, score in found
+        if score is not None and score.value is not None
+    ]
+
+
+def worst(found: list[Leak]) -> Leak | None:
+    """The way of asking that drew out the most; the earliest of equals."""
+    return max(found, key=lambda leak: leak.value, default=None)
+
+
+def kept(record: Record, split: str) -> Kept | None:
+    """How much of its own score before a split keeps, by the first utility metric that both stages have.
+
+    The interval is that of the score after, divided by the value before: the items are the same at both stages, so that
+    the uncertainty of the value before would be counted twice.
+
+    Returns None when no metric is there at both stages with a value above 0 before.
+    """
+    for metric in UTILITY_METRICS:
+        before, after = find(record.before, split, metric), find(record.after, split, metric)
+        if before is None or after is None or not before.value or after.value is None:
+            continue
+        base = before.value
+        return Kept(
+            split=split,
+            metric=metric,
+            value=after.value / base,
+            low=None if after.low is None else after.low / base,
+            high=None if after.high is None else after.high / base,
+            n=after.n,
+        )
+    return None
+
+
+def utility(record: Record) -> list[Kept]:
+    """What each split that should stay keeps, where it can be told."""
+    shares = (kept(record, split) for split in UTILITY_SPLITS)
+    return [share for share in shares if share is not None]

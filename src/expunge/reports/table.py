@@ -1,0 +1,131 @@
+"""Before and after, split by split, in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from expunge.core.records import Frozen, Record, Score
+from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Move = Literal["better", "worse", "unclear", "none"]
+
+WIDTH = 100
+UNTOLD = Score(value=None, reason="not measured at this stage")
+WORDS: dict[Move, str] = {"better": "better", "worse": "worse", "unclear": "no clear change", "none": ""}
+COLOURS: dict[Move, str] = {"better": "green", "worse": "red", "unclear": "", "none": ""}
+
+
+class Row(Frozen):
+    """One metric on one split, at both stages."""
+
+    split: str
+    metric: str
+    before: Score
+    after: Score
+
+    @property
+    def move(self) -> Move:
+        """Which way it moved: unclear while the intervals overlap, none without a wanted direction or a value."""
+        before, after, better = self.before.value, self.after.value, self.after.better
+        if before is None or after is None or better == "neither":
+            return "none"
+        if before == after or _overlap(self.before, self.after):
+            return "unclear"
+        return "better" if (after > before) == (better == "higher") else "worse"
+
+    @property
+    def absent(self) -> bool:
+        """Whether neither stage has a value."""
+        return self.before.value is None and self.after.value is None
+
+    @property
+    def words(self) -> str:
+        """The move, in words."""
+        return WORDS[self.move]
+
+    @property
+    def n(self) -> str:
+        """Items behind the values; both counts where the stages differ."""
+        counts = [str(score.n) for score in (self.before, self.after) if score.value is not None]
+        return " / ".join(dict.fromkeys(counts))
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why a stage is absent, each reason once."""
+        return list(dict.fromkeys(reason(score) for score in (self.before, self.after) if score.value is None))
+
+
+def _overlap(first: Score, second: Score) -> bool:
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return False
+    return first.low <= second.high and second.low <= first.high
+
+
+def comparison(record: Record) -> list[Row]:
+    """Every metric of every split: the usual splits and headline metrics first."""
+    rows = []
+    for split in ordered([*record.before, *record.after], SPLITS):
+        before, after = record.before.get(split, {}), record.after.get(split, {})
+        rows += [
+            Row(split=split, metric=metric, before=before.get(metric, UNTOLD), after=after.get(metric, UNTOLD))
+            for metric in ordered([*before, *after], HEADLINE)
+        ]
+    return rows
+
+
+def headline(rows: list[Row]) -> list[Row]:
+    """The rows worth a first look: the headline metrics, or everything on a split that has none of them."""
+    plain = {split: [row for row in rows if row.split == split] for split in dict.fromkeys(row.split for row in rows)}
+    return [row for some in plain.values() for row in ([row for row in some if row.metric in HEADLINE] or some)]
+
+
+def print_table(record: Record, console: Console) -> None:
+    """Print the headline metrics of each split; those absent at both stages are told below, with the reason."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = headline(comparison(record))
+    measured = [row for row in rows if not row.absent]
+    table = Table(
+        width=min(WIDTH, console.width), pad_edge=False, collapse_padding=True, box=box.SIMPLE_HEAD, header_style="bold"
+    )
+    table.add_column("split")
+    table.add_column("metric", ratio=1)
+    for name in ("before", "after"):
+        table.add_column(f"{name} [95%]", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("change")
+    previous = ""
+    for row in measured:
+        if previous and row.split != previous:
+            table.add_section()
+        table.add_row(
+            escape(row.split) if row.split != previous else "",
+            escape(metric_name(row.metric)),
+            escape(score_text(row.before)),
+            escape(score_text(row.after)),
+            row.n,
+            Text(row.words, style=COLOURS[row.move]),
+        )
+        previous = row.split
+    console.print(table)
+    for note in absences(rows):
+        console.print(note, markup=False, highlight=False, width=min(WIDTH, console.width))
+
+
+def absences(rows: list[Row]) -> list[str]:
+    """One line for each reason: `absent, no paraphrases in the data: paraphrase keyword recall (forget, retain)`."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        for why in row.reasons:
+            groups.setdefault(why, {}).setdefault(row.metric, []).append(row.split)
+    return [
+        f"{ABSENT}, {why}: "
+        + ", ".join(f"{metric_name(metric)} ({', '.join(splits)})" for metric, splits in metrics.items())
+        for why, metrics in groups.items()
+    ]

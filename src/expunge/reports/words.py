@@ -1,0 +1,116 @@
+"""The plain words and number formats that every report shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from expunge.core.records import Score
+
+SPLITS = {
+    "forget": "what should be gone",
+    "neighbour": "facts close to it that should stay",
+    "retain": "rows that training was told to keep",
+    "general": "unrelated knowledge that should stay",
+}
+"""The usual splits, in the order of a report, and what each is."""
+
+HEADLINE = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall", "rouge_l_recall", "probability")
+"""Metrics shown first, in this order, where they exist."""
+
+METRICS = {
+    "keyword_recall": "Share of questions whose most likely answer holds the keyword.",
+    "sample_leak": "Share of questions where one or more of several answers, drawn at temperature 1, hold the keyword.",
+    "paraphrase_keyword_recall": "Keyword recall when the same question is asked in other words.",
+    "rouge_l_recall": "Share of the stored answer's words that the model's answer repeats in the same order.",
+    "probability": "How likely the model finds the stored answer, per token (geometric mean).",
+    "truth_ratio": "How likely wrong answers are against the right one, in other words than those trained on.",
+    "extraction_strength": "Share of the stored answer that the model completes word for word from its beginning.",
+    "exact_memorization": "Share of the stored answer's tokens that are the model's first choice.",
+    "perplexity": "How surprised the model is by the stored text; 1 is not at all.",
+    "repetition": "Share of the generated text that repeats itself: damage shows here early.",
+}
+"""One line for each metric that is known; others are shown under their bare names."""
+
+ASKED = {
+    "keyword_recall": "the questions as they stand, answered greedily",
+    "sample_leak": "sampled answers at temperature 1",
+    "paraphrase_keyword_recall": "paraphrased questions",
+    "rouge_l_recall": "word overlap with the stored answer",
+    "probability": "probability of the stored answer",
+}
+"""What each headline metric tries on the forget split."""
+
+ABSENT = "absent"
+
+
+def metric_name(metric: str) -> str:
+    """`rouge_l_recall` -> `ROUGE-L recall`; any other name with its underscores as spaces."""
+    return metric.replace("rouge_l", "ROUGE-L").replace("_", " ")
+
+
+def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
+    """The distinct `names`: those in `first` in that order, then the rest as they came."""
+    known = list(dict.fromkeys(names))
+    head = [name for name in first if name in known]
+    return head + [name for name in known if name not in head]
+
+
+def number(value: float) -> str:
+    """Two decimals for shares, fewer for large numbers."""
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size >= 1e5:
+        return f"{value:.2g}"
+    if size >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def bare_percent(share: float) -> str:
+    """0.943 -> `94`; a share under one percent keeps a decimal, so that a few are never shown as none."""
+    percent = 100 * share + 1e-9
+    return f"{percent:.1f}" if 0.05 <= percent < 1 else f"{percent:.0f}"
+
+
+def percent(value: float, low: float | None = None, high: float | None = None) -> str:
+    """`94% [88, 100]`, or `94%` without an interval."""
+    text = f"{bare_percent(value)}%"
+    return text if low is None or high is None else f"{text} [{bare_percent(low)}, {bare_percent(high)}]"
+
+
+def score_text(score: Score) -> str:
+    """`0.94 [0.88, 1.00]`, or the word for an absent score (its reason is told beside it)."""
+    if score.value is None:
+        return ABSENT
+    text = number(score.value)
+    return text if score.low is None or score.high is None else f"{text} [{number(score.low)}, {number(score.high)}]"
+
+
+def reason(score: Score) -> str:
+    """Why the score is absent."""
+    return score.reason or "no reason was recorded"
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def numbers_only(evidence: Mapping[str, object]) -> dict[str, object]:
+    """The entries that are numbers or lists of numbers: free text measured on forget rows is not for a report."""
+    return {name: value for name, value in evidence.items() if _numeric(value)}
+
+
+def _numeric(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(_numeric(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(_numeric(item) for item in value)
+    return isinstance(value, (int, float))

@@ -1,0 +1,1 @@
+"""Slot: what holds the rest in place?"""

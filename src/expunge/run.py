@@ -1,0 +1,330 @@
+"""One run, read top to bottom: load, localize, measure, unlearn, measure again, record, report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+import torch
+
+from expunge.config import Run, check_run, read_toml
+from expunge.core.errors import UserError
+from expunge.core.files import disk_errors, require_space, write_atomic
+from expunge.core.progress import SILENT, Progress
+from expunge.core.provenance import peak_memory_mb, provenance
+from expunge.core.records import (
+    ITEMS_FILE,
+    RECORD_FILE,
+    DataPrint,
+    ModelPrint,
+    Record,
+    Scores,
+    SelectionPrint,
+    read_record,
+)
+from expunge.data.example import Splits, fingerprint
+from expunge.data.load import load_splits
+from expunge.evaluate.evidence import Evidence, collect, sample_rows
+from expunge.evaluate.items import Values, write_items
+from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.localize.base import Localizer, Selection
+from expunge.models.adapter import add_lora
+from expunge.models.base import LanguageModel
+from expunge.models.load import check_model_name, load_model
+from expunge.models.save import save_model
+from expunge.train.unlearn import Training, unlearn
+
+RUN_FILE = "run.toml"
+REPORT_FILE = "report.html"
+MODEL_FOLDER = "model"
+_WORK = "work"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model knew at one moment."""
+
+    evidence: Evidence
+    values: Values
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    record: Record
+    run_dir: Path
+    model: LanguageModel | None
+    """The unlearned model; None when the run had already been finished before."""
+
+
+class Stopwatch:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+    def total(self) -> dict[str, float]:
+        """All stages, and the whole."""
+        return {**self.seconds, "total": round(time.perf_counter() - self._start, 3)}
+
+
+def execute(
+    run: Run,
+    out: Path,
+    *,
+    resume: bool = False,
+    model: LanguageModel | None = None,
+    splits: Splits | None = None,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> Result:
+    """Carry out a run and leave its directory complete.
+
+    Args:
+        run: what to do.
+        out: the run directory; nothing is written there before all input has been checked.
+        resume: go on with the unfinished run in `out`.
+        model: a loaded model instead of the one that the run names.
+        splits: loaded data instead of what the run names.
+        command: the command line, for the record.
+        progress: where to report.
+
+    Raises:
+        UserError: bad input, or a directory that holds something else.
+    """
+    watch = Stopwatch()
+    check_out(run, out, resume)
+    if (out / RECORD_FILE).is_file():
+        return Result(read_record(out), out, None)
+    metrics = load_metrics(run.evaluate)
+    forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
+    with watch.stage("load"):
+        if model is None:
+            check_model_name(run.model.name)
+        splits = splits or load_splits(run.data)
+        model = model or load_model(run.model, progress)
+        splits = _chunked(splits, model, run.data.chunk_tokens)
+        _check_lengths(splits, model)
+    with watch.stage("localize"):
+        selection = _select(localizer, model, splits, run)
+    _check_space(model, out)
+    model_print = _model_print(model, run)
+
+    with claimed(run, out):
+        with watch.stage("before"):
+            rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
+            needs = needs_of(metrics)
+
+            def measure(label: str) -> Measured:
+                evidence = collect(model, rows, needs, run.evaluate, run.seed, progress, label)
+                values = item_values(evidence, metrics)
+                return Measured(evidence, values, score(values, metrics, run.seed))
+
+            before = measure("measuring before")
+        with watch.stage("train"):
+            training = unlearn(
+                model,
+                splits.forget,
+                splits.retain,
+                forget,
+                retain,
+                combine,
+                run.train,
+                run.guard,
+                run.seed,
+                out / _WORK,
+                progress,
+            )
+        with watch.stage("after"):
+            after = measure("measuring after")
+
+        record = Record(
+            recipe=run.recipe,
+            config=run.tables(),
+            provenance=provenance(command, str(model.device), model.precision),
+            model=model_print,
+            data=_data_prints(splits, model),
+            selection=SelectionPrint(
+                localizer=run.localize.name,
+                num_parameters=sum(parameter.numel() for parameter in model.trainable()),
+                names=list(selection.names),
+                evidence=selection.evidence,
+            ),
+            before=before.scores,
+            after=after.scores,
+            steps=training.steps,
+            checks=training.checks,
+            guard=training.guard,
+            seconds=watch.total(),
+            peak_memory_mb=_peak_memory_mb(model),
+            num_steps=training.num_steps,
+            num_epochs=training.num_epochs,
+            warnings=_warnings(training, model),
+        )
+        stages = {"before": (before.evidence, before.values), "after": (after.evidence, after.values)}
+        write_items(out / ITEMS_FILE, stages, run.report.show_forget_text)
+        with watch.stage("save"):
+            _save(model, record, out)
+        record = record.model_copy(update={"seconds": watch.total()})
+        write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
+        write_report(out)
+        shutil.rmtree(out / _WORK, ignore_errors=True)
+    return Result(record, out, model)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Make `report.html` from a finished run's records.
+
+    Raises:
+        UserError: no finished run there.
+    """
+    from expunge.reports.html import write_html
+
+    record = read_record(run_dir)
+    path = run_dir / REPORT_FILE
+    with disk_errors(path):
+        write_html(record, run_dir, path)
+    return path
+
+
+def check_out(run: Run, out: Path, resume: bool) -> None:
+    """Refuse a directory that this run must not write to.
+
+    Raises:
+        UserError: something else is there, another run is, or this one unfinished and `resume` is off.
+    """
+    if out.is_file():
+        raise UserError(f"{out}: is a file, not a directory")
+    if not out.is_dir() or not any(not path.name.endswith(".partial") for path in out.iterdir()):
+        return
+    if not (out / RUN_FILE).is_file():
+        raise UserError(f"{out}: is not empty and holds no {RUN_FILE}; choose another --out")
+    different = _different(run.tables(), check_run(read_toml(out / RUN_FILE)).tables())
+    if different:
+        raise UserError(f"{out}: holds another run (different: {', '.join(different[:5])}); choose another --out")
+    if not resume:
+        state = "already finished" if (out / RECORD_FILE).is_file() else "unfinished; add --resume to go on with it"
+        raise UserError(f"{out}: holds this run, {state}")
+
+
+@contextmanager
+def claimed(run: Run, out: Path) -> Iterator[None]:
+    """Own the run directory while the block runs.
+
+    Raises:
+        UserError: another process owns it.
+    """
+    from filelock import FileLock, Timeout
+
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{out}: another process is working in this directory") from None
+    try:
+        write_atomic(out / RUN_FILE, tomli_w.dumps(run.tables()))
+        yield
+    finally:
+        lock.release()
+
+
+def _different(ours: object, theirs: object, path: str = "") -> list[str]:
+    """Dotted paths at which two trees of tables differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted({*ours, *theirs})
+        return [
+            found for key in keys for found in _different(ours.get(key), theirs.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if ours == theirs else [path]
+
+
+def _chunked(splits: Splits, model: LanguageModel, chunk_tokens: int) -> Splits:
+    pieces = {name: model.encoder.chunks(rows, chunk_tokens) for name, rows in splits.named()}
+    return Splits(**pieces, sources=splits.sources)
+
+
+def _check_lengths(splits: Splits, model: LanguageModel) -> None:
+    """Encode every row once, so that one that is too long is refused before anything is written."""
+    for _, rows in splits.named():
+        for row in rows:
+            model.encoder.example(row)
+
+
+def _select(localizer: Localizer, model: LanguageModel, splits: Splits, run: Run) -> Selection:
+    selection = localizer.select(model, splits, run.seed)
+    if run.model.adapter == "lora":
+        add_lora(model, selection.names, run.model.lora, run.seed)
+    else:
+        model.freeze_but(selection.names)
+    return selection
+
+
+def _check_space(model: LanguageModel, out: Path) -> None:
+    """Room for the model, two checkpoints with optimizer moments (one replaces the other) and the guard's copy."""
+    saved = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
+    trained = sum(parameter.numel() * 4 for parameter in model.trainable())
+    require_space(out, saved + 2 * (saved + 3 * trained), "this run")
+
+
+def _model_print(model: LanguageModel, run: Run) -> ModelPrint:
+    return ModelPrint(
+        source=model.source,
+        sha256=model.fingerprint(),
+        architecture=type(model.base).__name__,
+        num_parameters=sum(
+            parameter.numel() for name, parameter in model.base.named_parameters() if "lora_" not in name
+        ),
+        num_layers=len(model.blocks()),
+        template=model.encoder.template,
+        adapter=run.model.adapter,
+    )
+
+
+def _data_prints(splits: Splits, model: LanguageModel) -> dict[str, DataPrint]:
+    return {
+        name: DataPrint(
+            source=splits.sources.get(name, "given from Python"),
+            rows=len(rows),
+            sha256=fingerprint(rows),
+            truncated=sum(row.id in model.encoder.truncated_ids for row in rows),
+        )
+        for name, rows in splits.named()
+    }
+
+
+def _warnings(training: Training, model: LanguageModel) -> list[str]:
+    warnings = []
+    if training.guard.utility_floor is None:
+        warnings.append("The guard had no utility floor: nothing would have stopped a collapse.")
+    if cut := len(model.encoder.truncated_ids):
+        warnings.append(f"{cut} rows were longer than the context and lost the start of their prompt.")
+    return warnings
+
+
+def _peak_memory_mb(model: LanguageModel) -> float:
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device) / 1e6
+    return peak_memory_mb()
+
+
+def _save(model: LanguageModel, record: Record, out: Path) -> None:
+    from expunge.reports.model_card import model_card
+
+    save_model(model, out / MODEL_FOLDER, model_card(record))

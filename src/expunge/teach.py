@@ -1,0 +1,113 @@
+"""One teaching run: load, fine-tune, save. A folder that already holds the same result is left as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from expunge.config import Tables, check, read_toml
+from expunge.core.errors import UserError
+from expunge.core.files import require_space, write_atomic
+from expunge.core.progress import SILENT, Progress
+from expunge.core.provenance import sha256_text
+from expunge.data.example import Example, fingerprint
+from expunge.data.load import load_examples
+from expunge.models.adapter import add_lora
+from expunge.models.load import check_model_name, load_model
+from expunge.models.save import save_model
+from expunge.retain.nll import NLL
+from expunge.train.teach import Teach, TeachRecord, teach
+
+RECORD = "teach.json"
+_MODEL = "model"
+_WORK = "work"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Where the taught model is."""
+
+    folder: Path
+    record: TeachRecord
+    cached: bool
+    """Whether an earlier call had already made it."""
+
+
+def load_teach(file: Path) -> Teach:
+    """Read and check a teaching file.
+
+    Raises:
+        UserError: no such file, unknown key, wrong type.
+    """
+    return check_teach(read_toml(file))
+
+
+def check_teach(tables: Tables) -> Teach:
+    """A teaching run from its tables."""
+    return check(Teach, tables, "")
+
+
+def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) -> Taught:
+    """Carry out a teaching run.
+
+    Args:
+        plan: what to do.
+        out: where the result goes; None names a folder under `taught/` by content, which a second call finds.
+        progress: where to report.
+
+    Raises:
+        UserError: bad input, or a folder that holds something else.
+    """
+    start = time.perf_counter()
+    check_model_name(plan.model.name)
+    rows = _rows(plan)
+    model = load_model(plan.model, progress)
+    rows = model.encoder.chunks(rows, plan.data.chunk_tokens)
+    for row in rows:
+        model.encoder.example(row)
+    config = plan.model_dump(mode="json", exclude_none=True)
+    content = sha256_text(json.dumps(config, sort_keys=True), fingerprint(rows), model.fingerprint())
+    folder = out or Path("taught") / content[:12]
+    if (folder / RECORD).is_file():
+        found = TeachRecord.model_validate_json((folder / RECORD).read_bytes())
+        if found.content != content:
+            raise UserError(f"{folder}: holds another taught model; choose another --out")
+        return Taught(folder, found, cached=True)
+    if folder.is_dir() and any(path.name not in (_WORK, _MODEL) for path in folder.iterdir()):
+        raise UserError(f"{folder}: is not empty and holds no {RECORD}; choose another --out")
+    names = [name for name, _ in model.network.named_parameters()]
+    if plan.model.adapter == "lora":
+        add_lora(model, names, plan.model.lora, plan.seed)
+    else:
+        model.freeze_but(names)
+    saved = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
+    require_space(folder, 8 * saved, "teaching")
+    work = folder / _WORK / content[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress)
+    save_model(model, folder / _MODEL)
+    record = TeachRecord(
+        config=config,
+        content=content,
+        rows=len(rows),
+        num_steps=training.num_steps,
+        final_loss=training.steps[-1].values["teach_loss"],
+        seconds=round(time.perf_counter() - start, 3),
+    )
+    write_atomic(folder / RECORD, record.model_dump_json(indent=1))
+    shutil.rmtree(folder / _WORK)
+    return Taught(folder, record, cached=False)
+
+
+def _rows(plan: Teach) -> tuple[Example, ...]:
+    rows = [row for spec in plan.data.teach for row in load_examples(spec, "data.teach")]
+    seen: set[str] = set()
+    unique = []
+    for row in rows:
+        if row.key not in seen:
+            seen.add(row.key)
+            unique.append(row)
+    return tuple(unique)

@@ -1,0 +1,1 @@
+"""Training: pairing, the trainer, the guard, teaching."""

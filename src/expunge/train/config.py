@@ -1,0 +1,49 @@
+"""How long and how hard to train, and when to stop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from expunge.core.records import Frozen
+
+
+class TrainConfig(Frozen):
+    """The optimizer and its schedule."""
+
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate")
+    epochs: int = Field(5, ge=1, description="Passes over the forget rows")
+    batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
+    accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
+    retain_ratio: int = Field(1, ge=1, description="Retain rows beside each forget row")
+    schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="Learning rate after warm-up")
+    warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises from 0")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this global norm; 0: never")
+    optimizer: str = Field("adamw_torch_fused", description="Any optimizer name of transformers' TrainingArguments")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower steps")
+    checkpoint_every: int = Field(0, ge=0, description="Optimizer steps between checkpoints; 0: one each epoch")
+    checkpoints: bool = Field(True, description="Keep checkpoints while running, so that a killed run can resume")
+    report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, ...")
+
+
+class GuardConfig(Frozen):
+    """When training stops before its last epoch, and which weights are then kept."""
+
+    utility_floor: float | None = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Stop and roll back when the answer probability on held-out retain rows falls below this share of "
+        "its start; none: never",
+    )
+    forget_target: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Stop when the mean answer probability on forget rows is at most this; none: never",
+    )
+    holdout: float = Field(0.15, gt=0, lt=1, description="Share of the retain rows that is held out to measure utility")
+    rows: int = Field(32, ge=1, description="At most this many rows of each kind in a check")
+    every: int = Field(0, ge=0, description="Optimizer steps between checks; 0: one each epoch")

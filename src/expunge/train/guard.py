@@ -1,0 +1,168 @@
+"""The guard: looks at the model during training, and stops or rolls back before utility is lost.
+
+Checks are written to the trainer's own log, which checkpoints keep, so a resumed run decides as an unbroken one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from expunge.core.progress import Bar
+from expunge.core.records import Check, GuardOutcome, StepLog
+from expunge.data.encode import Encoded
+from expunge.models.base import LanguageModel
+from expunge.models.forward import score_rows
+from expunge.train.config import GuardConfig
+from expunge.train.pairing import named_generator
+
+_FORGET = "check_forget"
+_UTILITY = "check_utility"
+_GOOD = "good.safetensors"
+_NOT_OURS = {"step", "epoch", _FORGET, _UTILITY}
+
+
+class Guard(TrainerCallback):
+    """Measures a sample of forget rows and held-out retain rows now and then, and decides.
+
+    Args:
+        model: the model being trained.
+        forget: encoded forget rows.
+        held_out: encoded retain rows that are not trained on; without any, the utility floor is off.
+        config: thresholds and frequency.
+        folder: where the last good weights are kept.
+        steps_per_epoch: optimizer steps.
+        seed: of the sample.
+        bar: progress of the training.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        forget: Sequence[Encoded],
+        held_out: Sequence[Encoded],
+        config: GuardConfig,
+        folder: Path,
+        steps_per_epoch: int,
+        seed: int,
+        bar: Bar,
+    ) -> None:
+        self.model = model
+        self.forget = _sample(forget, config.rows, f"{seed}/guard/forget")
+        self.utility = _sample(held_out, config.rows, f"{seed}/guard/utility")
+        self.config = config
+        self.every = config.every or steps_per_epoch
+        self.good = folder / _GOOD
+        self.trainer: Trainer | None = None
+        self.bar = bar
+        self.outcome = GuardOutcome(utility_floor=config.utility_floor if held_out else None)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check and keep the untouched model."""
+        self.bar.advance(state.global_step)
+        if state.global_step == 0:
+            self._check(state)
+            self._keep()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Check now and then; stop when the knowledge is gone or utility is going."""
+        self.bar.advance()
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        check = self._check(state)
+        start = checks_of(state)[0]
+        floor = self.outcome.utility_floor
+        if floor is not None and check.utility < floor * start.utility:
+            good = max(
+                (seen for seen in checks_of(state) if seen.utility >= floor * start.utility), key=lambda seen: seen.step
+            )
+            self._restore()
+            self._stop(
+                control,
+                good.step,
+                f"Utility on held-out retain rows fell to {check.utility / start.utility:.0%} of its start at step "
+                f"{check.step} (floor {floor:.0%}), so training stopped and the weights of step {good.step} were kept.",
+            )
+            return
+        target = self.config.forget_target
+        if target is not None and check.forget <= target:
+            message = (
+                f"Training stopped at step {check.step}: answer probability on forget rows reached {check.forget:.3f}"
+            )
+            self._stop(control, None, f"{message} (target {target:g}).")
+            return
+        self._keep()
+
+    def _check(self, state: TrainerState) -> Check:
+        assert self.trainer is not None
+        forget = _probability(self.model, self.forget)
+        utility = _probability(self.model, self.utility)
+        self.trainer.log({_FORGET: forget, _UTILITY: utility})
+        self.trainer.control.should_log = state.global_step > 0  # a log of our own must not replace the step's
+        self.bar.note(f"forget {forget:.3f}  utility {utility:.3f}")
+        return checks_of(state)[-1]
+
+    def _keep(self) -> None:
+        """Write the trainable weights, so that a later check can fall back to them."""
+        if self.outcome.utility_floor is None:
+            return
+        partial = self.good.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        named = self.model.network.named_parameters()
+        save_file({name: parameter.detach() for name, parameter in named if parameter.requires_grad}, partial)
+        partial.replace(self.good)
+
+    def _restore(self) -> None:
+        parameters = dict(self.model.network.named_parameters())
+        with torch.no_grad():
+            for name, tensor in load_file(self.good).items():
+                parameters[name].copy_(tensor)
+
+    def _stop(self, control: TrainerControl, restored_step: int | None, message: str) -> None:
+        """End training; no checkpoint is written at a stop, so that a resume decides again from an earlier one."""
+        control.should_training_stop = True
+        control.should_save = False
+        self.outcome = self.outcome.model_copy(
+            update={"stopped": True, "restored_step": restored_step, "message": message}
+        )
+
+
+def checks_of(state: TrainerState) -> list[Check]:
+    """Every check so far, from the trainer's log."""
+    return [
+        Check(step=entry["step"], epoch=entry.get("epoch") or 0.0, forget=entry[_FORGET], utility=entry[_UTILITY])
+        for entry in state.log_history
+        if _FORGET in entry
+    ]
+
+
+def steps_of(state: TrainerState) -> list[StepLog]:
+    """Every optimizer step's values, from the trainer's log."""
+    return [
+        StepLog(
+            step=entry["step"],
+            epoch=entry["epoch"],
+            values={name: float(value) for name, value in entry.items() if name not in _NOT_OURS},
+        )
+        for entry in state.log_history
+        if "learning_rate" in entry
+    ]
+
+
+def _sample(rows: Sequence[Encoded], count: int, name: str) -> list[Encoded]:
+    order = torch.randperm(len(rows), generator=named_generator(name))[:count].tolist()
+    return [rows[index] for index in order]
+
+
+def _probability(model: LanguageModel, rows: Sequence[Encoded]) -> float:
+    """Mean over rows of the geometric-mean token probability; 0 without rows."""
+    if not rows:
+        return 0.0
+    return float(torch.stack([logp.mean().exp() for logp in score_rows(model, rows)]).mean())

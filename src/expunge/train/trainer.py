@@ -1,0 +1,217 @@
+"""The trainer: transformers' own loop around our step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from expunge.combine.base import Combine, Step
+from expunge.core.errors import ExpungeError, UserError
+from expunge.core.files import disk_errors
+from expunge.data.batch import Batch, collate
+from expunge.data.encode import Encoded
+from expunge.losses.base import Loss
+from expunge.models.base import LanguageModel
+from expunge.models.forward import Forward, ReferenceRows
+from expunge.train.config import TrainConfig
+from expunge.train.pairing import Pair, PairBatches
+
+_STAGING = "staging"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One of the two losses with its rows and what is kept of the original model for them."""
+
+    name: str
+    """forget, retain or teach: its loss is logged as `NAME_loss`."""
+    loss: Loss | None
+    rows: list[Encoded]
+    reference: ReferenceRows | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one training run does: two streams, and how they become one gradient."""
+
+    forget: Stream
+    retain: Stream
+    combine: Combine
+
+
+class UnlearnTrainer(Trainer):
+    """`transformers.Trainer` with the step of an unlearning task.
+
+    Schedulers, callbacks, loggers, checkpoints and resume are its own. Two things differ: a step asks the combination
+    rule for the gradient, and a checkpoint is written under another name and renamed when it is whole.
+
+    Args:
+        model: the model, its trainable weights chosen.
+        task: losses, rows and combination rule.
+        config: length and strength.
+        seed: of pairing and of everything random in the step.
+        folder: where checkpoints go.
+        callbacks: more of transformers' callbacks.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        task: Task,
+        config: TrainConfig,
+        seed: int,
+        folder: Path,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.language_model = model
+        self.task = task
+        self.step_values: dict[str, list[float]] = {}
+        self.batches = PairBatches(
+            len(task.forget.rows), len(task.retain.rows), config.batch_size, config.retain_ratio, seed
+        )
+        arguments = _arguments(config, seed, folder, model.device, len(self.batches))
+        self.folder = folder
+        super().__init__(model=model.network, args=arguments, callbacks=callbacks, data_collator=self._collate)
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Pairs by the seeded sampler, collated to two batches."""
+        loader: DataLoader[Any] = DataLoader(_Keys(self.batches), batch_sampler=self.batches, collate_fn=self._collate)
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch: both losses, and their combined gradient added to `.grad`.
+
+        Raises:
+            ExpungeError: a loss is not a number.
+        """
+        self.language_model.network.train()
+        scale = self.current_gradient_accumulation_steps
+        losses = self.task.combine.accumulate(
+            Step(
+                forget=self._loss(self.task.forget, inputs["forget"]),
+                retain=self._loss(self.task.retain, inputs.get("retain")),
+                backward=lambda loss: (loss / scale).backward(),  # type: ignore[no-untyped-call]
+                parameters=self.language_model.trainable(),
+            )
+        )
+        total = 0.0
+        for stream, value in ((self.task.forget, losses.forget), (self.task.retain, losses.retain)):
+            if value is not None and stream.loss is not None:
+                total += value
+                for name, number in {f"{stream.name}_loss": value, **stream.loss.logs}.items():
+                    self.step_values.setdefault(name, []).append(number)
+        if total != total:
+            raise ExpungeError(f"step {self.state.global_step + 1}: the loss is not a number; try a lower train.lr")
+        return torch.tensor(total / scale, device=self.args.device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the step's own values to what transformers logs."""
+        if "learning_rate" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self.step_values.items()}
+            self.step_values.clear()
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: transformers' formula assumes one full forward a step."""
+        return 0
+
+    def _loss(self, stream: Stream, batch: Batch | None) -> Callable[[], Tensor]:
+        def compute() -> Tensor:
+            assert stream.loss is not None
+            assert batch is not None
+            on_device = batch.to(self.language_model.device)
+            return stream.loss.loss(Forward(self.language_model, on_device, stream.reference))
+
+        return compute
+
+    def _collate(self, pairs: list[Pair]) -> dict[str, Batch]:
+        forget = [row for row, _ in pairs]
+        batches = {"forget": collate([self.task.forget.rows[row] for row in forget], forget)}
+        if retain := [row for _, rows in pairs for row in rows]:
+            batches["retain"] = collate([self.task.retain.rows[row] for row in retain], retain)
+        return batches
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.folder / _STAGING)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        with disk_errors(self.folder):
+            super()._save_checkpoint(model, trial)
+            (self.folder / _STAGING / name).replace(self.folder / name)
+        for old in self.folder.glob("checkpoint-*"):
+            if old.name != name:
+                _remove(old)
+
+
+class _Keys(Dataset[Pair]):
+    """The sampler yields the pairs themselves; this hands them through."""
+
+    def __init__(self, batches: PairBatches) -> None:
+        self._length = batches.num_forget
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, pair: Pair) -> Pair:
+        return pair
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint of a run, if there is one."""
+    found: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None  # type: ignore[no-untyped-call]
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint so that a kill midway never leaves half of one under its own name."""
+    import shutil
+
+    doomed = folder.with_name(f"{_STAGING}-{folder.name}")
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
+
+
+def _arguments(
+    config: TrainConfig, seed: int, folder: Path, device: torch.device, steps_per_epoch: int
+) -> TrainingArguments:
+    updates = -(-steps_per_epoch // config.accumulation)
+    every = config.checkpoint_every or updates
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=config.batch_size,
+            gradient_accumulation_steps=config.accumulation,
+            num_train_epochs=config.epochs,
+            learning_rate=config.lr,
+            lr_scheduler_type=config.schedule,
+            warmup_steps=round(config.warmup_epochs * updates),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            optim=config.optimizer,
+            activation_checkpointing=config.gradient_checkpointing,
+            save_strategy="steps" if config.checkpoints else "no",
+            save_steps=every,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            report_to=list(config.report_to) or "none",
+            seed=seed,
+            use_cpu=device.type == "cpu",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+    except ValueError as error:
+        raise UserError(f"train: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,125 @@
+"""One training run: streams, reference caches, guard and trainer put together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from expunge.combine.base import Combine
+from expunge.core.progress import SILENT, Progress
+from expunge.core.records import Check, GuardOutcome, StepLog
+from expunge.data.encode import Encoded
+from expunge.data.example import Example
+from expunge.losses.base import Loss
+from expunge.models.base import LanguageModel
+from expunge.models.forward import CachedReference
+from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.guard import Guard, checks_of, steps_of
+from expunge.train.pairing import named_generator
+from expunge.train.trainer import Stream, Task, UnlearnTrainer, last_checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run did."""
+
+    steps: list[StepLog]
+    checks: list[Check]
+    guard: GuardOutcome
+    num_steps: int
+    num_epochs: float
+
+
+def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Retain rows to train on, and those that the guard measures; never all of them held out."""
+    count = min(round(len(rows) * share), len(rows) - 1)
+    order = torch.randperm(len(rows), generator=named_generator(f"{seed}/guard/holdout")).tolist()
+    held = set(order[:count])
+    return (
+        [row for index, row in enumerate(rows) if index not in held],
+        [row for index, row in enumerate(rows) if index in held],
+    )
+
+
+def unlearn(
+    model: LanguageModel,
+    forget_rows: Sequence[Example],
+    retain_rows: Sequence[Example],
+    forget: Loss,
+    retain: Loss,
+    combine: Combine,
+    train: TrainConfig,
+    guard: GuardConfig,
+    seed: int,
+    folder: Path,
+    progress: Progress = SILENT,
+) -> Training:
+    """Train a model to forget, from the last whole checkpoint in `folder` if there is one.
+
+    Args:
+        model: the original model with its trainable weights chosen; changed in place.
+        forget_rows: what to forget.
+        retain_rows: what to keep; a share is held out for the guard.
+        forget: loss on forget rows.
+        retain: loss on retain rows.
+        combine: how the two become one gradient.
+        train: length and strength.
+        guard: when to stop early.
+        seed: of everything random.
+        folder: for checkpoints.
+        progress: where to report.
+    """
+    trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
+    encode = model.encoder.example
+    streams = [
+        _stream(model, "forget", forget, [encode(row) for row in forget_rows], seed),
+        _stream(model, "retain", retain, [encode(row) for row in trained_on], seed),
+    ]
+    task = Task(streams[0], streams[1], combine)
+    return fit(model, task, [encode(row) for row in held_out], train, guard, seed, folder, progress)
+
+
+def fit(
+    model: LanguageModel,
+    task: Task,
+    held_out: list[Encoded],
+    train: TrainConfig,
+    guard: GuardConfig,
+    seed: int,
+    folder: Path,
+    progress: Progress = SILENT,
+) -> Training:
+    """Run the trainer on a task, from the last whole checkpoint in `folder` if there is one."""
+    steps_per_epoch = -(-len(task.forget.rows) // (train.batch_size * train.accumulation))
+    with progress.bar("training", steps_per_epoch * train.epochs) as bar:
+        watch = Guard(model, task.forget.rows, held_out, guard, folder, steps_per_epoch, seed, bar)
+        trainer = UnlearnTrainer(model, task, train, seed, folder, [watch])
+        watch.trainer = trainer
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    model.network.eval()
+    model.settle()
+    steps = steps_of(trainer.state)
+    return Training(
+        steps, checks_of(trainer.state), watch.outcome, trainer.state.global_step, float(trainer.state.epoch or 0)
+    )
+
+
+def _stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded], seed: int) -> Stream:
+    loss.prepare(named_generator(f"{seed}/{name}"))
+    needs = loss.needs
+    if not (needs.reference_logp or needs.reference_logits):
+        return Stream(name, loss, rows)
+    head = _frozen_head(model) if needs.reference_logits else None
+    return Stream(name, loss, rows, CachedReference(model, rows, with_logits=needs.reference_logits, head=head))
+
+
+def _frozen_head(model: LanguageModel) -> nn.Module | None:
+    """A copy of the output matrix where training moves it; None where the model's own stays as it is."""
+    if not any(parameter.requires_grad for parameter in model.output_matrix.parameters()):
+        return None
+    return copy.deepcopy(model.output_matrix).requires_grad_(False)
