@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from fictional import MOST_AUTHORS, RELATIONS, SURNAMES, WORDS, Fictional
+from expunge.data.sources.fictional import MOST_AUTHORS, RELATIONS, SURNAMES, WORDS, Fictional
 
 SEEDS = (0, 1, 7, -3, 2024)
 

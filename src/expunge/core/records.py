@@ -26,7 +26,7 @@ class Frozen(BaseModel):
 
 
 class Score(Frozen):
-    """One metric on one split with its uncertainty; absent (`value` None), with a `reason`, if it cannot be computed."""
+    """One metric on one split with its uncertainty; `value` is None, with a `reason`, if it cannot be computed."""
 
     value: float | None = Field(description="Mean over the n items")
     low: float | None = Field(None, description="Lower end of the 95% bootstrap interval over items")

@@ -1,0 +1,128 @@
+"""A tiny chat model that really knows some invented facts: taught once in each test session, in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from expunge.data.example import Example
+from expunge.data.load import examples_from_rows
+from expunge.data.sources.fictional import Fictional
+from expunge.models.base import LanguageModel
+from expunge.models.config import ModelConfig
+from expunge.models.load import load_model
+from expunge.retain.nll import NLL
+from expunge.train.config import TrainConfig
+from expunge.train.teach import teach
+
+CHAT = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+NUM_FORGET = 8
+NUM_RETAIN = 16
+NUM_NEIGHBOUR = 8
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny matrices are slower on two threads, and much slower beside another process."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def facts() -> dict[str, list[dict[str, Any]]]:
+    """Rows by split: invented authors to forget, to keep, and to be neighbours that are taught but never trained on."""
+    source = Fictional(Fictional.Config(authors=8, questions=4, forget_authors=2))
+    retain = source.rows("retain")
+    return {
+        "forget": source.rows("forget")[:NUM_FORGET],
+        "retain": retain[:NUM_RETAIN],
+        "neighbour": retain[NUM_RETAIN : NUM_RETAIN + NUM_NEIGHBOUR],
+    }
+
+
+@pytest.fixture(scope="session")
+def examples(facts: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[Example, ...]]:
+    """The same rows as examples."""
+    return {name: examples_from_rows(rows, name) for name, rows in facts.items()}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the facts' own words, with a chat template and `pad == eos`."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    texts = [str(value) for rows in facts.values() for row in rows for value in row.values()]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tokenizer: PreTrainedTokenizerFast,
+    examples: dict[str, tuple[Example, ...]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A saved tiny Llama that was taught every fact in this session."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = load_model(ModelConfig(name=str(folder)))
+    rows = [row for split in examples.values() for row in split]
+    model.freeze_but([name for name, _ in model.network.named_parameters()])
+    train = TrainConfig(lr=3e-3, epochs=40, batch_size=8, checkpoints=False)
+    teach(model, rows, NLL(NLL.Config()), train, 0, tmp_path_factory.mktemp("teach"))
+    model.network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> LanguageModel:
+    """A fresh copy of the taught tiny model."""
+    return load_model(ModelConfig(name=str(tiny_folder)))
+
+
+@pytest.fixture(scope="session")
+def fact_files(facts: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The facts as JSONL files."""
+    folder = tmp_path_factory.mktemp("facts")
+    paths = {name: folder / f"{name}.jsonl" for name in facts}
+    for name, rows in facts.items():
+        paths[name].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads the user's cache or reaches the network."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
