@@ -41,6 +41,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def quiet_libraries() -> None:
     """Keep other libraries' bars and warnings off the user's screen; ours say what matters."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning)
     import transformers

@@ -50,10 +50,11 @@ class TeachRecord(Frozen):
     seconds: float
 
 
-class _Alone(Combine):
+class Alone(Combine):
     """A single stream."""
 
     def accumulate(self, step: Step) -> StepLosses:
+        """Backpropagate the first stream."""
         loss = step.forget()
         step.backward(loss)
         return StepLosses(forget=float(loss.detach()), retain=None)
@@ -80,5 +81,5 @@ def teach(
         progress: where to report.
     """
     stream = Stream("teach", loss, [model.encoder.example(row) for row in rows])
-    task = Task(stream, Stream("nothing", None, []), _Alone(None))
+    task = Task(stream, Stream("nothing", None, []), Alone(None))
     return fit(model, task, [], train, _NO_GUARD, seed, folder, progress)

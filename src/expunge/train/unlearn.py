@@ -77,8 +77,8 @@ def unlearn(
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     encode = model.encoder.example
     streams = [
-        _stream(model, "forget", forget, [encode(row) for row in forget_rows], seed),
-        _stream(model, "retain", retain, [encode(row) for row in trained_on], seed),
+        make_stream(model, "forget", forget, [encode(row) for row in forget_rows], seed),
+        make_stream(model, "retain", retain, [encode(row) for row in trained_on], seed),
     ]
     task = Task(streams[0], streams[1], combine)
     return fit(model, task, [encode(row) for row in held_out], train, guard, seed, folder, progress)
@@ -109,7 +109,8 @@ def fit(
     )
 
 
-def _stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded], seed: int) -> Stream:
+def make_stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded], seed: int) -> Stream:
+    """A stream with what its loss needs of the model as it is now: call before any weight moves."""
     loss.prepare(named_generator(f"{seed}/{name}"))
     needs = loss.needs
     if not (needs.reference_logp or needs.reference_logits):

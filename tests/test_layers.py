@@ -1,0 +1,88 @@
+"""Imports point one way: the table of DESIGN.md, read off the source with `ast`."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from expunge.core.plugins import ROOT, listing
+
+SLOTS = ("forget", "retain", "combine", "localize")
+ENGINE = ("core", "data", "models", "losses")
+FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "attacks", "reports")
+MODULES = ("config", "run", "teach", "api")
+ALLOWED = {
+    "core": ("core",),
+    "data": ("core", "data"),
+    "losses": ("core", "data", "losses"),
+    "models": ENGINE,
+    **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
+    "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),
+    "evaluate": (*ENGINE, "evaluate"),
+    "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
+    "reports": ("core", "reports"),
+    **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
+    "cli": (*FOLDERS, *MODULES, "cli"),
+}
+"""For each part of the package, the prefixes below `expunge` that it may import."""
+
+LISTED = ("forget", "retain", "combine", "localize", "evaluate/metrics", "data/sources")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at the top, in a function or for the type checker."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides where it leads"
+            for alias in node.names:
+                folder = ROOT.parent / Path(*(node.module or "").split("."))
+                is_module = (folder / f"{alias.name}.py").is_file() or (folder / alias.name).is_dir()
+                yield f"{node.module}.{alias.name}" if is_module else node.module or ""
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        place = path.relative_to(ROOT)
+        allowed = ALLOWED[place.parts[0].removesuffix(".py")]
+        for module in imported(path):
+            inside = module.removeprefix("expunge").removeprefix(".")
+            if module.split(".")[0] == "expunge" and not any(f"{inside}.".startswith(f"{part}.") for part in allowed):
+                wrong.append(f"{place} imports {module}")
+    assert not wrong
+
+
+def test_core_stands_on_the_standard_library_and_pydantic() -> None:
+    known = {*sys.stdlib_module_names, "pydantic", "expunge"}
+    wrong = [
+        f"{path.name} imports {module}"
+        for path in sorted((ROOT / "core").glob("*.py"))
+        for module in imported(path)
+        if module.split(".")[0] not in known
+    ]
+    assert not wrong
+
+
+def test_importing_and_listing_leave_torch_alone() -> None:
+    program = (
+        "import sys, expunge\n"
+        "from expunge.core.plugins import listing\n"
+        f"found = [line for folder in {LISTED!r} for line in listing(folder)]\n"
+        "assert found\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folder", LISTED)
+def test_every_file_introduces_itself(folder: str) -> None:
+    """A listing is the first docstring line of each file: one sentence of `Name: idea.`"""
+    for line in listing(folder):
+        assert line.summary.endswith("."), f"{folder}/{line.name}.py"
+        assert len(line.summary) < 110, f"{folder}/{line.name}.py"
