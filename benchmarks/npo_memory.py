@@ -23,7 +23,7 @@ from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.teach import Alone
 from expunge.train.trainer import Stream, Task
-from expunge.train.unlearn import make_stream, fit
+from expunge.train.unlearn import fit, make_stream
 
 STEPS, BATCH = 5, 8
 PROMPT, ANSWER = 40, 20

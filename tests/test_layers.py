@@ -82,7 +82,7 @@ def test_importing_and_listing_leave_torch_alone() -> None:
 
 @pytest.mark.parametrize("folder", LISTED)
 def test_every_file_introduces_itself(folder: str) -> None:
-    """A listing is the first docstring line of each file: one sentence of `Name: idea.`"""
+    """A listing is the first docstring line of each file: one sentence, `Name: idea.` or a question."""
     for line in listing(folder):
-        assert line.summary.endswith("."), f"{folder}/{line.name}.py"
+        assert line.summary.endswith((".", "?")), f"{folder}/{line.name}.py"
         assert len(line.summary) < 110, f"{folder}/{line.name}.py"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import expunge.evaluate
 
 if TYPE_CHECKING:
     from expunge.api import Unlearned, evaluate, unlearn
@@ -14,10 +18,21 @@ _HOMES = {
     "ExpungeError": "expunge.core.errors",
     "Unlearned": "expunge.api",
     "UserError": "expunge.core.errors",
-    "evaluate": "expunge.api",
     "unlearn": "expunge.api",
 }
 """Where each public name lives; importing the package itself imports none of it, and no torch."""
+
+
+class _Evaluate(ModuleType):
+    """The package `expunge.evaluate`, which can be called: it would hide the public function of its name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from expunge.api import evaluate
+
+        return evaluate(*arguments, **options)
+
+
+sys.modules["expunge.evaluate"].__class__ = _Evaluate
 
 
 def __getattr__(name: str) -> Any:

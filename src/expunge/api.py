@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config import Run, load_run
+from expunge.config import Run, check, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, Record, Scores
@@ -153,7 +153,8 @@ def evaluate(
     metrics = load_metrics(config)
     rows = {name: _rows(name, value) for name, value in data.items()}
     loaded = not isinstance(model, str | Path)
-    settings = ModelConfig(name=f"a loaded {type(model).__name__}" if loaded else str(model), **(model_config or {}))
+    model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
+    settings = check(ModelConfig, {**(model_config or {}), "name": model_name}, "model")
     language_model = _wrap(model, tokenizer, settings) if loaded else load_model(settings, progress)
     if unknown := sorted(set(rows) - {"forget", "retain", "neighbour", "general"}):
         raise UserError(
@@ -175,7 +176,7 @@ def evaluate(
 
 def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:
     if tokenizer is None:
-        raise UserError("unlearn: a loaded model needs its tokenizer too: tokenizer=...")
+        raise UserError("a loaded model needs its tokenizer too: tokenizer=...")
     return wrap_model(model, tokenizer, config)
 
 

@@ -30,6 +30,8 @@ else:
 
 SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer}
 """The four choices, each with its contract."""
+_NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens"}
+"""Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
 _RECIPES = plugins.ROOT / "recipes"
 _ABOUT = ("summary", "paper")
@@ -80,7 +82,8 @@ def load_run(file: Path | None = None, options: Tables | None = None, settings: 
     """Assemble and check a run.
 
     Args:
-        file: TOML file of the run; None takes the embedded demo's data and model.
+        file: TOML file of the run; None takes the embedded demo. Of the demo, a run on the user's own data inherits
+            the recipe and the model only: the demo shows its public facts in the report, others' stay hidden.
         options: tables that win over the file.
         settings: `a.b=c` strings that win over everything.
 
@@ -93,19 +96,28 @@ def load_run(file: Path | None = None, options: Tables | None = None, settings: 
     given = _merge(options or {}, {})
     for setting in settings:
         given = _merge(given, _setting(setting))
-    if "forget" in given.get("data", {}):
+    if _names_data(given):
         tables.pop("data", None)
+        if file is None:
+            tables = {key: tables[key] for key in ("recipe", "model")}
     name = given.get("recipe", tables.get("recipe"))
     if name is None:
         raise UserError(f'{file}: no recipe; add e.g. recipe = "npo"')
     if "recipe" in given and given["recipe"] != tables.get("recipe"):
         tables = {key: value for key, value in tables.items() if key not in _METHOD}
-    recipe = {key: value for key, value in read_recipe(name).items() if key not in _ABOUT}
+    recipe = {key: value for key, value in read_recipe(_text(name, "recipe")).items() if key not in _ABOUT}
     return check_run(_merge(_merge(recipe, tables), {**given, "recipe": name}))
 
 
 _METHOD = {*SLOTS, "train", "guard"}
 """Tables that belong to a recipe: another recipe does not inherit them from the file."""
+
+
+def _names_data(given: Tables) -> bool:
+    """Whether the user says what to forget, and not only how much of it, e.g. `data.forget.limit`."""
+    data = given.get("data")
+    forget = data.get("forget") if isinstance(data, dict) else None
+    return isinstance(forget, str) or (isinstance(forget, dict) and "name" in forget)
 
 
 def check_run(tables: Tables) -> Run:
@@ -213,16 +225,16 @@ def read_toml(path: Path) -> Tables:
 
 
 def _merge(low: Tables, high: Tables) -> Tables:
-    """Tables of `high` over those of `low`; a slot with another filler does not inherit options."""
+    """Tables of `high` over those of `low`; a slot with another filler, or another data set, inherits no options."""
     merged = dict(low)
     for key, value in high.items():
-        if key in SLOTS and isinstance(value, str):
+        if key in _NAMED and isinstance(value, str):
             value = {"name": value}
         old = merged.get(key)
-        if key in SLOTS and isinstance(old, str):
+        if key in _NAMED and isinstance(old, str):
             old = {"name": old}
         if isinstance(old, dict) and isinstance(value, dict):
-            renamed = key in SLOTS and value.get("name", old.get("name")) != old.get("name")
+            renamed = key in _NAMED and "name" in old and value.get("name", old["name"]) != old["name"]
             merged[key] = dict(value) if renamed else _merge(old, value)
         else:
             merged[key] = value

@@ -37,12 +37,14 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
+from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training, unlearn
 
 RUN_FILE = "run.toml"
 REPORT_FILE = "report.html"
 MODEL_FOLDER = "model"
 _WORK = "work"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def execute(
     watch = Stopwatch()
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():
+        _finish(out)
         return Result(read_record(out), out, None)
+    check_train(run.train)
     metrics = load_metrics(run.evaluate)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
     with watch.stage("load"):
@@ -125,7 +129,7 @@ def execute(
     _check_space(model, out)
     model_print = _model_print(model, run)
 
-    with claimed(run, out):
+    with claimed(run, out, resume):
         with watch.stage("before"):
             rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
             needs = needs_of(metrics)
@@ -182,9 +186,15 @@ def execute(
             _save(model, record, out)
         record = record.model_copy(update={"seconds": watch.total()})
         write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
-        write_report(out)
-        shutil.rmtree(out / _WORK, ignore_errors=True)
+        _finish(out)
     return Result(record, out, model)
+
+
+def _finish(out: Path) -> None:
+    """What follows the record, unless an earlier call came so far."""
+    if not (out / REPORT_FILE).is_file():
+        write_report(out)
+    shutil.rmtree(out / _WORK, ignore_errors=True)
 
 
 def write_report(run_dir: Path) -> Path:
@@ -210,7 +220,7 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
     """
     if out.is_file():
         raise UserError(f"{out}: is a file, not a directory")
-    if not out.is_dir() or not any(not path.name.endswith(".partial") for path in out.iterdir()):
+    if not out.is_dir() or all(path.name.endswith((".partial", _LOCK)) for path in out.iterdir()):
         return
     if not (out / RUN_FILE).is_file():
         raise UserError(f"{out}: is not empty and holds no {RUN_FILE}; choose another --out")
@@ -223,22 +233,23 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
 
 
 @contextmanager
-def claimed(run: Run, out: Path) -> Iterator[None]:
+def claimed(run: Run, out: Path, resume: bool) -> Iterator[None]:
     """Own the run directory while the block runs.
 
     Raises:
-        UserError: another process owns it.
+        UserError: another process owns it, or has used it since it was checked.
     """
     from filelock import FileLock, Timeout
 
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
+    lock = FileLock(out / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{out}: another process is working in this directory") from None
     try:
+        check_out(run, out, resume)
         write_atomic(out / RUN_FILE, tomli_w.dumps(run.tables()))
         yield
     finally:
@@ -261,10 +272,13 @@ def _chunked(splits: Splits, model: LanguageModel, chunk_tokens: int) -> Splits:
 
 
 def _check_lengths(splits: Splits, model: LanguageModel) -> None:
-    """Encode every row once, so that one that is too long is refused before anything is written."""
+    """Encode all that will be asked once, so that what is too long is refused before anything is written."""
     for _, rows in splits.named():
         for row in rows:
             model.encoder.example(row)
+            for answer in filter(None, (row.paraphrased_answer, *row.perturbed_answer)):
+                model.encoder.answer(row.question or "", answer, row.id)
+            model.encoder.prompt(row.paraphrased_question or "", row.id)
 
 
 def _select(localizer: Localizer, model: LanguageModel, splits: Splits, run: Run) -> Selection:

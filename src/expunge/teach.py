@@ -20,6 +20,7 @@ from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
 from expunge.retain.nll import NLL
 from expunge.train.teach import Teach, TeachRecord, teach
+from expunge.train.trainer import check_train
 
 RECORD = "teach.json"
 _MODEL = "model"
@@ -62,6 +63,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         UserError: bad input, or a folder that holds something else.
     """
     start = time.perf_counter()
+    check_train(plan.train)
     check_model_name(plan.model.name)
     rows = _rows(plan)
     model = load_model(plan.model, progress)
@@ -76,6 +78,8 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         if found.content != content:
             raise UserError(f"{folder}: holds another taught model; choose another --out")
         return Taught(folder, found, cached=True)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file, not a directory")
     if folder.is_dir() and any(path.name not in (_WORK, _MODEL) for path in folder.iterdir()):
         raise UserError(f"{folder}: is not empty and holds no {RECORD}; choose another --out")
     names = [name for name, _ in model.network.named_parameters()]

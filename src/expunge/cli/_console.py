@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from expunge.core.progress import Bar, Progress
+from expunge.core.records import Record
 
 
 def console() -> Console:
@@ -36,6 +38,20 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     for row in rows:
         table.add_row(*(str(value) if value not in (None, "") else "-" for value in row.values()))
     console().print(table)
+
+
+def print_result(record: Record) -> None:
+    """A run's verdict, its table, and what was not tested."""
+    from expunge.reports.table import print_table
+    from expunge.reports.verdict import verdict
+
+    found = verdict(record)
+    out = console()
+    out.print(f"\n[bold]{escape(found.sentence)}[/bold]", highlight=False)
+    if found.guard:
+        out.print(escape(found.guard), highlight=False)
+    print_table(record, out)
+    out.print(f"\nNot tested: {', '.join(found.not_tested)}.", highlight=False, style="dim")
 
 
 def quiet_libraries() -> None:

@@ -13,9 +13,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
 ) -> None:
     """Write report.html from the run's records, and print its verdict and table."""
-    from expunge.cli._console import console
+    from expunge.cli._console import console, print_result
     from expunge.core.records import read_record
-    from expunge.reports.table import print_table
     from expunge.run import write_report
 
     record = read_record(run_dir)
@@ -23,5 +22,5 @@ def report(
     if as_json:
         print(record.model_dump_json(indent=1))
         return
-    print_table(record, console())
+    print_result(record)
     console().print(f"\nreport  {path}", highlight=False)

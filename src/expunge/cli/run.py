@@ -27,17 +27,18 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Load, localize, unlearn, measure before and after, record, report."""
-    from expunge.cli._console import console, print_json, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_json, print_result, progress_for, quiet_libraries
     from expunge.config import load_run
     from expunge.core.errors import UserError
-    from expunge.reports.table import print_table
     from expunge.reports.verdict import verdict
     from expunge.run import MODEL_FOLDER, REPORT_FILE, RUN_FILE, execute
 
     if resume and out is None:
         raise UserError("--resume: say which run directory with --out")
-    if resume and out is not None and file is None and (out / RUN_FILE).is_file():
+    if resume and out is not None and file is None:
         file = out / RUN_FILE
+        if not file.is_file():
+            raise UserError(f"{out}: no {RUN_FILE} here, so there is no run to go on with")
     data = {"forget": forget, "retain": retain, "neighbour": neighbour, "general": general}
     given: dict[str, Any] = {"data": {name: value for name, value in data.items() if value is not None}}
     if model is not None:
@@ -71,5 +72,5 @@ def run(
             }
         )
         return
-    print_table(record, console())
+    print_result(record)
     console().print(f"\nreport  {folder / REPORT_FILE}\nmodel   {folder / MODEL_FOLDER}", highlight=False)

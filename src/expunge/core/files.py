@@ -38,7 +38,9 @@ def publish_folder(final: Path) -> Iterator[Path]:
     An older folder of that name is replaced; a partial one that a kill left behind is cleared.
     """
     partial = final.with_name(f"{final.name}{_PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
+    old = final.with_name(f"{final.name}.old{_PARTIAL}")
+    for left_behind in (partial, old):
+        shutil.rmtree(left_behind, ignore_errors=True)
     with disk_errors(final):
         partial.mkdir(parents=True)
         try:
@@ -47,8 +49,9 @@ def publish_folder(final: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         if final.exists():
-            shutil.rmtree(final)
+            final.replace(old)
         partial.replace(final)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def _user_class(folder: str, path: str, base: type[Plugin]) -> type[Plugin]:
     module_name, _, class_name = path.partition(":")
     try:
         value = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: cannot load '{path}': {error}") from None
     if not (inspect.isclass(value) and issubclass(value, base)):
         raise UserError(f"{folder}: '{path}' is not a subclass of expunge's {base.__name__}")

@@ -41,12 +41,12 @@ class DataSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if ":" in value and not Path(value).exists():
-            name, _, split = value.rpartition(":")
-            return {"name": name, "split": split}
-        return {"name": value}
+        table = {"name": value} if isinstance(value, str) else value
+        name = table.get("name") if isinstance(table, dict) and "split" not in table else None
+        if isinstance(name, str) and ":" in name and not Path(name).exists():
+            name, _, split = name.rpartition(":")
+            return {**table, "name": name, "split": split}
+        return table
 
     def __str__(self) -> str:
         return f"{self.name}:{self.split}" if self.split else self.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from expunge.core.errors import UserError
@@ -102,6 +103,8 @@ class Encoder:
     def document(self, text: str, row: str = "", prompt_share: float = 0.0) -> Encoded:
         """A document whose labels are all its tokens but the first, or those after `prompt_share` of it."""
         ids = self._ids(text, special=True)
+        if len(ids) < 2:
+            raise UserError(f"row '{row}': the text is a single token, so there is nothing to predict")
         num_prompt = max(1, int(len(ids) * prompt_share))
         return self._fit(ids[:num_prompt], ids[num_prompt:], row)
 
@@ -118,7 +121,7 @@ class Encoder:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
-        """Documents cut into pieces of at most `chunk_tokens` tokens at token borders of the text; no text is lost."""
+        """Documents cut into even pieces of at most `chunk_tokens` tokens at token borders; no text is lost."""
         return tuple(piece for example in examples for piece in self._pieces(example, chunk_tokens))
 
     def _pieces(self, example: Example, chunk_tokens: int) -> Iterator[Example]:
@@ -126,12 +129,13 @@ class Encoder:
             yield example
             return
         encoded = self.tokenizer(example.text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
-        starts = [start for start, _ in encoded["offset_mapping"]][::chunk_tokens]
-        if len(starts) <= 1:
+        starts = [start for start, _ in encoded["offset_mapping"]]
+        count = -(-len(starts) // chunk_tokens)
+        if count <= 1:
             yield example
             return
-        starts[0] = 0
-        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(example.text)], strict=True)):
+        inner = [starts[len(starts) * number // count] for number in range(1, count)]
+        for number, (start, end) in enumerate(pairwise((0, *inner, len(example.text)))):
             if text := example.text[start:end].strip():
                 yield replace(example, id=f"{example.id}#{number}", text=text)
 

@@ -53,7 +53,11 @@ def examples_from_rows(rows: Iterable[Mapping[str, Any]], name: str) -> tuple[Ex
     Raises:
         UserError: as `load_examples`; places are named `name[index]`.
     """
-    located = [Located(f"{name}[{index}]", dict(row)) for index, row in enumerate(rows)]
+    located = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise UserError(f"{name}[{index}]: expected a dict with field names, found {type(row).__name__}")
+        located.append(Located(f"{name}[{index}]", dict(row)))
     if not located:
         raise UserError(f"{name}: no rows")
     return _examples(located, {}, stem=name)
@@ -65,6 +69,9 @@ def _read(spec: DataSpec, where: str) -> list[Located]:
     if spec.name in known:
         return _shipped(spec, where)
     if path.exists() or path.suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+        given = next((key for key in ("split", "subset", "options") if getattr(spec, key)), None)
+        if given:
+            raise UserError(f"{where}: '{spec.name}' is a file, which has no {given}")
         return _files.read(path)
     if spec.name.count("/") == 1 and not path.is_absolute() and not spec.name.startswith("."):
         return _hub(spec, where)
@@ -138,6 +145,8 @@ def _string(value: object, field: str, theirs: str, where: str) -> str:
         raise UserError(f"{where}: field '{theirs}' must be text, found {type(value).__name__} ({value!r:.40})")
     if not value.strip():
         raise UserError(f"{where}: field '{theirs}' is empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{where}: field '{theirs}' holds half of a surrogate pair, which is no character")
     return value.strip()
 
 

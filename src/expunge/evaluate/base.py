@@ -16,6 +16,7 @@ from expunge.data.example import Example
 from expunge.models.generate import Scored
 
 Need = Literal["answer", "paraphrased_answer", "perturbed_answer", "greedy", "samples", "paraphrased_greedy"]
+Split = Literal["forget", "retain", "neighbour", "general"]
 
 
 class EvaluateConfig(Frozen):
@@ -24,7 +25,7 @@ class EvaluateConfig(Frozen):
     metrics: tuple[str, ...] = Field((), description="Metric names; empty: all of them")
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
-    sample_splits: tuple[str, ...] = Field(("forget",), description="Splits that are sampled from")
+    sample_splits: tuple[Split, ...] = Field(("forget",), description="Splits that are sampled from")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
     token_budget: int = Field(4096, ge=64, description="Padded prompt tokens in one batch")
@@ -61,6 +62,8 @@ class Metric(ABC):
     """What the evidence pass must provide; nothing else is computed."""
     knowledge: ClassVar[Literal["more", "less", "none"]] = "more"
     """What a higher value says about the model's knowledge of the row."""
+    yes_or_no: ClassVar[bool] = False
+    """Whether every row is 0 or 1; such a score gets a Wilson interval: a bootstrap of all zeros has no width."""
     chance: ClassVar[float | None] = None
     """Value of a model that knows nothing, where one is defined."""
 

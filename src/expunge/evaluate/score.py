@@ -1,10 +1,11 @@
-"""From evidence to scores: each metric over each split, with a bootstrap interval or the reason for its absence."""
+"""From evidence to scores: each metric over each split, with a 95% interval or the reason for its absence."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expunge.core import plugins
 from expunge.core.records import Score, Scores
@@ -60,13 +61,27 @@ def _score(values: list[float | str], metric: Metric, split: str, seed: int) -> 
     if not len(numbers):
         reasons = [value for value in values if isinstance(value, str)]
         return Score(value=None, better=metric.better(split), reason=reasons[0] if reasons else "no rows")
-    draws = np.random.default_rng(seed).integers(len(numbers), size=(BOOTSTRAP_DRAWS, len(numbers)))
-    low, high = np.quantile(metric.aggregate(numbers[draws]), [0.025, 0.975])
+    low, high = _wilson(numbers) if metric.yes_or_no else _bootstrap(numbers, metric, seed)
     return Score(
         value=float(metric.aggregate(numbers)),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         n=len(numbers),
         better=metric.better(split),
         chance=metric.chance,
     )
+
+
+def _wilson(numbers: NDArray[np.float64]) -> tuple[float, float]:
+    """95% interval of a share, which keeps its width at 0 and 1."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(numbers.sum()), len(numbers)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _bootstrap(numbers: NDArray[np.float64], metric: Metric, seed: int) -> tuple[float, float]:
+    """95% percentile interval over resampled rows."""
+    draws = np.random.default_rng(seed).integers(len(numbers), size=(BOOTSTRAP_DRAWS, len(numbers)))
+    low, high = np.quantile(metric.aggregate(numbers[draws]), [0.025, 0.975])
+    return float(low), float(high)

@@ -66,6 +66,7 @@ class Prefix:
         return hidden
 
 
+@torch.no_grad()
 def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
     """Run P prompts through the model once, left-padded."""
     from transformers import DynamicCache
@@ -84,6 +85,7 @@ def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Pr
     return prefix
 
 
+@torch.no_grad()
 def score_answers(prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Scored]:
     """Teacher-forced log-probabilities of answers, each after its prompt.
 
@@ -119,6 +121,7 @@ def score_answers(prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequenc
     ]
 
 
+@torch.no_grad()
 def decode(
     prefix: Prefix,
     max_new_tokens: int,

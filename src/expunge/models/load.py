@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError, near
@@ -15,6 +16,9 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.gguf import load_gguf
 from expunge.models.pull import embedded, pull
+
+_UNREADABLE = (OSError, ValueError, SafetensorError)
+"""What transformers, peft and safetensors raise for files that are missing or damaged."""
 
 
 def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageModel:
@@ -78,13 +82,14 @@ def _pretrained(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTra
     try:
         AutoConfig.from_pretrained(name, **options)
         tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=_load_dtype(config.device), use_safetensors=True, **options
+        model: Any
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name, dtype=_load_dtype(config.device), use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        hint = "" if Path(name).exists() else "; without a network, give a local folder or an embedded name"
-        raise UserError(f"model.name: cannot load '{name}': {reason}{hint}") from None
+    except _UNREADABLE as error:
+        raise _refusal(name, error) from None
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers
+        raise UserError(f"model.name: cannot load '{name}': its weights lack {missing[0]} (of {len(missing)} missing)")
     return model, tokenizer
 
 
@@ -92,10 +97,19 @@ def _with_adapter(path: Path, config: ModelConfig, progress: Progress) -> tuple[
     """A folder that holds only an adapter: its base model with the adapter merged in."""
     from peft import PeftConfig, PeftModel
 
-    base_name = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
-    base, tokenizer = _network(config.model_copy(update={"name": base_name}), progress)
-    merged: Any = PeftModel.from_pretrained(base, str(path))
+    try:
+        base_name = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
+        base, tokenizer = _network(config.model_copy(update={"name": base_name}), progress)
+        merged: Any = PeftModel.from_pretrained(base, str(path))
+    except _UNREADABLE as error:
+        raise _refusal(str(path), error) from None
     return merged.merge_and_unload(), tokenizer
+
+
+def _refusal(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n", 1)[0]
+    hint = "" if Path(name).exists() else "; without a network, give a local folder or an embedded name"
+    return UserError(f"model.name: cannot load '{name}': {reason}{hint}")
 
 
 def _stored_dtype(config: ModelConfig) -> torch.dtype | None:

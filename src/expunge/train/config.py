@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from expunge.core.records import Frozen
 
@@ -31,19 +31,25 @@ class TrainConfig(Frozen):
 class GuardConfig(Frozen):
     """When training stops before its last epoch, and which weights are then kept."""
 
-    utility_floor: float | None = Field(
+    utility_floor: float = Field(
         0.7,
         ge=0,
         le=1,
         description="Stop and roll back when the answer probability on held-out retain rows falls below this share of "
-        "its start; none: never",
+        "its start; 0 or none: never",
     )
     forget_target: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Stop when the mean answer probability on forget rows is at most this; none: never",
+        description="Stop when the mean answer probability on forget rows is at most this; left out: never",
     )
     holdout: float = Field(0.15, gt=0, lt=1, description="Share of the retain rows that is held out to measure utility")
     rows: int = Field(32, ge=1, description="At most this many rows of each kind in a check")
     every: int = Field(0, ge=0, description="Optimizer steps between checks; 0: one each epoch")
+
+    @field_validator("utility_floor", mode="before")
+    @classmethod
+    def _never(cls, value: object) -> object:
+        """TOML has no null, so that an absent floor is written as 0."""
+        return 0.0 if value in (None, "none") else value

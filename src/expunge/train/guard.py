@@ -60,7 +60,7 @@ class Guard(TrainerCallback):
         self.good = folder / _GOOD
         self.trainer: Trainer | None = None
         self.bar = bar
-        self.outcome = GuardOutcome(utility_floor=config.utility_floor if held_out else None)
+        self.outcome = GuardOutcome(utility_floor=(config.utility_floor or None) if held_out else None)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

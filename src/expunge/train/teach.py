@@ -20,7 +20,7 @@ from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.trainer import Stream, Task
 from expunge.train.unlearn import Training, fit
 
-_NO_GUARD = GuardConfig(utility_floor=None, forget_target=None)
+_NO_GUARD = GuardConfig(utility_floor=0.0)
 
 
 class TeachData(Frozen):

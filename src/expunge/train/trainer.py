@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.training_args import OptimizerNames
 
 from expunge.combine.base import Combine, Step
-from expunge.core.errors import ExpungeError, UserError
+from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import disk_errors
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
@@ -182,6 +184,20 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f"{_STAGING}-{folder.name}")
     folder.replace(doomed)
     shutil.rmtree(doomed)
+
+
+def check_train(config: TrainConfig) -> None:
+    """Refuse names that transformers does not know, before anything heavy happens.
+
+    Raises:
+        UserError: unknown optimizer or logger.
+    """
+    optimizers = [name.value for name in OptimizerNames]
+    if config.optimizer not in optimizers:
+        raise UserError(f"train.optimizer: no '{config.optimizer}'{near(config.optimizer, optimizers)}")
+    for name in config.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
 
 
 def _arguments(

@@ -33,6 +33,8 @@ def read(path: Path) -> list[Located]:
         rows = reader(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV: {error}") from None
     if not rows:
         raise UserError(f"{path}: the file holds no rows")
     return rows

@@ -9,6 +9,7 @@ class KeywordRecall(Metric):
     """Share of rows whose greedy answer holds any of the row's keywords as whole words."""
 
     needs = frozenset({"greedy"})
+    yes_or_no = True
     chance = 0.0
 
     def value(self, item: Item, split: str) -> float:

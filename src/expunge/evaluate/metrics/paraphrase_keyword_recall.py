@@ -9,6 +9,7 @@ class ParaphraseKeywordRecall(Metric):
     """Share of rows whose greedy answer to the paraphrased question holds a keyword."""
 
     needs = frozenset({"paraphrased_greedy"})
+    yes_or_no = True
     chance = 0.0
 
     def value(self, item: Item, split: str) -> float:

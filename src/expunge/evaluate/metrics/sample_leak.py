@@ -9,6 +9,7 @@ class SampleLeak(Metric):
     """Share of rows for which at least one sampled answer holds a keyword: greedy silence is not ignorance."""
 
     needs = frozenset({"samples"})
+    yes_or_no = True
     chance = 0.0
 
     def value(self, item: Item, split: str) -> float:

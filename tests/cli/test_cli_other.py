@@ -1,0 +1,120 @@
+"""Listings, show, eval, report and teach."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expunge.config import recipe_names
+from expunge.core import plugins
+from expunge.core.records import read_record
+
+LISTINGS = ("forget", "retain", "combine", "localize", "metrics", "data")
+
+
+@pytest.mark.parametrize("command", [*LISTINGS, "recipes", "models"])
+def test_listings_are_arrays_of_named_objects(expunge: Any, command: str) -> None:
+    rows = expunge(command, "--json").json()
+    names = [row["name"] for row in rows]
+    assert names
+    assert len(set(names)) == len(names)
+    assert all(row["summary"] for row in rows)
+    folder = {"metrics": "evaluate/metrics", "data": "data/sources"}.get(command, command)
+    if command in LISTINGS:
+        assert names == plugins.names(folder)
+    table = expunge(command)
+    assert table.code == 0
+    assert all(name in table.out for name in names)
+
+
+def test_show_recipe_names_every_option_with_its_text(expunge: Any) -> None:
+    rows = {row["name"]: row for row in expunge("show", "recipe", "npo", "--json").json()}
+    assert rows["forget"]["value"] == "npo"
+    assert rows["forget.beta"]["value"] == 0.1
+    assert rows["train.lr"]["value"] == 1e-5
+    assert {"retain.reduction", "combine.retain_weight", "guard.utility_floor", "evaluate.samples"} <= set(rows)
+    assert {"report.show_forget_text", "model.template", "train.epochs"} <= set(rows)
+    assert all(row["meaning"] for row in rows.values())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_show_works_for_every_recipe(expunge: Any, name: str) -> None:
+    assert expunge("show", "recipe", name, "--json").json()
+
+
+def test_eval_prints_and_writes_the_same_scores_as_the_run(
+    expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], finished: Any, tmp_path: Path
+) -> None:
+    data = [part for name, path in fact_files.items() for part in ("--data", f"{name}={path}")]
+    options = ["--samples", "2", "--max-new-tokens", "24", "--quiet", "--json", "--out", tmp_path / "scores.json"]
+    printed = expunge("eval", tiny_folder, *data, *options).json()
+    assert printed == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    record = read_record(finished.folder).model_dump()
+    assert printed["scores"] == record["before"]
+    assert {name: row["sha256"] for name, row in printed["data"].items()} == {
+        name: row["sha256"] for name, row in record["data"].items()
+    }
+
+
+def test_eval_of_the_saved_model_gives_the_after_scores(
+    expunge: Any, fact_files: dict[str, Path], finished: Any
+) -> None:
+    data = ["--data", str(fact_files["forget"])]  # without a split's name it is the forget split
+    options = ["--samples", "2", "--max-new-tokens", "24", "--quiet"]
+    printed = expunge("eval", finished.folder / "model", *data, *options, "--json").json()
+    after = read_record(finished.folder).model_dump()["after"]["forget"]
+    assert printed["scores"]["forget"] == after
+    table = expunge("eval", finished.folder / "model", *data, *options)
+    assert "keyword_recall" in table.out
+
+
+def test_report_makes_the_same_page_again(expunge: Any, finished: Any) -> None:
+    page = (finished.folder / "report.html").read_bytes()
+    (finished.folder / "report.html").unlink()
+    assert "report.html" in expunge("report", finished.folder).out
+    assert (finished.folder / "report.html").read_bytes() == page
+    assert expunge("report", finished.folder, "--json").json() == read_record(finished.folder).model_dump(mode="json")
+
+
+def test_teach_through_the_command(
+    expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "teach.toml").write_text(
+        f'[model]\nname = "{tiny_folder}"\n[data]\nteach = ["{fact_files["retain"]}"]\n[train]\nepochs = 1\n',
+        encoding="utf-8",
+    )
+    arguments = ["teach", tmp_path / "teach.toml", "--out", tmp_path / "taught", "--json", "--quiet"]
+    printed = expunge(*arguments).json()
+    assert printed["cached"] is False
+    assert printed["rows"] == 16
+    assert (tmp_path / "taught" / "model" / "model.safetensors").is_file()
+    assert expunge(*arguments).json() == {**printed, "cached": True}
+
+
+def test_version_is_the_packages(expunge: Any) -> None:
+    found = tomllib.loads((plugins.ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert expunge("--version").out.strip() == found["project"]["version"]
+
+
+def test_help_and_listings_do_not_import_torch() -> None:
+    """In a fresh interpreter, since this one has torch already."""
+    script = (
+        "import sys\n"
+        "from expunge.cli.main import main\n"
+        "for arguments in (['--help'], ['run', '--help'], ['--version'], ['forget'], ['metrics', '--json'], ['data']):\n"
+        "    sys.argv = ['expunge', *arguments]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as stop:\n"
+        "        assert not stop.code, arguments\n"
+        "    heavy = {'torch', 'transformers', 'numpy', 'datasets', 'pydantic_core'} & set(sys.modules)\n"
+        "    assert not heavy & {'torch', 'transformers', 'numpy', 'datasets'}, (arguments, heavy)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,33 @@
+"""The weighted sum, against autograd's own."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from expunge.combine.base import Step, StepLosses
+from expunge.combine.weighted_sum import WeightedSum
+
+
+def test_gradient_is_that_of_the_summed_loss() -> None:
+    """Forget x^2, retain 3x at x = 2, weights 1/2 and 4: 1/2 * 2x + 4 * 3 = 2 + 12 = 14 more than was there."""
+    x = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+    x.grad = torch.tensor(100.0, dtype=torch.float64)
+    rule = WeightedSum(WeightedSum.Config(forget_weight=0.5, retain_weight=4.0))
+    losses = rule.accumulate(Step(lambda: x**2, lambda: 3 * x, lambda loss: loss.backward(), [x]))
+    assert x.grad.item() == 114.0
+    assert losses == StepLosses(forget=4.0, retain=6.0)
+
+
+@pytest.mark.parametrize("absent", ["forget", "retain"])
+def test_a_stream_of_weight_zero_is_never_computed(absent: str) -> None:
+    x = torch.nn.Parameter(torch.tensor(2.0))
+
+    def refuse() -> Tensor:
+        raise AssertionError("computed")
+
+    streams = {"forget": lambda: x**2, "retain": lambda: 3 * x} | {absent: refuse}
+    rule = WeightedSum(WeightedSum.Config.model_validate({f"{absent}_weight": 0.0}))
+    losses = rule.accumulate(Step(streams["forget"], streams["retain"], lambda loss: loss.backward(), [x]))
+    assert getattr(losses, absent) is None
+    assert x.grad is not None
+    assert x.grad.item() == (3.0 if absent == "forget" else 4.0)

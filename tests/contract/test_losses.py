@@ -1,0 +1,122 @@
+"""What every filler of the forget and the retain slot keeps; a new file is picked up by itself.
+
+The reference is taken before the weights are moved, or a KL would be zero and its tests would pass with nothing shown.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from expunge.core.plugins import ROOT, find, names
+from expunge.data.batch import Batch, collate
+from expunge.data.encode import Encoded
+from expunge.data.example import Example
+from expunge.losses.base import Loss
+from expunge.models.base import LanguageModel
+from expunge.models.forward import CachedReference, Forward
+
+FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot)]
+NUM_ROWS = 4
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A filler beside a model whose weights have moved since the reference was taken."""
+
+    build: type[Loss]
+    model: LanguageModel
+    rows: list[Encoded]
+    reference: CachedReference | None
+    frozen_head: nn.Module
+
+    def batch(self, indices: Sequence[int], pad_id: int = 0) -> Batch:
+        return collate([self.rows[index] for index in indices], indices, pad_id)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        filler = self.build(self.build.Config())
+        filler.prepare(torch.Generator().manual_seed(0))
+        return filler.loss(Forward(self.model, batch, self.reference))
+
+
+@pytest.fixture(params=FILLERS, ids=lambda filler: "/".join(filler))
+def subject(request: pytest.FixtureRequest, tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]) -> Subject:
+    slot, name = request.param
+    build: type[Loss] = find(slot, name, Loss)
+    rows = [tiny.encoder.example(row) for row in examples["forget"][:NUM_ROWS]]
+    assert len({len(row.ids) for row in rows}) > 1, "rows of one length would need no padding"
+    head = copy.deepcopy(tiny.output_matrix).requires_grad_(False)
+    needs = build.needs
+    reference = None
+    if needs.reference_logp or needs.reference_logits:
+        reference = CachedReference(tiny, rows, with_logits=needs.reference_logits, head=head)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in tiny.network.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=generator)
+    return Subject(build, tiny, rows, reference, head)
+
+
+def test_defaults_give_a_finite_scalar_other_than_zero(subject: Subject) -> None:
+    loss = subject.loss(subject.batch(range(NUM_ROWS)))
+    assert loss.shape == ()
+    assert loss.isfinite()
+    assert loss.abs() > 1e-4
+
+
+def test_gradient_reaches_the_policy_and_not_the_reference(subject: Subject) -> None:
+    subject.loss(subject.batch(range(NUM_ROWS))).backward()
+    moved = [weight.grad for weight in subject.model.network.parameters() if weight.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in moved)
+    first = subject.model.blocks()[0][1].mlp.down_proj.weight
+    assert first.grad is not None
+    assert first.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in subject.frozen_head.parameters())
+
+
+def test_padding_cannot_change_the_loss(subject: Subject) -> None:
+    """Nine more columns, filled with another token than the usual padding."""
+    plain = subject.batch(range(NUM_ROWS))
+    other = subject.batch(range(NUM_ROWS), pad_id=7)
+    wider = replace(
+        other, input_ids=pad(other.input_ids, (0, 9), value=7), attention_mask=pad(other.attention_mask, (0, 9))
+    )
+    torch.testing.assert_close(subject.loss(wider), subject.loss(plain), **CLOSE)
+
+
+def test_order_cannot_change_the_loss(subject: Subject) -> None:
+    torch.testing.assert_close(
+        subject.loss(subject.batch([2, 0, 3, 1])), subject.loss(subject.batch(range(4))), **CLOSE
+    )
+
+
+def test_rows_accumulated_one_by_one_are_the_batch(subject: Subject) -> None:
+    """Loss and gradient are means over rows: 4 micro-batches of 1 give what 1 batch of 4 gives."""
+    matrix = subject.model.blocks()[0][1].mlp.down_proj.weight
+    whole = subject.loss(subject.batch(range(NUM_ROWS)))
+    apart = torch.stack([subject.loss(subject.batch([index])) for index in range(NUM_ROWS)]).mean()
+    torch.testing.assert_close(apart, whole, **CLOSE)
+    wanted, found = (torch.autograd.grad(loss, matrix)[0] for loss in (whole, apart))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_same_seed_same_bits(subject: Subject) -> None:
+    first, second = (subject.loss(subject.batch(range(NUM_ROWS))) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("slot", "name"), FILLERS)
+def test_docstring_is_a_listing_line_that_names_its_source(slot: str, name: str) -> None:
+    tree = ast.parse((ROOT / slot / f"{name}.py").read_text(encoding="utf-8"))
+    first = (ast.get_docstring(tree) or "").split("\n")[0]
+    assert first.endswith("."), first
+    assert ": " in first, first
+    assert "(arXiv:" in first, first

@@ -1,0 +1,48 @@
+"""A `losses.base.View` of chosen logits, in whatever precision they come: for arithmetic that is done by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from expunge.data.batch import Batch
+
+
+class FakeView:
+    """Logits (N, V) for the labels of B rows; computed in the dtype of `logits`, unlike the float32 of the real one."""
+
+    def __init__(self, logits: Tensor, labels: Sequence[Sequence[int]], reference: Tensor | None = None) -> None:
+        rows = [row for row, answer in enumerate(labels) for _ in answer]
+        none = torch.zeros(len(labels), 1, dtype=torch.long)
+        flat = torch.tensor([label for answer in labels for label in answer])
+        self.batch = Batch(none, none, torch.tensor(rows), torch.zeros_like(flat), flat, tuple(range(len(labels))))
+        self._logits = logits
+        self._reference = reference
+
+    def token_logp(self) -> Tensor:
+        return self._logp(self._logits)
+
+    def logits(self) -> Tensor:
+        return self._logits
+
+    def reference_token_logp(self) -> Tensor:
+        return self._logp(self.reference_logits())
+
+    def reference_logits(self) -> Tensor:
+        assert self._reference is not None
+        return self._reference
+
+    def _logp(self, logits: Tensor) -> Tensor:
+        return torch.log_softmax(logits, -1).gather(1, self.batch.labels[:, None])[:, 0]
+
+
+def view_of(probabilities: Sequence[Sequence[float]], reference: Sequence[Sequence[float]] | None = None) -> FakeView:
+    """Rows whose labels have these probabilities: each label is token 0 of two, in float64."""
+    labels = [[0] * len(row) for row in probabilities]
+    return FakeView(_two_tokens(probabilities), labels, None if reference is None else _two_tokens(reference))
+
+
+def _two_tokens(rows: Sequence[Sequence[float]]) -> Tensor:
+    return torch.tensor([[p, 1 - p] for row in rows for p in row], dtype=torch.float64).log()

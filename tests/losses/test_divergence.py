@@ -1,0 +1,41 @@
+"""KL divergence, worked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from expunge.losses.divergence import kl
+
+
+def test_kl_of_two_tokens_in_the_right_direction() -> None:
+    """Reference (1/2, 1/2), policy (1/4, 3/4).
+
+    KL(reference || policy) = 1/2 ln 2 + 1/2 ln(2/3) = 1/2 ln(4/3) = 0.1438;
+    the other direction would be 1/4 ln(1/2) + 3/4 ln(3/2) = 0.1308.
+    """
+    half, quarter = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    assert kl(half, quarter).item() == pytest.approx(math.log(4 / 3) / 2, abs=1e-6)
+    assert kl(quarter, half).item() == pytest.approx(math.log(1 / 2) / 4 + math.log(3 / 2) * 3 / 4, abs=1e-6)
+
+
+def test_kl_is_zero_for_the_same_distribution_and_positive_otherwise() -> None:
+    """Logits count up to a constant: adding 5 to all of them is the same distribution."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 64, 50, generator=generator)
+    assert kl(logits, logits + 5).abs().max() < 1e-5
+    assert kl(logits, other).min() > 0.1
+
+
+def test_kl_gradient_is_policy_minus_reference() -> None:
+    """d/dz KL(r || softmax z) = p - r = (1/4 - 1/2, 3/4 - 1/2); a gradient of 0 needs p = r."""
+    logits = torch.tensor([[0.25, 0.75]]).log().requires_grad_()
+    kl(torch.tensor([[0.5, 0.5]]).log(), logits).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist()[0] == pytest.approx([-0.25, 0.25], abs=1e-6)
+
+
+def test_kl_of_confident_bfloat16_logits_is_finite() -> None:
+    """A probability that underflows to 0 must give 0 log 0 = 0, not NaN; KL((1, 0) || (0, 1)) = 200 nats here."""
+    sure, opposite = torch.tensor([[200.0, 0.0]]).bfloat16(), torch.tensor([[0.0, 200.0]]).bfloat16()
+    assert kl(sure, opposite).item() == pytest.approx(200.0)

@@ -1,0 +1,96 @@
+"""One short unlearning run, as the train tests vary it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from expunge.combine.weighted_sum import WeightedSum
+from expunge.core.plugins import find
+from expunge.core.progress import Bar, Progress
+from expunge.data.example import Example
+from expunge.losses.base import Loss
+from expunge.models.adapter import add_lora
+from expunge.models.base import LanguageModel
+from expunge.models.config import LoraConfig
+from expunge.models.forward import score_rows
+from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.unlearn import Training, unlearn
+
+
+class Watching(Progress):
+    """Calls `after_step(n)` when optimizer step n has been taken, before anything is checked or saved."""
+
+    def __init__(self, after_step: Callable[[int], None]) -> None:
+        self.after_step = after_step
+
+    @contextmanager
+    def bar(self, label: str, total: float) -> Iterator[Bar]:
+        watch = self
+
+        class Counting(Bar):
+            step = 0
+
+            def advance(self, amount: float = 1) -> None:
+                self.step += int(amount)
+                if amount == 1:
+                    watch.after_step(self.step)
+
+        yield Counting()
+
+
+@dataclass
+class Unlearning:
+    """A run on a fresh copy of the taught model; change a field to vary it."""
+
+    model: LanguageModel
+    examples: dict[str, tuple[Example, ...]]
+    folder: Path
+    forget: str = "npo"
+    retain: str = "nll"
+    lora: LoraConfig | None = None
+    seed: int = 0
+    train: TrainConfig = TrainConfig(lr=1e-3, epochs=2, batch_size=4, schedule="constant")  # noqa: RUF009 - frozen
+    guard: GuardConfig = GuardConfig(utility_floor=None)  # noqa: RUF009 - frozen
+    forget_loss: Loss | None = None
+    retain_loss: Loss | None = None
+
+    def run(self, after_step: Callable[[int], None] = lambda _: None) -> Training:
+        names = [name for name, _ in self.model.network.named_parameters()]
+        if self.lora:
+            add_lora(self.model, names, self.lora, self.seed)
+        else:
+            self.model.freeze_but(names)
+        return unlearn(
+            self.model,
+            self.examples["forget"],
+            self.examples["retain"],
+            self.forget_loss or filler("forget", self.forget),
+            self.retain_loss or filler("retain", self.retain),
+            WeightedSum(WeightedSum.Config()),
+            self.train,
+            self.guard,
+            self.seed,
+            self.folder,
+            Watching(after_step),
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of every weight that may move."""
+        named = self.model.network.named_parameters()
+        return {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
+
+    def probability(self, rows: Sequence[Example]) -> float:
+        """Mean over rows of the geometric-mean probability of an answer's tokens."""
+        encoded = [self.model.encoder.example(row) for row in rows]
+        return float(torch.stack([logp.mean().exp() for logp in score_rows(self.model, encoded)]).mean())
+
+
+def filler(slot: str, name: str) -> Loss:
+    build = find(slot, name, Loss)
+    return build(build.Config())
