@@ -31,20 +31,18 @@ ASCENT = GradientAscent(GradientAscent.Config(reduction="sum"))
 
 @pytest.mark.parametrize(("beta", "expected"), [(1.0, 2 * math.log(1.25)), (0.5, 4 * math.log(1.5))])
 def test_value_of_one_answer(beta: float, expected: float) -> None:
-    """Answer 1/2 * 1/4 = 1/8 now, 1/2 at the start: ratio 1/4.
+    """Answer 1/2 * 1/4 = 1/8 now, 2/3 * 3/4 = 1/2 at the start: ratio 1/4.
 
     2/beta ln(1 + (1/4)^beta): beta 1 gives 2 ln 1.25; beta 1/2 gives 4 ln(1 + 1/2).
     """
-    assert npo(beta).loss(view_of([[1 / 2, 1 / 4]], [[1 / 2, 1.0 - 1e-16]])).item() == pytest.approx(
-        expected, abs=1e-10
-    )
+    view = view_of([[1 / 2, 1 / 4]], [[2 / 3, 3 / 4]])
+    assert npo(beta).loss(view).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_rows_are_averaged_after_the_logarithm() -> None:
     """Ratios 1/4 and 1 at beta 1: 2 (ln 1.25 + ln 2) / 2 = ln 2.5, where pooled rows would give 2 ln(1 + 1/4)."""
-    assert npo(1.0).loss(view_of([[1 / 8], [1 / 2]], [[1 / 2], [1 / 2]])).item() == pytest.approx(
-        math.log(2.5), abs=1e-10
-    )
+    view = view_of([[1 / 8], [1 / 2]], [[1 / 2], [1 / 2]])
+    assert npo(1.0).loss(view).item() == pytest.approx(math.log(2.5), abs=1e-10)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 4.0])

@@ -98,6 +98,16 @@ def test_lora_sits_on_the_selected_linear_layers_and_starts_as_the_identity(rand
     assert all(weight.grad is not None for weight in random_model.trainable())
 
 
+def test_lora_of_everything_stays_within_the_blocks(wrap: Callable[[Any], LanguageModel]) -> None:
+    """Neither the embedding nor the output matrix, a linear layer too, gets an adapter: 2 blocks of 7 matrices do."""
+    model = wrap(random_network("Llama"))
+    assert isinstance(model.output_matrix, nn.Linear)
+    add_lora(model, [name for name, _ in model.network.named_parameters()], LoraConfig(r=2), seed=0)
+    found = [name for name, _ in model.base.named_modules() if name.endswith("lora_A")]
+    assert len(found) == 14
+    assert all(name.startswith("model.layers.") for name in found)
+
+
 def test_a_selection_without_a_linear_layer_takes_no_adapter(wrap: Callable[[Any], LanguageModel]) -> None:
     model = wrap(random_network("Llama"))
     with pytest.raises(UserError, match=r"model\.adapter: the selection has no linear layer"):

@@ -126,6 +126,19 @@ def test_a_finished_run_is_not_trained_again(unlearning: Callable[..., Unlearnin
     assert same(second, found, first, expected)
 
 
+def test_a_run_that_the_guard_stopped_is_stopped_again(unlearning: Callable[..., Unlearning]) -> None:
+    """A kill after the stop, before the results: the resume takes the last step again and decides as before."""
+    options: dict[str, Any] = {"train": TRAIN, **VARIANTS["guarded"]}
+    first = unlearning(**options)
+    expected = first.run()
+    assert expected.guard.stopped
+    second = unlearning(folder=first.folder, **options)
+    steps: list[int] = []
+    found = second.run(steps.append)
+    assert steps == [expected.num_steps]
+    assert same(second, found, first, expected)
+
+
 def test_another_seed_is_another_run(unlearning: Callable[..., Unlearning]) -> None:
     """Or the tests above would compare constants."""
     options: dict[str, Any] = {"train": TRAIN.model_copy(update={"checkpoints": False, "epochs": 1})}

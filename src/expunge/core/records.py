@@ -29,9 +29,7 @@ class Score(Frozen):
     """One metric on one split with its uncertainty; `value` is None, with a `reason`, if it cannot be computed."""
 
     value: float | None = Field(description="Mean over the n items")
-    low: float | None = Field(
-        None, description="Lower end of the 95% interval (bootstrap; Wilson for shares)"
-    )
+    low: float | None = Field(None, description="Lower end of the 95% interval (bootstrap; Wilson for shares)")
     high: float | None = Field(None, description="Upper end of the same interval")
     n: int = Field(0, description="Items that the value is the mean of")
     better: Better = Field("neither", description="Which direction is wanted on this split")

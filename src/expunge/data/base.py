@@ -59,4 +59,4 @@ class DataConfig(Frozen):
     retain: DataSpec = Field(description="Rows to keep, trained on beside the forget rows")
     neighbour: DataSpec | None = Field(None, description="Rows near the forgotten ones, only measured")
     general: DataSpec | None = Field(None, description="Any other knowledge, only measured")
-    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into pieces of at most this many tokens")
+    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into even pieces of about this many tokens")

@@ -66,8 +66,8 @@ def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 
         length = len(sequence.ids)
         input_ids[row, :length] = torch.tensor(sequence.ids)
         mask[row, :length] = 1
-        rows += [row] * (length - sequence.num_prompt)
-        positions += range(sequence.num_prompt - 1, length - 1)
+        rows += [row] * len(sequence.places)
+        positions += [place - 1 for place in sequence.places]
         labels += sequence.labels
     return Batch(input_ids, mask, torch.tensor(rows), torch.tensor(positions), torch.tensor(labels), tuple(indices))
 

@@ -7,6 +7,7 @@ are a prefix of the result, and apart otherwise: the labels are always exactly t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,10 +30,17 @@ DOCUMENT_PROMPT = 0.25
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids; the first `num_prompt` carry no label, the others are the labels."""
+    """Token ids; the first `num_prompt` carry no label, the others are the labels, or those at `targets` alone."""
 
     ids: tuple[int, ...]
     num_prompt: int
+    targets: tuple[int, ...] = ()
+    """Places in `ids` of the labels, where only some tokens after the prompt are."""
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Places in `ids` of the labels."""
+        return self.targets or tuple(range(self.num_prompt, len(self.ids)))
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -41,8 +49,8 @@ class Encoded:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Ids that are predicted: the answer and the end token."""
-        return self.ids[self.num_prompt :]
+        """Ids that are predicted: the answer and the end token, unless `targets` says otherwise."""
+        return tuple(self.ids[place] for place in self.places)
 
 
 class Encoder:
@@ -116,12 +124,38 @@ class Encoder:
         assert example.answer is not None
         return self.answer(example.question, example.answer, example.id)
 
+    def keywords(self, example: Example) -> Encoded:
+        """What training sees of a row when only the tokens that hold a keyword are labels.
+
+        The words around them ("The author of ... is") belong to every answer of that form, and need not be forgotten.
+        A row whose answer holds none of its keywords keeps all its labels.
+        """
+        encoded = self.example(example)
+        spans = [
+            match.span()
+            for keyword in example.keywords
+            for match in re.finditer(rf"(?<!\w){re.escape(keyword)}(?!\w)", self._text(encoded.labels), re.IGNORECASE)
+        ]
+        ends = [len(self._text(encoded.labels[:count])) for count in range(len(encoded.labels) + 1)]
+        held = [
+            encoded.num_prompt + index
+            for index, (start, end) in enumerate(pairwise(ends))
+            if any(start < last and first < end for first, last in spans)
+        ]
+        return replace(encoded, targets=tuple(held))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        return self._text(ids).strip()
 
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
-        """Documents cut into even pieces of at most `chunk_tokens` tokens at token borders; no text is lost."""
+        """Documents cut into even pieces of at most `chunk_tokens` of their tokens; no text is lost.
+
+        A piece that starts or ends within a word can have a few tokens more when it is encoded by itself.
+        """
         return tuple(piece for example in examples for piece in self._pieces(example, chunk_tokens))
 
     def _pieces(self, example: Example, chunk_tokens: int) -> Iterator[Example]:

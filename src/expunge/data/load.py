@@ -44,6 +44,8 @@ def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
         UserError: unknown name, missing or empty file, malformed row, missing field, empty answer, repeated id.
     """
     located = _read(spec, where)[: spec.limit]
+    if not located:
+        raise UserError(f"{where}: '{spec}' has no rows")
     return _examples(located, spec.fields, stem=Path(spec.name).stem)
 
 

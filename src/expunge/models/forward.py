@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.partial import BlockInputs
 
 TOKEN_BUDGET = 4096
 """Padded tokens of one batch when only scoring."""
@@ -36,11 +38,19 @@ class Forward:
         model: the model being trained.
         batch: B rows with N labels.
         reference: what is kept of the original model for this data set, if a loss needs it.
+        inputs: what enters the lowest trained block, if the blocks below it are frozen: the forward starts there.
     """
 
-    def __init__(self, model: LanguageModel, batch: Batch, reference: ReferenceRows | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        batch: Batch,
+        reference: ReferenceRows | None = None,
+        inputs: BlockInputs | None = None,
+    ) -> None:
         self.model = model
         self.batch = batch
+        self._inputs = inputs
         self._reference = reference
         self._logits: Tensor | None = None
         self._logp: Tensor | None = None
@@ -48,7 +58,8 @@ class Forward:
     def logits(self) -> Tensor:
         """(N, V) logits at the label positions."""
         if self._logits is None:
-            with self.model.autocast():
+            start = self._inputs.entered(self.batch.indices) if self._inputs is not None else nullcontext()
+            with self.model.autocast(), start:
                 self._logits = self.model.head(final_hidden(self.model, self.batch))
         return self._logits
 

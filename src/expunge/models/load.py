@@ -82,10 +82,10 @@ def _pretrained(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTra
     try:
         AutoConfig.from_pretrained(name, **options)
         tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
-        model: Any
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=_load_dtype(config.device), use_safetensors=True, output_loading_info=True, **options
         )
+        model, found = loaded
     except _UNREADABLE as error:
         raise _refusal(name, error) from None
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers

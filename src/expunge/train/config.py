@@ -16,6 +16,9 @@ class TrainConfig(Frozen):
     epochs: int = Field(5, ge=1, description="Passes over the forget rows")
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
+    forget_labels: Literal["answer", "keywords"] = Field(
+        "answer", description="Forget every token of an answer, or only those that hold one of the row's keywords"
+    )
     retain_ratio: int = Field(1, ge=1, description="Retain rows beside each forget row")
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="Learning rate after warm-up")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises from 0")

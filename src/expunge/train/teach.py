@@ -27,7 +27,7 @@ class TeachData(Frozen):
     """What to teach."""
 
     teach: tuple[DataSpec, ...] = Field(min_length=1, description="Data sets to learn, e.g. fictional:all")
-    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into pieces of at most this many tokens")
+    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into even pieces of about this many tokens")
 
 
 class Teach(Frozen):

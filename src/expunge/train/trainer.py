@@ -23,6 +23,7 @@ from expunge.data.encode import Encoded
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, ReferenceRows
+from expunge.models.partial import BlockInputs
 from expunge.train.config import TrainConfig
 from expunge.train.pairing import Pair, PairBatches
 
@@ -38,6 +39,7 @@ class Stream:
     loss: Loss | None
     rows: list[Encoded]
     reference: ReferenceRows | None = None
+    inputs: BlockInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class UnlearnTrainer(Trainer):
             assert stream.loss is not None
             assert batch is not None
             on_device = batch.to(self.language_model.device)
-            return stream.loss.loss(Forward(self.language_model, on_device, stream.reference))
+            return stream.loss.loss(Forward(self.language_model, on_device, stream.reference, stream.inputs))
 
         return compute
 

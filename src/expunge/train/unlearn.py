@@ -18,6 +18,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import CachedReference
+from expunge.models.partial import BlockInputs, first_trained_block
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
 from expunge.train.pairing import named_generator
@@ -76,8 +77,9 @@ def unlearn(
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     encode = model.encoder.example
+    encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     streams = [
-        make_stream(model, "forget", forget, [encode(row) for row in forget_rows], seed),
+        make_stream(model, "forget", forget, [encode_forget(row) for row in forget_rows], seed),
         make_stream(model, "retain", retain, [encode(row) for row in trained_on], seed),
     ]
     task = Task(streams[0], streams[1], combine)
@@ -113,10 +115,13 @@ def make_stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded]
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
     loss.prepare(named_generator(f"{seed}/{name}"))
     needs = loss.needs
+    first = first_trained_block(model)
+    inputs = BlockInputs(model, first, rows) if first else None
     if not (needs.reference_logp or needs.reference_logits):
-        return Stream(name, loss, rows)
+        return Stream(name, loss, rows, inputs=inputs)
     head = _frozen_head(model) if needs.reference_logits else None
-    return Stream(name, loss, rows, CachedReference(model, rows, with_logits=needs.reference_logits, head=head))
+    reference = CachedReference(model, rows, with_logits=needs.reference_logits, head=head)
+    return Stream(name, loss, rows, reference, inputs)
 
 
 def _frozen_head(model: LanguageModel) -> nn.Module | None:

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from expunge.data.base import Source
 
 MOST_AUTHORS = 200
 WRONG_ANSWERS = 5
@@ -307,7 +310,7 @@ RELATIONS = (
 )  # fmt: skip
 
 
-class Fictional:
+class Fictional(Source):
     """Questions and answers about invented authors, split by author into what to forget and what to keep."""
 
     class Config(BaseModel):
@@ -330,10 +333,10 @@ class Fictional:
                 )
             return self
 
-    splits = ("forget", "retain", "holdout", "all")
+    splits: ClassVar = ("forget", "retain", "holdout", "all")
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self._surnames = Random(f"{config.seed}/surnames").sample(SURNAMES, MOST_AUTHORS)
         self._birthdays = Random(f"{config.seed}/birthdays").sample(BIRTHDAYS, MOST_AUTHORS)
 
