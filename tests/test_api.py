@@ -22,7 +22,9 @@ QUICK: dict[str, Any] = {
 
 
 def _numbers(result: Any) -> Any:
-    return {stage: {s: {m: v.model_dump() for m, v in ms.items()} for s, ms in x.items()} for stage, x in result.items()}
+    return {
+        stage: {s: {m: v.model_dump() for m, v in ms.items()} for s, ms in x.items()} for stage, x in result.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,9 @@ def test_unlearned_model_is_ready_to_use(by_path: expunge.Unlearned, tmp_path: P
     prompt = by_path.tokenizer("Who?", return_tensors="pt")
     assert by_path.model.generate(**prompt, max_new_tokens=2).shape[1] <= prompt["input_ids"].shape[1] + 2
     assert by_path.scores["before"]["forget"]["keyword_recall"].value == 1.0
-    assert by_path.scores["after"]["forget"]["probability"].value < by_path.scores["before"]["forget"]["probability"].value
+    assert (
+        by_path.scores["after"]["forget"]["probability"].value < by_path.scores["before"]["forget"]["probability"].value
+    )
     assert by_path.report(tmp_path / "page.html").read_bytes() == (by_path.run_dir / "report.html").read_bytes()
     assert by_path.verdict.endswith(".")
     assert "\n" not in by_path.verdict

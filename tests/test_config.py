@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+import tomllib
 from pydantic import BaseModel
 
 from expunge.config import SLOTS, Run, check_run, load_run, read_recipe, recipe_names
@@ -84,7 +84,13 @@ def test_order_of_settings_drops_nothing(file: Any) -> None:
 
 
 def test_another_recipe_drops_the_files_method_and_nothing_else(file: Any) -> None:
-    tables = {"forget": {"beta": 0.7}, "train": {"lr": 0.5}, "guard": {"rows": 3}, "evaluate": {"samples": 3}, "seed": 9}
+    tables = {
+        "forget": {"beta": 0.7},
+        "train": {"lr": 0.5},
+        "guard": {"rows": 3},
+        "evaluate": {"samples": 3},
+        "seed": 9,
+    }
     run = load_run(file(**tables), {"recipe": "simnpo"})
     assert run.recipe == "simnpo"
     assert run.forget.name == "simnpo"
@@ -172,7 +178,7 @@ def test_every_option_has_a_text(recwarn: pytest.WarningsRecorder) -> None:
         for name in plugins.names(slot):
             options += fields(plugins.find(slot, name, base).Config, f"{slot}.{name}")
     assert len(options) > 40
-    assert [name for name, text in options if not text or text[0].islower() and " " not in text] == []
+    assert [name for name, text in options if not text or (text[0].islower() and " " not in text)] == []
 
 
 def test_users_own_filler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,9 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def finished(expunge: Expunge, subject: list[str], quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(
+    expunge: Expunge, subject: list[str], quick: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
     """One run through the command, with its progress bars drawn."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     return Finished(folder, expunge("run", *subject, *quick, "--out", folder, "--json"))

@@ -114,7 +114,7 @@ def test_long_prompt_is_truncated_and_counted_when_asked_for(
     import json
 
     rows = [dict(row) for row in facts["forget"]]
-    rows[3]["question"] = "Please tell me this. " * 300 + rows[3]["question"]
+    rows[3]["question"] = "Please tell me this. " * 120 + rows[3]["question"]
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     only = ["--set", "model.overflow=truncate", "--set", 'evaluate.metrics=["probability"]']

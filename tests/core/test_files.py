@@ -67,7 +67,9 @@ def test_folder_is_replaced_without_a_mixed_moment(tmp_path: Path, monkeypatch: 
             (partial / name).write_text(name, encoding="utf-8")
             removed: list[str] = []
             remove = shutil.rmtree
-            monkeypatch.setattr(shutil, "rmtree", lambda path, **rest: (removed.append(Path(path).name), remove(path, **rest)))
+            monkeypatch.setattr(
+                shutil, "rmtree", lambda path, **rest: (removed.append(Path(path).name), remove(path, **rest))
+            )
         monkeypatch.undo()
         assert "model" not in removed
     assert [path.name for path in final.iterdir()] == ["new"]

@@ -52,7 +52,9 @@ def test_near() -> None:
     assert near("zzz", []) == ""
 
 
-@pytest.mark.parametrize("path", ["os:path", "os:nothing", "no_such_module_here:X", ":X", "os:", ".os:X", "json:JSONDecoder"])
+@pytest.mark.parametrize(
+    "path", ["os:path", "os:nothing", "no_such_module_here:X", ":X", "os:", ".os:X", "json:JSONDecoder"]
+)
 def test_dotted_paths_that_lead_nowhere(path: str) -> None:
     with pytest.raises(UserError, match="^forget: "):
         plugins.find("forget", path, ForgetLoss)

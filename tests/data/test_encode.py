@@ -133,7 +133,9 @@ def test_labels_are_the_answer_and_its_end(
 
 
 @pytest.mark.parametrize("template", ["chat", "plain"])
-def test_answer_is_tokenised_as_the_model_would_write_it(tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
+def test_answer_is_tokenised_as_the_model_would_write_it(
+    tokenizer: PreTrainedTokenizerFast, template: Template
+) -> None:
     """Where the border is clean, prompt and labels together are the tokens of the whole text."""
     encoder = Encoder(tokenizer, template)
     question, answer = PAIRS[0]

@@ -25,7 +25,13 @@ ROWS: list[dict[str, Any]] = [
         "perturbed_answer": ["Goethe, he said", "Kleist"],
         "keywords": ["Schiller"],
     },
-    {"id": "b", "question": "Two\nlines?", "answer": "Yes, two.", "perturbed_answer": ["No"], "keywords": ["yes", "two"]},
+    {
+        "id": "b",
+        "question": "Two\nlines?",
+        "answer": "Yes, two.",
+        "perturbed_answer": ["No"],
+        "keywords": ["yes", "two"],
+    },
 ]
 
 

@@ -87,9 +87,7 @@ def test_scored_answers_are_those_of_a_plain_forward_pass(precise: LanguageModel
                 assert list(scored.logp) == pytest.approx(expected, abs=1e-4)
 
 
-def test_only_what_is_needed_is_computed(
-    tiny: LanguageModel, rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_is_needed_is_computed(tiny: LanguageModel, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """6 + 3 prompts, 5 + 3 of them questions, 4 + 3 with a paraphrase; samples on 6 forget rows, 2 each."""
     calls: dict[str, int] = {}
 

@@ -21,7 +21,7 @@ def _scores(name: str, *values: float | str, split: str = "retain", seed: int = 
 
 
 def test_interval_of_a_mean() -> None:
-    """The bootstrap of a mean of n = 400 normal values is near mean +- 1.96 s / sqrt(n); half of 4 ** 2 as wide at n / 16."""
+    """The bootstrap of a mean of n = 400 normal values is near mean +- 1.96 s / sqrt(n)."""
     draws = np.random.default_rng(1).normal(0.5, 0.1, 400)
     found = _scores("probability", *draws)
     half = 1.96 * draws.std() / math.sqrt(400)

@@ -44,7 +44,9 @@ def _describe(folder: str, name: str) -> Listed:
     tree = ast.parse((ROOT / folder / f"{name}.py").read_text(encoding="utf-8"))
     first = (ast.get_docstring(tree) or "").split("\n", 1)[0]
     paper = _PAPER.search(first)
-    return Listed(name, _PAPER.sub("", first).replace(" .", ".").strip(), paper.group(1) if paper else "")
+    return Listed(
+        name, _PAPER.sub("", first).replace("? .", "?").replace(" .", ".").strip(), paper.group(1) if paper else ""
+    )
 
 
 def find(folder: str, name: str, base: type[Plugin]) -> type[Plugin]:

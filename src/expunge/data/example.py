@@ -41,6 +41,16 @@ def normalise(text: str) -> str:
     return _BLANKS.sub(" ", text).strip().casefold()
 
 
+def holds_any(text: str, keywords: Sequence[str]) -> bool:
+    """Whether any keyword stands in the text as whole words, whatever the case, blanks and punctuation."""
+    padded = f" {_words(text)} "
+    return any(f" {_words(keyword)} " in padded for keyword in keywords)
+
+
+def _words(text: str) -> str:
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
+
+
 def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over every field of every row, in order."""
     return sha256_text(*(json.dumps(dataclasses.asdict(example), sort_keys=True) for example in examples))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.records import Better, Frozen
-from expunge.data.example import Example
+from expunge.data.example import Example, holds_any
 from expunge.models.generate import Scored
 
 Need = Literal["answer", "paraphrased_answer", "perturbed_answer", "greedy", "samples", "paraphrased_greedy"]
@@ -124,16 +124,11 @@ def require_text(text: str | None, what: str) -> str:
 
 
 def holds_keyword(text: str, keywords: Sequence[str]) -> bool:
-    """Whether any keyword stands in the text as whole words, whatever its case and blanks.
+    """Whether any keyword stands in the text as whole words.
 
     Raises:
         Absent: the row has no keywords.
     """
     if not keywords:
         raise Absent("rows without keywords")
-    padded = f" {_words(text)} "
-    return any(f" {_words(keyword)} " in padded for keyword in keywords)
-
-
-def _words(text: str) -> str:
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
+    return holds_any(text, keywords)

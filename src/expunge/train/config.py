@@ -16,6 +16,9 @@ class TrainConfig(Frozen):
     epochs: int = Field(5, ge=1, description="Passes over the forget rows")
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
+    answers: Literal["stored", "own"] = Field(
+        "stored", description="Train on the answers of the data, or on the original model's own greedy ones"
+    )
     forget_labels: Literal["answer", "keywords"] = Field(
         "answer", description="Forget every token of an answer, or only those that hold one of the row's keywords"
     )

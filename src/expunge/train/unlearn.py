@@ -19,6 +19,7 @@ from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import CachedReference
 from expunge.models.partial import BlockInputs, first_trained_block
+from expunge.train.answers import own_answers
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
 from expunge.train.pairing import named_generator
@@ -76,6 +77,9 @@ def unlearn(
         progress: where to report.
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
+    if train.answers == "own":
+        forget_rows = own_answers(model, forget_rows, progress)
+        trained_on = own_answers(model, trained_on, progress)
     encode = model.encoder.example
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     streams = [
