@@ -86,7 +86,7 @@ def test_loaded_model_is_changed_in_place(
     result = expunge.unlearn(model, tokenizer=tokenizer, **files, **QUICK)
     assert result.model is model
     assert _numbers(result.scores) == _numbers(by_path.scores)
-    after = expunge.evaluate(model, files, tokenizer=tokenizer, config=EvaluateConfig(**QUICK["evaluate"]))
+    after = expunge.measure(model, files, tokenizer=tokenizer, config=EvaluateConfig(**QUICK["evaluate"]))
     assert after.scores == result.scores["after"]
 
 
@@ -94,7 +94,7 @@ def test_evaluate_agrees_with_the_run(
     by_path: expunge.Unlearned, tiny_folder: Path, fact_files: dict[str, Path]
 ) -> None:
     data = {"forget": fact_files["forget"], "retain": fact_files["retain"]}
-    found = expunge.evaluate(tiny_folder, data, config=EvaluateConfig(**QUICK["evaluate"]))
+    found = expunge.measure(tiny_folder, data, config=EvaluateConfig(**QUICK["evaluate"]))
     assert found.scores == by_path.scores["before"]
     assert found.data["forget"].sha256 == by_path.record.data["forget"].sha256
     assert found.model == str(tiny_folder)
@@ -140,7 +140,7 @@ def test_mistakes_of_evaluate_are_user_errors(tiny_folder: Path, fact_files: dic
         ({"config": EvaluateConfig(metrics=("probabilty",))}, "did you mean probability"),
     ):
         with pytest.raises(UserError, match=message):
-            expunge.evaluate(**{"model": tiny_folder, "data": data, **options})
+            expunge.measure(**{"model": tiny_folder, "data": data, **options})
 
 
 def test_public_names() -> None:

@@ -191,7 +191,7 @@ def test_run_repeated_from_its_own_file(short: Run, tmp_path: Path) -> None:
 
 def test_another_seed_is_another_run(short: Run, whole: Path, tmp_path: Path) -> None:
     first = read_record(whole)
-    second = execute(load_run(None, {**short.tables(), "seed": 1, "evaluate": {"max_rows": 400}}), tmp_path).record
+    second = execute(load_run(None, {**short.tables(), "seed": 1}), tmp_path).record
     assert [step.values for step in first.steps] != [step.values for step in second.steps]
     assert first.model.sha256 == second.model.sha256
 
@@ -216,7 +216,7 @@ def test_forgetting_is_real(plan: Plan, tmp_path: Path) -> None:
     assert after["retain"]["keyword_recall"].value >= 0.75 * before["retain"]["keyword_recall"].value
     assert after["neighbour"]["keyword_recall"].value >= 0.5
     saved = str(tmp_path / "run" / "model")
-    again = expunge.evaluate(saved, {"forget": run.data.forget.name}, seed=1, config=run.evaluate)
+    again = expunge.measure(saved, {"forget": run.data.forget.name}, seed=1, config=run.evaluate)
     assert again.scores["forget"] == after["forget"], "what was measured is not what was saved"
 
 

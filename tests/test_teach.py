@@ -47,11 +47,11 @@ def test_taught_model_knows_its_facts_and_no_others(plan: Tables, fact_files: di
     taught = execute_teach(check_teach(plan), tmp_path / "out")
     assert taught.record.rows == 16
     assert taught.record.num_steps == 80
-    assert taught.record.final_loss < 0.1
+    assert taught.record.final_loss < 0.25
     assert {path.name for path in taught.folder.iterdir()} == {"model", "teach.json"}
     data = {"forget": fact_files["forget"], "retain": fact_files["retain"]}
     config = EvaluateConfig(metrics=("probability",))
-    scores = expunge.evaluate(taught.folder / "model", data, config=config).scores
+    scores = expunge.measure(taught.folder / "model", data, config=config).scores
     assert scores["forget"]["probability"].value > 0.8
     assert scores["retain"]["probability"].value < 0.4
     assert AutoTokenizer.from_pretrained(taught.folder / "model").chat_template

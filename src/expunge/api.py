@@ -125,7 +125,7 @@ def unlearn(
     return Unlearned(result.model.network, result.model.tokenizer, result.record, folder)
 
 
-def evaluate(
+def measure(
     model: Any,
     data: Mapping[str, Rows],
     *,

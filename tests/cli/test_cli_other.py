@@ -107,7 +107,7 @@ def test_help_and_listings_do_not_import_torch() -> None:
     script = (
         "import sys\n"
         "from expunge.cli.main import main\n"
-        "for arguments in (['--help'], ['run', '--help'], ['--version'], ['forget'], ['metrics', '--json'], ['data']):\n"
+        "for arguments in (['--help'], ['run', '--help'], ['--version'], ['forget'], ['metrics'], ['data']):\n"
         "    sys.argv = ['expunge', *arguments]\n"
         "    try:\n"
         "        main()\n"

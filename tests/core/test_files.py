@@ -47,32 +47,37 @@ def test_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in final.parent.iterdir()] == ["model"]
 
 
+def _publish(final: Path, text: str, error: BaseException | None = None) -> None:
+    with publish_folder(final) as partial:
+        (partial / text).write_text(text, encoding="utf-8")
+        if error is not None:
+            raise error
+
+
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
 def test_failed_folder_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
-    final = tmp_path / "model"
-    with publish_folder(final) as partial:
-        (partial / "weights").write_text("old", encoding="utf-8")
-    with pytest.raises(type(error)), publish_folder(final) as partial:
-        (partial / "weights").write_text("new", encoding="utf-8")
-        raise error
-    assert (final / "weights").read_text(encoding="utf-8") == "old"
+    _publish(tmp_path / "model", "old")
+    with pytest.raises(type(error)):
+        _publish(tmp_path / "model", "new", error)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_folder_is_replaced_without_a_mixed_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deleting the old folder file by file under its own name would leave half of it to a kill."""
-    final = tmp_path / "model"
-    for name in ("old", "new"):
-        with publish_folder(final) as partial:
-            (partial / name).write_text(name, encoding="utf-8")
-            removed: list[str] = []
-            remove = shutil.rmtree
-            monkeypatch.setattr(
-                shutil, "rmtree", lambda path, **rest: (removed.append(Path(path).name), remove(path, **rest))
-            )
-        monkeypatch.undo()
-        assert "model" not in removed
-    assert [path.name for path in final.iterdir()] == ["new"]
+def test_folder_is_never_deleted_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File by file, that would leave half of it to a kill."""
+    removed: list[str] = []
+    remove = shutil.rmtree
+
+    def spy(path: Path, ignore_errors: bool = False) -> None:
+        removed.append(path.name)
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", spy)
+    _publish(tmp_path / "model", "old")
+    _publish(tmp_path / "model", "new")
+    assert "model" not in removed
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_left_behind_parts_are_cleared(tmp_path: Path) -> None:

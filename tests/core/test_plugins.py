@@ -40,7 +40,7 @@ def test_base_and_private_files_are_no_plugins() -> None:
 
 
 def test_unknown_name_offers_the_near_ones() -> None:
-    with pytest.raises(UserError, match="forget: no 'simpno'; did you mean simnpo?"):
+    with pytest.raises(UserError, match=r"forget: no 'simpno'; did you mean simnpo\?"):
         plugins.find("forget", "simpno", ForgetLoss)
 
 
@@ -56,5 +56,5 @@ def test_near() -> None:
     "path", ["os:path", "os:nothing", "no_such_module_here:X", ":X", "os:", ".os:X", "json:JSONDecoder"]
 )
 def test_dotted_paths_that_lead_nowhere(path: str) -> None:
-    with pytest.raises(UserError, match="^forget: "):
+    with pytest.raises(UserError, match=r"^forget: "):
         plugins.find("forget", path, ForgetLoss)

@@ -76,7 +76,7 @@ def test_fields_of_other_names(tmp_path: Path, kind: str) -> None:
     fields = {"question": "q", "answer": "label", "perturbed_answer": "wrong"}
     (example,) = load_examples(spec.model_copy(update={"fields": fields}))
     assert example == Example("rows-0", "Who?", "I.", perturbed_answer=("You.",))
-    with pytest.raises(UserError, match="no field 'labl' .*did you mean label"):
+    with pytest.raises(UserError, match=r"no field 'labl' .*did you mean label"):
         load_examples(spec.model_copy(update={"fields": {**fields, "answer": "labl"}}))
 
 

@@ -23,7 +23,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Score a model: every metric on every split that is given, with intervals."""
-    from expunge.api import evaluate as score_model
+    from expunge.api import measure
     from expunge.cli._console import print_rows, progress_for, quiet_libraries
     from expunge.core.errors import UserError, near
     from expunge.core.files import write_atomic
@@ -41,7 +41,7 @@ def evaluate(
     if template not in ("chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     quiet_libraries()
-    found = score_model(
+    found = measure(
         model,
         splits,
         seed=seed,

@@ -23,6 +23,9 @@ class Layers(Localizer):
         layers: tuple[int, ...] = Field(
             (), description="Block indices from 0; negative counts from the end; empty: all"
         )
+        depth: tuple[float, float] | None = Field(
+            None, description="Blocks from one share of the depth up to another, e.g. 0.66 to 0.87; instead of layers"
+        )
         modules: tuple[str, ...] = Field((), description="Module names within a block, e.g. mlp.down_proj; empty: all")
 
     def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
@@ -32,7 +35,7 @@ class Layers(Localizer):
             UserError: a block that does not exist, or a module name that no chosen block has.
         """
         blocks = model.blocks()
-        chosen = sorted({self._index(layer, len(blocks)) for layer in self.config.layers}) or range(len(blocks))
+        chosen = self._chosen(len(blocks))
         names = []
         for index in chosen:
             prefix, block = blocks[index]
@@ -43,7 +46,19 @@ class Layers(Localizer):
                     raise UserError(f"localize.modules: no module '{module}' in {prefix}{near(module, known)}")
             wanted = self.config.modules or ("",)
             names += [f"{prefix}.{name}" for name in parameters if any(_within(name, module) for module in wanted)]
-        return Selection(tuple(names), {"layers": list(chosen), "modules": list(self.config.modules)})
+        return Selection(tuple(names), {"layers": chosen, "modules": list(self.config.modules)})
+
+    def _chosen(self, num_layers: int) -> list[int]:
+        if self.config.depth is None:
+            named = {self._index(layer, num_layers) for layer in self.config.layers}
+            return sorted(named) or list(range(num_layers))
+        start, end = self.config.depth
+        if self.config.layers or not 0 <= start < end <= 1:
+            raise UserError(
+                f"localize.depth: two shares from 0 to 1, the first smaller, and no layers; got {start}, {end}"
+            )
+        found = list(range(round(start * num_layers), round(end * num_layers)))
+        return found or [min(round(start * num_layers), num_layers - 1)]
 
     @staticmethod
     def _index(layer: int, num_layers: int) -> int:

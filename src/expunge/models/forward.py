@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -58,8 +58,7 @@ class Forward:
     def logits(self) -> Tensor:
         """(N, V) logits at the label positions."""
         if self._logits is None:
-            start = self._inputs.entered(self.batch.indices) if self._inputs is not None else nullcontext()
-            with self.model.autocast(), start:
+            with self.model.autocast(), _start(self._inputs, self.batch.indices):
                 self._logits = self.model.head(final_hidden(self.model, self.batch))
         return self._logits
 
@@ -80,6 +79,10 @@ class Forward:
         return self._reference.logits(self.batch.indices)
 
 
+def _start(inputs: BlockInputs | None, indices: Sequence[int]) -> AbstractContextManager[None]:
+    return nullcontext() if inputs is None else inputs.entered(indices)
+
+
 def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
     """Final hidden states at the positions that predict a label: (N, D)."""
     output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
@@ -88,13 +91,19 @@ def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def score_rows(model: LanguageModel, sequences: Sequence[Encoded], keep_hidden: bool = False) -> list[Tensor]:
+def score_rows(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    keep_hidden: bool = False,
+    inputs: BlockInputs | None = None,
+) -> list[Tensor]:
     """Teacher-forced pass over rows, length-sorted, without gradient and in evaluation mode.
 
     Args:
         model: any model.
         sequences: R encoded rows.
         keep_hidden: give the final hidden states instead of log-probabilities.
+        inputs: what enters a block on these rows, to start there.
 
     Returns:
         For each row, in the order given, (n,) token log-probabilities, or (n, D) final hidden states, float32.
@@ -104,7 +113,7 @@ def score_rows(model: LanguageModel, sequences: Sequence[Encoded], keep_hidden: 
     model.network.eval()
     for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with model.autocast():
+        with model.autocast(), _start(inputs, indices):
             values = final_hidden(model, batch)
             values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
         lengths = [len(sequences[index].labels) for index in indices]
@@ -122,15 +131,22 @@ class CachedReference:
         sequences: the encoded rows.
         with_logits: keep hidden states, to give logits back.
         head: frozen output matrix for `logits`.
+        inputs: what enters a block on these rows, to start there.
     """
 
     def __init__(
-        self, model: LanguageModel, sequences: Sequence[Encoded], *, with_logits: bool, head: nn.Module | None
+        self,
+        model: LanguageModel,
+        sequences: Sequence[Encoded],
+        *,
+        with_logits: bool,
+        head: nn.Module | None,
+        inputs: BlockInputs | None = None,
     ) -> None:
         self._model = model
         self._head = head
-        self._hidden = score_rows(model, sequences, keep_hidden=True) if with_logits else None
-        self._logp = None if with_logits else score_rows(model, sequences)
+        self._hidden = score_rows(model, sequences, keep_hidden=True, inputs=inputs) if with_logits else None
+        self._logp = None if with_logits else score_rows(model, sequences, inputs=inputs)
         self._labels = [torch.tensor(sequence.labels, device=model.device) for sequence in sequences]
 
     def token_logp(self, indices: Sequence[int]) -> Tensor:

@@ -99,6 +99,8 @@ def _with_adapter(path: Path, config: ModelConfig, progress: Progress) -> tuple[
 
     try:
         base_name = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
+        if not base_name:
+            raise UserError(f"model.name: {path}: the adapter does not say which model it belongs to")
         base, tokenizer = _network(config.model_copy(update={"name": base_name}), progress)
         merged: Any = PeftModel.from_pretrained(base, str(path))
     except _UNREADABLE as error:

@@ -11,7 +11,8 @@ from expunge.data.example import Example, holds_any
 from expunge.models.base import LanguageModel
 from expunge.models.generate import decode, encode_prompts
 
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = 24
+"""The start of an answer is where the fact is said; longer ones would only make every step dearer."""
 _TOKEN_BUDGET = 2048
 
 
@@ -36,9 +37,15 @@ def own_answers(model: LanguageModel, rows: Sequence[Example], progress: Progres
             prefix = encode_prompts(model, [prompts[place] for place in places])
             for place, ids in zip(places, decode(prefix, MAX_NEW_TOKENS, model.encoder.stop_ids), strict=True):
                 row = rows[questions[place]]
-                text = model.encoder.decode(ids)
+                text = _whole_sentences(model.encoder.decode(ids), ended=len(ids) < MAX_NEW_TOKENS)
                 if text and (not row.keywords or holds_any(text, row.keywords)):
                     answered[questions[place]] = replace(row, answer=text)
             bar.advance(len(places))
     model.network.train(was_training)
     return answered
+
+
+def _whole_sentences(text: str, ended: bool) -> str:
+    """An answer that was cut off, up to its last full stop; all of it when it has none."""
+    stop = text.rfind(".")
+    return text if ended or stop < 0 else text[: stop + 1]

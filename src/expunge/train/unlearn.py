@@ -124,7 +124,7 @@ def make_stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded]
     if not (needs.reference_logp or needs.reference_logits):
         return Stream(name, loss, rows, inputs=inputs)
     head = _frozen_head(model) if needs.reference_logits else None
-    reference = CachedReference(model, rows, with_logits=needs.reference_logits, head=head)
+    reference = CachedReference(model, rows, with_logits=needs.reference_logits, head=head, inputs=inputs)
     return Stream(name, loss, rows, reference, inputs)
 
 
