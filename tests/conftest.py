@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,7 @@ def tokenizer(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast
     bpe.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet)
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT)
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +118,7 @@ def fact_files(facts: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.
 
 
 @pytest.fixture(autouse=True)
-def _no_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the user's cache or reaches the network."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield

@@ -82,11 +82,12 @@ def unlearn(
         trained_on = own_answers(model, trained_on, progress)
     encode = model.encoder.example
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
-    streams = [
-        make_stream(model, "forget", forget, [encode_forget(row) for row in forget_rows], seed),
-        make_stream(model, "retain", retain, [encode(row) for row in trained_on], seed),
-    ]
-    task = Task(streams[0], streams[1], combine)
+    with progress.bar("preparing", 2) as bar:
+        forget_stream = make_stream(model, "forget", forget, [encode_forget(row) for row in forget_rows], seed)
+        bar.advance()
+        retain_stream = make_stream(model, "retain", retain, [encode(row) for row in trained_on], seed)
+        bar.advance()
+    task = Task(forget_stream, retain_stream, combine)
     return fit(model, task, [encode(row) for row in held_out], train, guard, seed, folder, progress)
 
 

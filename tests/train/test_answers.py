@@ -1,0 +1,41 @@
+"""Training on what the model itself says, and forgetting only the tokens that hold a keyword."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from expunge.data.example import Example
+from expunge.models.base import LanguageModel
+from expunge.train.answers import own_answers
+
+
+def test_own_answers_are_the_greedy_ones_unless_they_lack_the_keyword(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    """The tiny model answers with its stored answers, so a row with another stored answer gets the taught one back."""
+    row = examples["forget"][0]
+    other = replace(row, answer="Something else entirely.")
+    foreign = replace(other, keywords=("Atlantis",))
+    document = Example(id="document", text="Some text.")
+    answered = own_answers(tiny, [other, foreign, document])
+    assert answered[0].answer is not None
+    assert row.answer is not None
+    assert row.answer.startswith(answered[0].answer.rstrip("."))
+    assert answered[1:] == [foreign, document]
+
+
+def test_keyword_labels_are_the_tokens_that_hold_the_keyword(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    for row in examples["forget"]:
+        encoded = tiny.encoder.keywords(row)
+        whole = tiny.encoder.example(row)
+        text = tiny.tokenizer.decode([encoded.ids[place] for place in encoded.places])
+        assert any(keyword in text for keyword in row.keywords)
+        assert encoded.ids == whole.ids
+        assert 0 < len(encoded.labels) < len(whole.labels)
+
+
+def test_a_row_without_its_keyword_keeps_all_labels(tiny: LanguageModel) -> None:
+    row = Example(id="x", question="Who wrote it?", answer="Nobody knows.", keywords=("Shakespeare",))
+    assert tiny.encoder.keywords(row).labels == tiny.encoder.example(row).labels
