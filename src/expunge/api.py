@@ -69,7 +69,7 @@ def unlearn(
     retain: Rows,
     neighbour: Rows | None = None,
     general: Rows | None = None,
-    recipe: str = "npo_kl",
+    recipe: str = "npo_local",
     tokenizer: Any = None,
     out: str | Path | None = None,
     seed: int = 0,

@@ -24,6 +24,15 @@ def test_own_answers_are_the_greedy_ones_unless_they_lack_the_keyword(
     assert answered[1:] == [foreign, document]
 
 
+def test_without_keywords_only_rows_to_keep_take_the_models_answer(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    """An answer that cannot be checked might not hold the fact, and then forgetting it would forget nothing."""
+    row = replace(examples["forget"][0], answer="Something else entirely.", keywords=())
+    assert own_answers(tiny, [row], unproven=False) == [row]
+    assert own_answers(tiny, [row], unproven=True) != [row]
+
+
 def test_keyword_labels_are_the_tokens_that_hold_the_keyword(
     tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
 ) -> None:

@@ -16,7 +16,9 @@ MAX_NEW_TOKENS = 24
 _TOKEN_BUDGET = 2048
 
 
-def own_answers(model: LanguageModel, rows: Sequence[Example], progress: Progress = SILENT) -> list[Example]:
+def own_answers(
+    model: LanguageModel, rows: Sequence[Example], progress: Progress = SILENT, *, unproven: bool = True
+) -> list[Example]:
     """The same questions with the model's own greedy answers: the path that it really takes.
 
     A row keeps its stored answer when it is a document, when the model says nothing, or when it has keywords and the
@@ -26,6 +28,8 @@ def own_answers(model: LanguageModel, rows: Sequence[Example], progress: Progres
         model: the original model.
         rows: questions with stored answers.
         progress: where to report.
+        unproven: also replace the answer of a row without keywords, which may then say something else. Right for rows
+            to keep; wrong for rows to forget, where it could leave the fact itself untouched.
     """
     questions = [index for index, row in enumerate(rows) if row.question is not None]
     prompts = [model.encoder.prompt(rows[index].question or "", rows[index].id) for index in questions]
@@ -38,7 +42,7 @@ def own_answers(model: LanguageModel, rows: Sequence[Example], progress: Progres
             for place, ids in zip(places, decode(prefix, MAX_NEW_TOKENS, model.encoder.stop_ids), strict=True):
                 row = rows[questions[place]]
                 text = _whole_sentences(model.encoder.decode(ids), ended=len(ids) < MAX_NEW_TOKENS)
-                if text and (not row.keywords or holds_any(text, row.keywords)):
+                if text and (holds_any(text, row.keywords) if row.keywords else unproven):
                     answered[questions[place]] = replace(row, answer=text)
             bar.advance(len(places))
     model.network.train(was_training)

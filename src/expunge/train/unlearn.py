@@ -78,7 +78,7 @@ def unlearn(
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     if train.answers == "own":
-        forget_rows = own_answers(model, forget_rows, progress)
+        forget_rows = own_answers(model, forget_rows, progress, unproven=False)
         trained_on = own_answers(model, trained_on, progress)
     encode = model.encoder.example
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
