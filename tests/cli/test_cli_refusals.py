@@ -52,7 +52,7 @@ def refused(outcome: Any, *parts: str) -> None:
         (["x"], ["--set x", "key=value"]),
         (["=1"], ["--set =1"]),
         (["evaluate.metrics=['probabilty']"], ["probabilty", "did you mean probability"]),
-        (["evaluate.sample_splits=['forgett']"], ["evaluate.sample_splits", "forgett"]),
+        (["evaluate.probe_splits=['forgett']"], ["evaluate.probe_splits", "forgett"]),
         (["localize.name=layers", "localize.layers=[99]"], ["localize.layers", "99", "0 to 2"]),
         (["localize.name=layers", "localize.modules=['mlp.down_porj']"], ["mlp.down_porj", "mlp.down_proj"]),
         (["model.device=gpu"], ["model.device", "gpu"]),

@@ -42,7 +42,7 @@ def _texts(item: Item) -> tuple[Any, ...]:
 
 def test_batch_composition_changes_nothing(precise: LanguageModel, rows: Rows) -> None:
     """A budget of 64 tokens is about one prompt a batch, 4096 all of them at once; the rows' order is another."""
-    config = EvaluateConfig(samples=3, max_new_tokens=12, sample_splits=("forget", "retain"))
+    config = EvaluateConfig(samples=3, max_new_tokens=12, probe_splits=("forget", "retain"))
     wide = collect(precise, rows, ALL, config, 0)
     narrow = collect(precise, rows, ALL, config.model_copy(update={"token_budget": 64}), 0)
     turned = collect(precise, {name: some[::-1] for name, some in rows.items()}, ALL, config, 0)

@@ -185,7 +185,7 @@ def test_each_keyword_metric_reads_its_own_text() -> None:
 
 
 def test_no_sample_is_not_no_leak() -> None:
-    with pytest.raises(Absent, match="sample_splits"):
+    with pytest.raises(Absent, match="probe_splits"):
         metric("sample_leak").value(Item(ROW, greedy="Shakespeare"), "retain")
 
 

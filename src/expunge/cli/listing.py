@@ -40,4 +40,6 @@ def _recipes(as_json: AsJson = False) -> None:
     from expunge.cli._console import print_rows
     from expunge.config import describe_recipes
 
-    print_rows(describe_recipes(), as_json)
+    shown = ("name", "summary", "paper")
+    rows = describe_recipes()
+    print_rows(rows if as_json else [{key: row[key] for key in shown} for row in rows], as_json)

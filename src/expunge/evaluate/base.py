@@ -25,7 +25,9 @@ class EvaluateConfig(Frozen):
     metrics: tuple[str, ...] = Field((), description="Metric names; empty: all of them")
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
-    sample_splits: tuple[Split, ...] = Field(("forget",), description="Splits that are sampled from")
+    probe_splits: tuple[Split, ...] = Field(
+        ("forget",), description="Splits that are also sampled from, and asked in other words"
+    )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
     token_budget: int = Field(4096, ge=64, description="Padded prompt tokens in one batch")

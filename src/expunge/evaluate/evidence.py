@@ -116,10 +116,11 @@ def _requests(
             if text is not None and need in needs
         ]
     main.greedy = "greedy" if "greedy" in needs else None
-    if "samples" in needs and split in config.sample_splits:
+    if "samples" in needs and split in config.probe_splits:
         main.seeds = [f"{seed}/{example.id}/{number}" for number in range(config.samples)]
     requests = [main]
-    if example.paraphrased_question is not None and "paraphrased_greedy" in needs:
+    asked_again = "paraphrased_greedy" in needs and split in config.probe_splits
+    if example.paraphrased_question is not None and asked_again:
         prompt = encoder.prompt(example.paraphrased_question, example.id)
         requests.append(Request(split, row, prompt, greedy="paraphrased_greedy"))
     return requests

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -38,8 +39,9 @@ class Prefix:
 
     def select(self, rows: Tensor) -> Prefix:
         """The same prompts in another order, repeated or left out; shares no memory with this one."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_select_indices(rows)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(rows)  # gives each layer new tensors; the old ones stay with this prefix
         return Prefix(self.model, cache, self.mask[rows], self.logits[rows])
 
     def extend(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -68,21 +70,34 @@ class Prefix:
 
 @torch.no_grad()
 def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Run P prompts through the model once, left-padded."""
+    """Run P prompts through the model once: what they all begin with a single time, the rest left-padded."""
     from transformers import DynamicCache
 
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    empty = torch.zeros(len(prompts), 0, dtype=torch.long, device=model.device)
+    shared = _shared_length(prompts)
+    empty = torch.zeros(1, 0, dtype=torch.long, device=model.device)
     prefix = Prefix(model, DynamicCache(config=model.base.config), empty, torch.empty(0))
+    if shared:
+        start = torch.tensor([prompts[0][:shared]], device=model.device)
+        prefix.extend(start, torch.ones_like(start))
+        prefix.cache.batch_repeat_interleave(len(prompts))
+    prefix.mask = prefix.mask.repeat(len(prompts), 1)
+    rests = [prompt[shared:] for prompt in prompts]
+    width = max(map(len, rests))
+    ids = torch.zeros(len(rests), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, rest in enumerate(rests):
+        ids[row, width - len(rest) :] = torch.tensor(rest)
+        mask[row, width - len(rest) :] = 1
     hidden = prefix.extend(ids.to(model.device), mask.to(model.device))
     with model.autocast():
         prefix.logits = model.head(hidden[:, -1]).float()
     return prefix
+
+
+def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, less than the whole of any."""
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 @torch.no_grad()
@@ -171,8 +186,8 @@ def _choose(logits: Tensor, uniform: Tensor | None, temperature: float) -> list[
     """Arg-max of each row, or the token at which the cumulative probability passes `uniform`."""
     if uniform is None:
         return logits.argmax(-1).tolist()
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    threshold = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
+    cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1)
+    threshold = uniform.to(logits)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
 
 

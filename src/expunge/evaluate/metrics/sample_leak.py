@@ -15,5 +15,5 @@ class SampleLeak(Metric):
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
         if not item.samples:
-            raise Absent("this split is not sampled from (evaluate.sample_splits)")
+            raise Absent("this split is not probed (evaluate.probe_splits)")
         return float(any(holds_keyword(sample, item.example.keywords) for sample in item.samples))
