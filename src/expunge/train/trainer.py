@@ -85,6 +85,8 @@ class UnlearnTrainer(Trainer):
         self.folder = folder
         super().__init__(model=model.network, args=arguments, callbacks=callbacks, data_collator=self._collate)
         self.remove_callback(PrinterCallback)
+        if config.gradient_checkpointing:
+            model.network.gradient_checkpointing_enable()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Pairs by the seeded sampler, collated to two batches."""
@@ -219,7 +221,6 @@ def _arguments(
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             optim=config.optimizer,
-            activation_checkpointing=config.gradient_checkpointing,
             save_strategy="steps" if config.checkpoints else "no",
             save_steps=every,
             logging_steps=1,
