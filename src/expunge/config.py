@@ -136,7 +136,7 @@ def check_run(tables: Tables) -> Run:
         options = {key: value for key, value in table.items() if key != "name"}
         kind = plugins.find(slot, _text(table["name"], f"{slot}.name"), base)
         checked = check(kind.Config, options, slot)
-        fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json")}
+        fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json", exclude_none=True)}
     for name in ("train", "guard", "evaluate", "report"):
         tables.setdefault(name, {})
     if "data" not in tables:

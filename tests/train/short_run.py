@@ -31,6 +31,9 @@ class Watching(Progress):
 
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
+        if label != "training":
+            yield Bar()
+            return
         watch = self
 
         class Counting(Bar):

@@ -72,6 +72,7 @@ def collect(
         for split, examples in rows.items()
         for row, example in enumerate(examples)
         for request in _requests(split, row, example, needs, config, seed, model.encoder)
+        if request.answers or request.greedy or request.seeds
     ]
     was_training = model.network.training
     model.network.eval()
