@@ -14,5 +14,5 @@ class ParaphraseKeywordRecall(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
-        text = require_text(item.paraphrased_greedy, "paraphrased_question, or split not in evaluate.probe_splits,")
+        text = require_text(item.paraphrased_greedy, "paraphrased_question, or no probe (evaluate.probe_splits),")
         return float(holds_keyword(text, item.example.keywords))
