@@ -1,7 +1,7 @@
 """The demo over several seeds, as a table: `python benchmarks/demo.py [--set a.b=c ...] [SEED ...]` (default 0 1 2).
 
 Each seed is a whole `expunge run` in a process of its own. The demo's settings were chosen on the `dev_` splits of
-`people` with other seeds; this reports on the splits that choosing never looked at.
+`people` with other seeds, but for the epochs (4 to 8 after a look at seed 0 on the reported splits; see LOG.md).
 """
 
 from __future__ import annotations
