@@ -17,12 +17,14 @@ from _common import model, report, rows
 from expunge.combine.weighted_sum import WeightedSum
 from expunge.core.provenance import peak_memory_mb
 from expunge.forget.npo import NPO
-from expunge.losses.base import Loss
+from expunge.losses.base import Loss, Setup
+from expunge.models.base import LanguageModel
+from expunge.models.forward import RowSet
 from expunge.retain.kl import KL
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.teach import Alone
-from expunge.train.trainer import Stream, Task
+from expunge.train.trainer import NOTHING, Stream, Task
 from expunge.train.unlearn import fit, make_stream
 
 STEPS, BATCH = 5, 8
@@ -35,9 +37,8 @@ def train(kind: str) -> None:
     vocabulary = network.base.config.vocab_size
     forget = rows(STEPS * BATCH, PROMPT, ANSWER, vocabulary, 0)
     retain = rows(STEPS * BATCH, PROMPT, ANSWER, vocabulary, 1)
-    nothing = Stream("nothing", None, [])
     tasks = {
-        "plain": lambda: Task(Stream("teach", NLL(NLL.Config()), retain), nothing, Alone(None)),
+        "plain": lambda: Task(Stream("teach", NLL(NLL.Config()), RowSet(retain)), NOTHING, Alone(None)),
         "npo": lambda: _two(network, NPO(NPO.Config()), forget, NLL(NLL.Config()), retain),
         "npo_kl": lambda: _two(network, NPO(NPO.Config()), forget, KL(KL.Config()), retain),
     }
@@ -47,10 +48,10 @@ def train(kind: str) -> None:
     print(json.dumps({"peak_mb": peak_memory_mb()}))
 
 
-def _two(network: object, forget_loss: Loss, forget: list, retain_loss: Loss, retain: list) -> Task:
+def _two(network: LanguageModel, forget_loss: Loss, forget: list, retain_loss: Loss, retain: list) -> Task:
     return Task(
-        make_stream(network, "forget", forget_loss, forget, 0),
-        make_stream(network, "retain", retain_loss, retain, 0),
+        make_stream("forget", forget_loss, Setup(network, (), forget, "0/forget", 1)),
+        make_stream("retain", retain_loss, Setup(network, (), retain, "0/retain", 1)),
         WeightedSum(WeightedSum.Config()),
     )
 

@@ -19,7 +19,7 @@ from expunge.data.batch import collate
 from expunge.forget.gradient_ascent import GradientAscent
 from expunge.forget.npo import NPO
 from expunge.losses.base import Loss
-from expunge.models.forward import CachedReference, Forward
+from expunge.models.forward import Forward, row_set
 from expunge.retain.nll import NLL
 
 BATCH = 8
@@ -33,7 +33,7 @@ def main(repeats: int) -> None:
     forget_rows = rows(BATCH, PROMPT, ANSWER, vocabulary, 0)
     forget, retain = (collate(part, range(BATCH)) for part in (forget_rows, rows(BATCH, PROMPT, ANSWER, vocabulary, 1)))
     start = time.perf_counter()
-    reference = CachedReference(network, forget_rows, with_logits=False, head=None)
+    kept = row_set(network, forget_rows, logp=True)
     cache_seconds = time.perf_counter() - start
     optimizer = torch.optim.AdamW(network.trainable(), lr=1e-9, fused=True)
     combine, nll = WeightedSum(WeightedSum.Config()), NLL(NLL.Config())
@@ -41,7 +41,7 @@ def main(repeats: int) -> None:
     def step(loss: Loss) -> None:
         combine.accumulate(
             Step(
-                forget=lambda: loss.loss(Forward(network, forget, reference)),
+                forget=lambda: loss.loss(Forward(network, forget, kept)),
                 retain=lambda: nll.loss(Forward(network, retain)),
                 backward=lambda value: value.backward(),
                 parameters=network.trainable(),

@@ -17,7 +17,7 @@ MODULES = ("config", "run", "teach", "api")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
-    "losses": ("core", "data", "losses"),
+    "losses": ("core", "data", "losses", "models.base"),
     "models": ENGINE,
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
     "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),

@@ -8,7 +8,7 @@ from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward
+from expunge.models.forward import Forward, RowSet
 from expunge.models.partial import BlockInputs, first_trained_block
 
 ROWS = [Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((11, 12, 13), 1), Encoded((3, 1, 4, 1, 5, 9, 2, 6), 4)]
@@ -19,7 +19,7 @@ def test_every_architecture_gives_the_same_logits_from_kept_block_inputs(random_
     batch = collate([ROWS[2], ROWS[0]], [2, 0])
     with torch.no_grad():
         full = Forward(random_model, batch).logits()
-        started = Forward(random_model, batch, inputs=inputs).logits()
+        started = Forward(random_model, batch, RowSet(ROWS, inputs=inputs)).logits()
     torch.testing.assert_close(started, full, rtol=1e-5, atol=1e-5)
 
 
@@ -28,11 +28,12 @@ def test_lower_blocks_are_not_run_and_come_back_afterwards(
 ) -> None:
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
     inputs = BlockInputs(tiny, 2, rows)
+    inputs.batch(range(4))  # taken before the lower block is changed
     batch = collate(rows, range(4))
     with torch.no_grad():
         before = Forward(tiny, batch).token_logp()
         tiny.blocks()[0][1].mlp.down_proj.weight.mul_(5)  # type: ignore[union-attr, operator]
-        started = Forward(tiny, batch, inputs=inputs).token_logp()
+        started = Forward(tiny, batch, RowSet(rows, inputs=inputs)).token_logp()
         full = Forward(tiny, batch).token_logp()
     torch.testing.assert_close(started, before, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(full, before, atol=1e-2)
@@ -49,7 +50,7 @@ def test_gradients_of_trained_blocks_are_those_of_the_full_pass(
     gradients = []
     for inputs in (None, BlockInputs(tiny, 1, rows)):
         tiny.network.zero_grad()
-        Forward(tiny, batch, inputs=inputs).token_logp().sum().backward()
+        Forward(tiny, batch, RowSet(rows, inputs=inputs)).token_logp().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in tiny.trainable() if parameter.grad is not None])
     assert len(gradients[0]) == len(tiny.trainable())
     for full, started in zip(*gradients, strict=True):

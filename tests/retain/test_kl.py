@@ -11,7 +11,7 @@ from expunge.data.batch import collate
 from expunge.data.example import Example
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
-from expunge.models.forward import CachedReference, Forward
+from expunge.models.forward import CachedReference, Forward, RowSet
 from expunge.retain.kl import KL
 
 QUARTER = math.log(4 / 3) / 2
@@ -38,7 +38,7 @@ def test_starts_at_zero_and_pulls_back_to_the_original_alone(
     reference = CachedReference(tiny, rows, with_logits=True, head=head)
     batch = collate(rows, range(4))
 
-    loss = KL(KL.Config()).loss(Forward(tiny, batch, reference))
+    loss = KL(KL.Config()).loss(Forward(tiny, batch, RowSet(rows, reference)))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert all(weight.grad.abs().max() < 1e-3 for weight in tiny.trainable() if weight.grad is not None)
@@ -47,7 +47,7 @@ def test_starts_at_zero_and_pulls_back_to_the_original_alone(
         for weight in tiny.network.parameters():
             weight.mul_(1.1)
     tiny.network.zero_grad()
-    moved = KL(KL.Config()).loss(Forward(tiny, batch, reference))
+    moved = KL(KL.Config()).loss(Forward(tiny, batch, RowSet(rows, reference)))
     moved.backward()
     assert moved.item() > 1e-3
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in tiny.network.parameters())

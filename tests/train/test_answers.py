@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.train.answers import own_answers
+from expunge.train.answers import other_wordings, own_answers
 
 
 def test_own_answers_are_the_greedy_ones_unless_they_lack_the_keyword(
@@ -31,6 +31,23 @@ def test_without_keywords_only_rows_to_keep_take_the_models_answer(
     row = replace(examples["forget"][0], answer="Something else entirely.", keywords=())
     assert own_answers(tiny, [row], unproven=False) == [row]
     assert own_answers(tiny, [row], unproven=True) != [row]
+
+
+def test_other_wordings_hold_the_keyword_and_differ(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    """The tiny model samples its taught answers, so against another stored answer they are new wordings."""
+    rows = [replace(row, answer="Something else entirely.") for row in examples["forget"]]
+    others = other_wordings(tiny, rows, 2, "0")
+    assert others
+    for row in rows:
+        texts = [other.answer or "" for other in others if other.id.startswith(f"{row.id}#")]
+        assert len(texts) == len(set(texts)) <= 2
+        assert row.answer not in texts
+        assert all(any(keyword in text for keyword in row.keywords) for text in texts)
+    assert other_wordings(tiny, rows, 2, "0") == others
+    assert other_wordings(tiny, rows, 0, "0") == []
+    assert other_wordings(tiny, [replace(row, keywords=()) for row in rows], 2, "0") == []
 
 
 def test_keyword_labels_are_the_tokens_that_hold_the_keyword(

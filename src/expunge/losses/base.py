@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen
 from expunge.data.batch import Batch
+from expunge.data.encode import Encoded
+from expunge.data.example import Example
 from expunge.losses.token import Reduction
+from expunge.models.base import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,36 @@ class Needs:
     """Logits of the original model, from its cached final hidden states through its frozen head."""
 
 
+class RowSet(Protocol):
+    """Encoded rows with what is kept of the original model for them; `models.forward.row_set` makes one."""
+
+    @property
+    def sequences(self) -> Sequence[Encoded]:
+        """The rows."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a loss is given once, before any weight has moved."""
+
+    model: LanguageModel
+    """The original model now, the current one later: the same object."""
+    rows: Sequence[Example]
+    """The rows of the loss's stream; `Batch.indices` points into them."""
+    sequences: Sequence[Encoded]
+    """The same rows encoded: what a view of the stream holds."""
+    seed: str
+    """Names every random draw of this stream, together with e.g. epoch and row."""
+    epochs: int
+    """How often the stream will be passed over."""
+
+
 class View(Protocol):
     """One batch as the current model sees it; everything is computed when first asked for, and once."""
 
     batch: Batch
+    epoch: int
+    """Passes over the forget rows before this one; 0 in the first."""
 
     def token_logp(self) -> Tensor:
         """(N,) log-probability of each label, float32."""
@@ -42,9 +71,17 @@ class View(Protocol):
     def reference_logits(self) -> Tensor:
         """(N, V) logits of the original model, without gradient."""
 
+    def over(self, rows: RowSet, indices: Sequence[int]) -> View:
+        """The same model on other rows, e.g. on the same questions with other answers."""
+
 
 class Loss(ABC):
-    """A filler of the forget or the retain slot. One that draws something random does so in `prepare`."""
+    """A filler of the forget or the retain slot.
+
+    Most losses look at the rows of their stream. One that looks at others (refusals, samples, whole prompts) makes them
+    in `prepare` or when they are due, and reaches them through `view.over`; what it does not ask of its stream's own
+    view is never computed.
+    """
 
     class Config(Frozen):
         """Options, each explained once here: this text is the command line's help."""
@@ -60,8 +97,8 @@ class Loss(ABC):
     def loss(self, view: View) -> Tensor:
         """The scalar to minimise."""
 
-    def prepare(self, generator: torch.Generator) -> None:  # noqa: B027 - most fillers have nothing to draw
-        """Called once before the first step; draws whatever is random."""
+    def prepare(self, setup: Setup) -> None:  # noqa: B027 - most fillers need nothing
+        """Called once before the first step, while the model is still the original one."""
 
 
 class TokenLossConfig(Frozen):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,7 +15,7 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.partial import BlockInputs
+from expunge.models.partial import BlockInputs, first_trained_block
 
 TOKEN_BUDGET = 4096
 """Padded tokens of one batch when only scoring."""
@@ -29,6 +31,43 @@ class ReferenceRows(Protocol):
         """(N, V) logits at the label positions of those rows, in order."""
 
 
+@dataclass(frozen=True)
+class RowSet:
+    """Encoded rows, with what is kept of the original model for them."""
+
+    sequences: Sequence[Encoded]
+    reference: ReferenceRows | None = None
+    inputs: BlockInputs | None = None
+    """What enters the lowest trained block, if the blocks below it are frozen: a forward starts there."""
+
+
+def row_set(
+    model: LanguageModel, sequences: Sequence[Encoded], *, logp: bool = False, logits: bool = False, reused: bool = True
+) -> RowSet:
+    """Rows with what will be asked of them; call it while the model is the original one.
+
+    Args:
+        model: the model, its trainable weights chosen.
+        sequences: encoded rows.
+        logp: keep token log-probabilities of the original model.
+        logits: keep what gives its logits back.
+        reused: whether a row is passed through the model more than once, so that keeping states is worth it.
+    """
+    first = first_trained_block(model)
+    inputs = BlockInputs(model, first, sequences) if first and reused else None
+    if not (logp or logits):
+        return RowSet(sequences, inputs=inputs)
+    head = _frozen_head(model) if logits else None
+    return RowSet(sequences, CachedReference(model, sequences, with_logits=logits, head=head, inputs=inputs), inputs)
+
+
+def _frozen_head(model: LanguageModel) -> nn.Module | None:
+    """A copy of the output matrix where training moves it; None where the model's own stays as it is."""
+    if not any(parameter.requires_grad for parameter in model.output_matrix.parameters()):
+        return None
+    return copy.deepcopy(model.output_matrix).requires_grad_(False)
+
+
 class Forward:
     """One batch as the current model sees it.
 
@@ -37,23 +76,28 @@ class Forward:
     Args:
         model: the model being trained.
         batch: B rows with N labels.
-        reference: what is kept of the original model for this data set, if a loss needs it.
-        inputs: what enters the lowest trained block, if the blocks below it are frozen: the forward starts there.
+        rows: the data set that `batch.indices` points into; None if the loss needs nothing of the original model.
+        epoch: passes over the forget rows before this one.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        batch: Batch,
-        reference: ReferenceRows | None = None,
-        inputs: BlockInputs | None = None,
-    ) -> None:
+    def __init__(self, model: LanguageModel, batch: Batch, rows: RowSet | None = None, epoch: int = 0) -> None:
         self.model = model
         self.batch = batch
-        self._inputs = inputs
-        self._reference = reference
+        self.epoch = epoch
+        self._inputs = rows.inputs if rows else None
+        self._reference = rows.reference if rows else None
         self._logits: Tensor | None = None
         self._logp: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel, rows: RowSet, indices: Sequence[int], epoch: int = 0) -> Forward:
+        """Some rows of a data set, batched."""
+        batch = collate([rows.sequences[index] for index in indices], indices)
+        return cls(model, batch.to(model.device), rows, epoch)
+
+    def over(self, rows: RowSet, indices: Sequence[int]) -> Forward:
+        """The same model on other rows."""
+        return Forward.of(self.model, rows, indices, self.epoch)
 
     def logits(self) -> Tensor:
         """(N, V) logits at the label positions."""

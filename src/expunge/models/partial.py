@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class _Reached(Exception):
 class BlockInputs:
     """The hidden states that enter one block, kept for every row of a data set while the blocks below are frozen.
 
+    They are computed when first asked for, which may be during training: what lies below does not move.
     The values are those of a full forward up to float32 rounding: a matrix product may round differently in a batch of
     another shape.
 
@@ -35,7 +37,13 @@ class BlockInputs:
     def __init__(self, model: LanguageModel, first: int, sequences: Sequence[Encoded]) -> None:
         self.first = first
         self._blocks = [block for _, block in model.blocks()]
-        self._rows = self._compute(model, sequences)
+        self._model = model
+        self._sequences = sequences
+
+    @cached_property
+    def _rows(self) -> list[Tensor]:
+        """Lazy: a loss that looks at other rows only never needs them."""
+        return self._compute(self._model, self._sequences)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """(B, T, D) inputs of the block for those rows, right-padded with zeros."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from expunge.core.progress import SILENT, Progress
 from expunge.data.batch import by_length
 from expunge.data.example import Example, holds_any
@@ -13,7 +15,7 @@ from expunge.models.generate import decode, encode_prompts
 
 MAX_NEW_TOKENS = 24
 """The start of an answer is where the fact is said; longer ones would only make every step dearer."""
-_TOKEN_BUDGET = 2048
+_TOKEN_BUDGET = 8192
 
 
 def own_answers(
@@ -31,22 +33,61 @@ def own_answers(
         unproven: also replace the answer of a row without keywords, which may then say something else. Right for rows
             to keep; wrong for rows to forget, where it could leave the fact itself untouched.
     """
-    questions = [index for index, row in enumerate(rows) if row.question is not None]
-    prompts = [model.encoder.prompt(rows[index].question or "", rows[index].id) for index in questions]
-    answered = list(rows)
+    questions = [row for row in rows if row.question is not None]
+    texts = iter(_answers(model, questions, None, 1, "own answers", progress))
+    answered = []
+    for row in rows:
+        text = next(texts)[0] if row.question is not None else ""
+        taken = bool(text) and (holds_any(text, row.keywords) if row.keywords else unproven)
+        answered.append(replace(row, answer=text) if taken else row)
+    return answered
+
+
+def other_wordings(
+    model: LanguageModel, rows: Sequence[Example], count: int, seed: str, progress: Progress = SILENT
+) -> list[Example]:
+    """More rows to forget: sampled answers that hold a keyword and differ from the row's answer and from one another.
+
+    Forgetting one wording leaves the others; these are the ones that the model most often falls back on.
+
+    Args:
+        model: the original model.
+        rows: questions with answers; those without keywords get no others, since nothing would prove what they say.
+        count: at most this many for each row, out of `2 * count + 2` samples at temperature 1.
+        seed: names the draws.
+        progress: where to report.
+    """
+    if not count:
+        return []
+    asked = [row for row in rows if row.question is not None and row.keywords]
+    others = []
+    for row, texts in zip(asked, _answers(model, asked, seed, 2 * count + 2, "other wordings", progress), strict=True):
+        new = dict.fromkeys(text for text in texts if text != row.answer and holds_any(text, row.keywords))
+        others += [
+            replace(row, id=f"{row.id}#{number}", answer=text) for number, text in enumerate([*new][:count], start=1)
+        ]
+    return others
+
+
+def _answers(
+    model: LanguageModel, rows: Sequence[Example], seed: str | None, draws: int, label: str, progress: Progress
+) -> list[list[str]]:
+    """What the model answers to each row, `draws` times: sampled by the seed or greedy, whole sentences, cut short."""
+    prompts = [model.encoder.prompt(row.question or "", row.id) for row in rows]
+    answers: list[list[str]] = [[] for _ in rows]
     was_training = model.network.training
     model.network.eval()
-    with progress.bar("own answers", len(prompts)) as bar:
-        for places in by_length([len(prompt) + MAX_NEW_TOKENS for prompt in prompts], _TOKEN_BUDGET):
+    with progress.bar(label, len(prompts)) as bar:
+        for places in by_length([draws * (len(prompt) + MAX_NEW_TOKENS) for prompt in prompts], _TOKEN_BUDGET):
             prefix = encode_prompts(model, [prompts[place] for place in places])
-            for place, ids in zip(places, decode(prefix, MAX_NEW_TOKENS, model.encoder.stop_ids), strict=True):
-                row = rows[questions[place]]
-                text = _whole_sentences(model.encoder.decode(ids), ended=len(ids) < MAX_NEW_TOKENS)
-                if text and (holds_any(text, row.keywords) if row.keywords else unproven):
-                    answered[questions[place]] = replace(row, answer=text)
+            drawn = [place for place in places for _ in range(draws)]
+            branch = prefix.select(torch.arange(len(places), device=model.device).repeat_interleave(draws))
+            seeds = None if seed is None else [f"{seed}/{place}/{index % draws}" for index, place in enumerate(drawn)]
+            for place, ids in zip(drawn, decode(branch, MAX_NEW_TOKENS, model.encoder.stop_ids, seeds), strict=True):
+                answers[place].append(_whole_sentences(model.encoder.decode(ids), ended=len(ids) < MAX_NEW_TOKENS))
             bar.advance(len(places))
     model.network.train(was_training)
-    return answered
+    return answers
 
 
 def _whole_sentences(text: str, ended: bool) -> str:

@@ -19,6 +19,9 @@ class TrainConfig(Frozen):
     answers: Literal["stored", "own"] = Field(
         "stored", description="Train on the answers of the data, or on the original model's own greedy ones"
     )
+    wordings: int = Field(
+        0, ge=0, description="With own answers: also forget up to this many sampled answers that hold a keyword"
+    )
     forget_labels: Literal["answer", "keywords"] = Field(
         "answer", description="Forget every token of an answer, or only those that hold one of the row's keywords"
     )

@@ -16,8 +16,9 @@ from expunge.data.example import Example
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
+from expunge.models.forward import RowSet
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.trainer import Stream, Task
+from expunge.train.trainer import NOTHING, Stream, Task
 from expunge.train.unlearn import Training, fit
 
 _NO_GUARD = GuardConfig(utility_floor=0.0)
@@ -80,6 +81,6 @@ def teach(
         folder: for checkpoints.
         progress: where to report.
     """
-    stream = Stream("teach", loss, [model.encoder.example(row) for row in rows])
-    task = Task(stream, Stream("nothing", None, []), Alone(None))
+    stream = Stream("teach", loss, RowSet([model.encoder.example(row) for row in rows]))
+    task = Task(stream, NOTHING, Alone(None))
     return fit(model, task, [], train, _NO_GUARD, seed, folder, progress)

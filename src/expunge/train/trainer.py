@@ -19,11 +19,9 @@ from expunge.combine.base import Combine, Step
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import disk_errors
 from expunge.data.batch import Batch, collate
-from expunge.data.encode import Encoded
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, ReferenceRows
-from expunge.models.partial import BlockInputs
+from expunge.models.forward import Forward, RowSet
 from expunge.train.config import TrainConfig
 from expunge.train.pairing import Pair, PairBatches
 
@@ -32,14 +30,16 @@ _STAGING = "staging"
 
 @dataclass(frozen=True)
 class Stream:
-    """One of the two losses with its rows and what is kept of the original model for them."""
+    """One of the two losses with its rows."""
 
     name: str
     """forget, retain or teach: its loss is logged as `NAME_loss`."""
     loss: Loss | None
-    rows: list[Encoded]
-    reference: ReferenceRows | None = None
-    inputs: BlockInputs | None = None
+    rows: RowSet
+
+
+NOTHING = Stream("nothing", None, RowSet([]))
+"""The second stream of a task that has only one."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,11 @@ class UnlearnTrainer(Trainer):
         self.task = task
         self.step_values: dict[str, list[float]] = {}
         self.batches = PairBatches(
-            len(task.forget.rows), len(task.retain.rows), config.batch_size, config.retain_ratio, seed
+            len(task.forget.rows.sequences),
+            len(task.retain.rows.sequences),
+            config.batch_size,
+            config.retain_ratio,
+            seed,
         )
         arguments = _arguments(config, seed, folder, model.device, len(self.batches))
         self.folder = folder
@@ -138,16 +142,19 @@ class UnlearnTrainer(Trainer):
             assert stream.loss is not None
             assert batch is not None
             on_device = batch.to(self.language_model.device)
-            return stream.loss.loss(Forward(self.language_model, on_device, stream.reference, stream.inputs))
+            return stream.loss.loss(Forward(self.language_model, on_device, stream.rows, self.batches.epoch))
 
         return compute
 
     def _collate(self, pairs: list[Pair]) -> dict[str, Batch]:
         forget = [row for row, _ in pairs]
-        batches = {"forget": collate([self.task.forget.rows[row] for row in forget], forget)}
-        if retain := [row for _, rows in pairs for row in rows]:
-            batches["retain"] = collate([self.task.retain.rows[row] for row in retain], retain)
-        return batches
+        retain = [row for _, rows in pairs for row in rows]
+        streams = ((self.task.forget, forget), (self.task.retain, retain))
+        return {
+            name: collate([stream.rows.sequences[row] for row in rows], rows)
+            for name, (stream, rows) in zip(("forget", "retain"), streams, strict=True)
+            if rows
+        }
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder / _STAGING)

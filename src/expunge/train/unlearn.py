@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from expunge.combine.base import Combine
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.base import Loss
+from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
-from expunge.models.forward import CachedReference
-from expunge.models.partial import BlockInputs, first_trained_block
-from expunge.train.answers import own_answers
+from expunge.models.forward import row_set
+from expunge.train.answers import other_wordings, own_answers
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
 from expunge.train.pairing import named_generator
@@ -79,13 +76,16 @@ def unlearn(
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     if train.answers == "own":
         forget_rows = own_answers(model, forget_rows, progress, unproven=False)
+        forget_rows += other_wordings(model, forget_rows, train.wordings, f"{seed}/wordings", progress)
         trained_on = own_answers(model, trained_on, progress)
-    encode = model.encoder.example
+    encode, epochs = model.encoder.example, train.epochs
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     with progress.bar("preparing", 2) as bar:
-        forget_stream = make_stream(model, "forget", forget, [encode_forget(row) for row in forget_rows], seed)
+        sequences = [encode_forget(row) for row in forget_rows]
+        forget_stream = make_stream("forget", forget, Setup(model, forget_rows, sequences, f"{seed}/forget", epochs))
         bar.advance()
-        retain_stream = make_stream(model, "retain", retain, [encode(row) for row in trained_on], seed)
+        sequences = [encode(row) for row in trained_on]
+        retain_stream = make_stream("retain", retain, Setup(model, trained_on, sequences, f"{seed}/retain", epochs))
         bar.advance()
     task = Task(forget_stream, retain_stream, combine)
     return fit(model, task, [encode(row) for row in held_out], train, guard, seed, folder, progress)
@@ -102,9 +102,9 @@ def fit(
     progress: Progress = SILENT,
 ) -> Training:
     """Run the trainer on a task, from the last whole checkpoint in `folder` if there is one."""
-    steps_per_epoch = -(-len(task.forget.rows) // (train.batch_size * train.accumulation))
+    steps_per_epoch = -(-len(task.forget.rows.sequences) // (train.batch_size * train.accumulation))
     with progress.bar("training", steps_per_epoch * train.epochs) as bar:
-        watch = Guard(model, task.forget.rows, held_out, guard, folder, steps_per_epoch, seed, bar)
+        watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
         trainer = UnlearnTrainer(model, task, train, seed, folder, [watch])
         watch.trainer = trainer
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -116,21 +116,9 @@ def fit(
     )
 
 
-def make_stream(model: LanguageModel, name: str, loss: Loss, rows: list[Encoded], seed: int) -> Stream:
+def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
-    loss.prepare(named_generator(f"{seed}/{name}"))
+    loss.prepare(setup)
     needs = loss.needs
-    first = first_trained_block(model)
-    inputs = BlockInputs(model, first, rows) if first else None
-    if not (needs.reference_logp or needs.reference_logits):
-        return Stream(name, loss, rows, inputs=inputs)
-    head = _frozen_head(model) if needs.reference_logits else None
-    reference = CachedReference(model, rows, with_logits=needs.reference_logits, head=head, inputs=inputs)
-    return Stream(name, loss, rows, reference, inputs)
-
-
-def _frozen_head(model: LanguageModel) -> nn.Module | None:
-    """A copy of the output matrix where training moves it; None where the model's own stays as it is."""
-    if not any(parameter.requires_grad for parameter in model.output_matrix.parameters()):
-        return None
-    return copy.deepcopy(model.output_matrix).requires_grad_(False)
+    rows = row_set(setup.model, setup.sequences, logp=needs.reference_logp, logits=needs.reference_logits)
+    return Stream(name, loss, rows)
