@@ -124,6 +124,12 @@ def test_part_of_the_demo_can_be_asked_for() -> None:
     assert (run.data.general.name, run.data.general.split) == ("x.jsonl", "")
 
 
+def test_a_split_can_be_a_list_of_data_sets() -> None:
+    run = load_run(None, {}, ['data.retain=["people:retain", {name = "more.jsonl", skip = 2}]'])
+    assert str(run.data.retain) == "people:retain + more.jsonl"
+    assert check_run(run.tables()) == run
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads_builds_and_survives_toml(name: str, tmp_path: Path) -> None:
     """Also with values that TOML has no word for (no floor), and with options that differ from their defaults."""

@@ -117,7 +117,7 @@ def _names_data(given: Tables) -> bool:
     """Whether the user says what to forget, and not only how much of it, e.g. `data.forget.limit`."""
     data = given.get("data")
     forget = data.get("forget") if isinstance(data, dict) else None
-    return isinstance(forget, str) or (isinstance(forget, dict) and "name" in forget)
+    return isinstance(forget, str | list) or (isinstance(forget, dict) and "name" in forget)
 
 
 def check_run(tables: Tables) -> Run:
@@ -259,13 +259,18 @@ def _setting(text: str) -> Tables:
 
 def _relative_to(tables: Tables, folder: Path) -> Tables:
     """Data files named in a run file are looked up beside that file when they are not found from here."""
-    data = dict(tables.get("data", {}))
-    for key, value in data.items():
-        name = value.get("name") if isinstance(value, dict) else value
-        if isinstance(name, str) and not Path(name).exists() and (folder / name).is_file():
-            found = str(folder / name)
-            data[key] = {**value, "name": found} if isinstance(value, dict) else found
-    return {**tables, "data": data} if data else tables
+
+    def found(value: Any) -> Any:
+        if isinstance(value, list):
+            return [found(part) for part in value]
+        if isinstance(value, dict):
+            return {**value, **{key: found(value[key]) for key in ("name", "also") if key in value}}
+        beside = isinstance(value, str) and not Path(value).exists() and (folder / value).is_file()
+        return str(folder / value) if beside else value
+
+    return (
+        {**tables, "data": {key: found(value) for key, value in tables["data"].items()}} if "data" in tables else tables
+    )
 
 
 def _text(value: Any, where: str) -> str:

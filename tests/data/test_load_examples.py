@@ -80,6 +80,23 @@ def test_fields_of_other_names(tmp_path: Path, kind: str) -> None:
         load_examples(spec.model_copy(update={"fields": {**fields, "answer": "labl"}}))
 
 
+def test_parts_of_files_are_put_together(tmp_path: Path) -> None:
+    spec = _write(tmp_path, "jsonl", ROWS)
+    a, b = load_examples(spec)
+    assert load_examples(DataSpec(name=spec.name, skip=1)) == (b,)
+    assert load_examples(
+        DataSpec.model_validate([{"name": spec.name, "skip": 1}, {"name": spec.name, "limit": 1}])
+    ) == (
+        b,
+        a,
+    )
+    with pytest.raises(UserError, match="no rows after the first 2"):
+        load_examples(DataSpec(name=spec.name, skip=2))
+    with pytest.raises(UserError, match=r"id 'a' is in .* more than once"):
+        load_examples(DataSpec.model_validate([spec.name, spec.name]))
+    assert str(DataSpec.model_validate(["people:forget", "more.jsonl"])) == "people:forget + more.jsonl"
+
+
 def test_default_ids_blanks_and_limit(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     path.write_text('\n{"question": " Who? ", "answer": "I.\\n"}\n\n{"text": "All of it."}\n', encoding="utf-8")

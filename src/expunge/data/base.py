@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from expunge.core.records import Frozen
 
@@ -29,18 +29,23 @@ class Source(ABC):
 
 
 class DataSpec(Frozen):
-    """One split of a run: `"people:forget"`, `"facts.jsonl"`, `"org/set:train"`, or a table of these keys."""
+    """One split of a run: `"people:forget"`, `"facts.jsonl"`, `"org/set:train"`, a table of these keys, or a list."""
 
     name: str = Field(description="Name of a shipped set, path of a file (.jsonl .json .csv .parquet), or hub id")
     split: str = Field("", description="Split of a shipped set or hub data set")
     subset: str | None = Field(None, description="Configuration name of a hub data set, e.g. forget01")
     fields: dict[str, str] = Field(default_factory=dict, description="Our field name = the file's own name for it")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of a shipped set, e.g. authors = 8")
-    limit: int | None = Field(None, ge=1, description="Use only the first rows")
+    skip: int = Field(0, ge=0, description="Leave out this many rows at the start")
+    limit: int | None = Field(None, ge=1, description="Use only this many rows")
+    also: tuple[DataSpec, ...] = Field((), description="More data for the same split; a list of data sets is the same")
 
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
+        if isinstance(value, list) and value:
+            first = cls._shorthand(value[0])
+            return {**first, "also": [*first.get("also", ()), *value[1:]]} if isinstance(first, dict) else value
         table = {"name": value} if isinstance(value, str) else value
         name = table.get("name") if isinstance(table, dict) and "split" not in table else None
         if isinstance(name, str) and ":" in name and not Path(name).exists():
@@ -48,8 +53,14 @@ class DataSpec(Frozen):
             return {**table, "name": name, "split": split}
         return table
 
+    @field_validator("also", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
     def __str__(self) -> str:
-        return f"{self.name}:{self.split}" if self.split else self.name
+        own = f"{self.name}:{self.split}" if self.split else self.name
+        return " + ".join([own, *map(str, self.also)])
 
 
 class DataConfig(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,16 @@ def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
     Raises:
         UserError: unknown name, missing or empty file, malformed row, missing field, empty answer, repeated id.
     """
-    located = _read(spec, where)[: spec.limit]
+    located = _read(spec, where)[spec.skip :][: spec.limit]
     if not located:
-        raise UserError(f"{where}: '{spec}' has no rows")
-    return _examples(located, spec.fields, stem=Path(spec.name).stem)
+        raise UserError(f"{where}: '{spec}' has no rows" + (f" after the first {spec.skip}" if spec.skip else ""))
+    examples = _examples(located, spec.fields, stem=Path(spec.name).stem)
+    for index, more in enumerate(spec.also):
+        examples += load_examples(more, f"{where}.also.{index}")
+    ids = [example.id for example in examples]
+    if repeated := next((id_ for id_, count in Counter(ids).items() if count > 1), None):
+        raise UserError(f"{where}: id '{repeated}' is in '{spec}' more than once")
+    return examples
 
 
 def examples_from_rows(rows: Iterable[Mapping[str, Any]], name: str) -> tuple[Example, ...]:

@@ -30,7 +30,7 @@ class EvaluateConfig(Frozen):
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
-    token_budget: int = Field(4096, ge=64, description="Padded prompt tokens in one batch")
+    token_budget: int = Field(8192, ge=64, description="Padded prompt tokens in one batch")
 
 
 @dataclass(frozen=True)

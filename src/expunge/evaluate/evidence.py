@@ -160,7 +160,7 @@ def _scored(prefix: Prefix, batch: Sequence[Request], token_budget: int) -> list
     flat = [(row, need, ids) for row, request in enumerate(batch) for need, ids in request.answers]
     results: list[Scored | None] = [None] * len(flat)
     width = prefix.mask.shape[1]
-    for indices in by_length([width + len(ids) for _, _, ids in flat], 4 * token_budget):
+    for indices in by_length([width + len(ids) for _, _, ids in flat], 2 * token_budget):
         part = [flat[index] for index in indices]
         scores = score_answers(prefix, [row for row, _, _ in part], [ids for _, _, ids in part])
         for index, score in zip(indices, scores, strict=True):
