@@ -90,19 +90,45 @@ def load_run(file: Path | None = None, options: Tables | None = None, settings: 
     Raises:
         UserError: unknown key, recipe or filler; wrong type; missing data.
     """
-    tables = read_toml(DEMO if file is None else file)
-    if file is not None:
-        tables = _relative_to(tables, file.parent)
-    given = _merge(options or {}, {})
-    for setting in settings:
-        given = _merge(given, _setting(setting))
+    tables = read_toml(DEMO) if file is None else read_tables(file)
+    given = _with_settings(options or {}, settings)
     if _names_data(given):
         tables.pop("data", None)
         if file is None:
             tables = {key: tables[key] for key in ("recipe", "model")}
-    name = given.get("recipe", tables.get("recipe"))
-    if name is None:
+    if "recipe" not in {**tables, **given}:
         raise UserError(f'{file}: no recipe; add e.g. recipe = "npo"')
+    return _assemble(tables, given)
+
+
+def load_tables(tables: Tables, settings: Sequence[str] = ()) -> Run:
+    """A run from the tables of a run file.
+
+    Raises:
+        UserError: as `load_run`.
+    """
+    return _assemble(tables, _with_settings({}, settings))
+
+
+def read_tables(file: Path) -> Tables:
+    """The tables of a run file, its data files looked up beside it.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    return _relative_to(read_toml(file), file.parent)
+
+
+def _with_settings(options: Tables, settings: Sequence[str]) -> Tables:
+    given = _merge(options, {})
+    for setting in settings:
+        given = _merge(given, _setting(setting))
+    return given
+
+
+def _assemble(tables: Tables, given: Tables) -> Run:
+    """Recipe, then tables, then what is given on the command line."""
+    name = given.get("recipe", tables.get("recipe"))
     if "recipe" in given and given["recipe"] != tables.get("recipe"):
         tables = {key: value for key, value in tables.items() if key not in _METHOD}
     recipe = {key: value for key, value in read_recipe(_text(name, "recipe")).items() if key not in _ABOUT}

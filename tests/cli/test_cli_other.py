@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 
-from expunge.config import recipe_names
+from expunge.config import read_toml, recipe_names
 from expunge.core import plugins
 from expunge.core.records import read_record
 
@@ -98,7 +97,7 @@ def test_teach_through_the_command(
 
 
 def test_version_is_the_packages(expunge: Any) -> None:
-    found = tomllib.loads((plugins.ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    found = read_toml(plugins.ROOT.parent.parent / "pyproject.toml")
     assert expunge("--version").out.strip() == found["project"]["version"]
 
 
@@ -118,3 +117,26 @@ def test_help_and_listings_do_not_import_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_continual_forgets_in_turn_and_finds_itself_done(
+    expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Two rows each, one epoch: what the command prints, and that a second call does nothing again."""
+    file, out = tmp_path / "sequence.toml", tmp_path / "out"
+    forget = [f'{{name = "{fact_files["forget"]}", skip = {skip}, limit = 2}}' for skip in (0, 2)]
+    file.write_text(
+        f'recipe = "npo"\n[model]\nname = "{tiny_folder}"\n'
+        f'[data]\nretain = "{fact_files["retain"]}"\nrequests = [{", ".join(forget)}]\n'
+        '[train]\nepochs = 1\n[evaluate]\nmetrics = ["probability"]\n'
+    )
+    shown = expunge("continual", file, "--out", out, "--quiet")
+    assert shown.code == 0, shown.err
+    assert "After 2 of 2 requests" in shown.out
+    assert (out / "sequence.html").is_file()
+    before = (out / "sequence.json").read_bytes()
+    again = expunge("continual", file, "--out", out, "--resume", "--json").json()
+    assert len(again["steps"]) == 3
+    assert (out / "sequence.json").read_bytes() == before
+    refused = expunge("continual", file, "--out", out)
+    assert (refused.code, "add --resume" in refused.err) == (2, True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import evaluate, listing, models, report, run, show, teach
+from expunge.cli import continual, evaluate, listing, models, report, run, show, teach
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
 app.command("run")(run.run)
+app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -15,6 +15,7 @@ from expunge.core.errors import UserError
 SCHEMA_VERSION: Literal[1] = 1
 RECORD_FILE = "record.json"
 ITEMS_FILE = "items.parquet"
+SEQUENCE_FILE = "sequence.json"
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -137,6 +138,26 @@ class Record(Frozen):
     num_steps: int
     num_epochs: float
     warnings: list[str] = Field(default_factory=list)
+
+
+class SequenceStep(Frozen):
+    """Every request scored again after one of them was carried out; step 0 is the model before all of them."""
+
+    step: int
+    requests: list[dict[str, Score]] = Field(description="Metric name -> score, for every request in order")
+    utility: Scores = Field(description="The same for the base retain rows and what is only measured")
+    message: str = Field("", description="What the guard did in this step, if anything")
+    seconds: float = Field(0.0, description="Wall time of the step's own run")
+
+
+class SequenceRecord(Frozen):
+    """Requests carried out one after another."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recipe: str
+    requests: list[str] = Field(description="The requests in order, as the user named them")
+    data: list[str] = Field(description="Hash of the rows of each request")
+    steps: list[SequenceStep] = Field(description="Step 0 and every step that is done")
 
 
 def read_record(run_dir: Path) -> Record:

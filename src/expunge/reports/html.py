@@ -68,13 +68,14 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] 
         items: what to show beside the record; None reads `items.parquet`.
     """
     pairs = pair(read_items(run_dir) if items is None else items)
-    page = _environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
+    page = environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, path)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates and the words that they use."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

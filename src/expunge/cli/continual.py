@@ -1,0 +1,39 @@
+"""`expunge continual`: forget one request after another."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def continual(
+    file: Annotated[Path, typer.Argument(help="TOML file of a run, with data.requests in place of data.forget.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the run: a.b=c.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the sequence.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished sequence in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Forget several requests in order, and score all of them again after each."""
+    from expunge.cli._console import console, print_json, progress_for, quiet_libraries
+    from expunge.continual import execute_plan, load_plan
+    from expunge.core.errors import UserError
+    from expunge.reports.sequence import PAGE, print_sequence
+
+    if resume and out is None:
+        raise UserError("--resume: say which directory with --out")
+    folder = out or Path("runs") / f"continual-{datetime.now():%Y%m%d-%H%M%S}"
+    plan = load_plan(file, folder, settings or ())
+    quiet_libraries()
+    command = shlex.join(["expunge", *sys.argv[1:]])
+    record = execute_plan(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
+    if as_json:
+        print_json({"out": str(folder), **record.model_dump()})
+        return
+    print_sequence(record, console())
+    console().print(f"\nreport  {folder / PAGE}", highlight=False)

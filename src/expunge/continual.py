@@ -1,0 +1,180 @@
+"""Requests one after another: each starts from the last one's model, and after each of them all are scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expunge.config import Run, Tables, load_tables, read_tables
+from expunge.core.errors import UserError
+from expunge.core.files import disk_errors, write_atomic
+from expunge.core.progress import SILENT, Progress
+from expunge.core.records import SEQUENCE_FILE, Scores, SequenceRecord, SequenceStep
+from expunge.data.example import Example, Splits, fingerprint
+from expunge.data.load import load_examples, load_splits
+from expunge.evaluate.evidence import collect, sample_rows
+from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.models.base import LanguageModel
+from expunge.models.load import load_model
+from expunge.reports.sequence import write_sequence
+from expunge.run import MODEL_FOLDER, execute
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs in order. Run s forgets request s and keeps the base retain rows and the requests that come after it."""
+
+    runs: tuple[Run, ...]
+    requests: tuple[tuple[Example, ...], ...]
+    """Rows of each request."""
+    kept: Splits
+    """What should stay through all steps: the base retain rows, neighbours and general knowledge; no forget rows."""
+
+
+def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> Plan:
+    """Read a run file in which `data.requests`, a list of data sets, stands in place of `data.forget`.
+
+    Step s forgets request s. Requests after s are retain rows, those before s are in neither set, and the reference is
+    the model that the step starts from (the continual scenario of arXiv:2410.08109).
+
+    Args:
+        file: TOML file of the run.
+        out: the directory of the whole sequence; step s writes to `step-s` below it.
+        settings: `a.b=c` strings that win over the file.
+
+    Raises:
+        UserError: what a run refuses; fewer than two requests; a row that two requests share.
+    """
+    tables = read_tables(file)
+    data: Tables = dict(tables.get("data", {}))
+    specs = data.pop("requests", None)
+    if not isinstance(specs, list) or len(specs) < 2:
+        raise UserError(f"{file}: data.requests: name at least two data sets, to be forgotten one after another")
+    if "forget" in data:
+        raise UserError(f"{file}: data.forget: leave it out, data.requests stands in its place")
+    if "retain" not in data:
+        raise UserError(f"{file}: missing key 'data.retain'")
+    base = data["retain"] if isinstance(data["retain"], list) else [data["retain"]]
+    runs = []
+    for number, spec in enumerate(specs, start=1):
+        step: Tables = {**tables, "data": {**data, "forget": spec, "retain": [*base, *specs[number:]]}}
+        if number > 1:
+            model = step.get("model", {})
+            model = {"name": model} if isinstance(model, str) else model
+            step["model"] = {**model, "name": str(step_folder(out, number - 1) / MODEL_FOLDER)}
+        runs.append(load_tables(step, settings))
+    requests = tuple(load_examples(run.data.forget, f"data.requests.{index}") for index, run in enumerate(runs))
+    _check_disjoint(requests)
+    for run in runs:
+        splits = load_splits(run.data)
+    return Plan(tuple(runs), requests, Splits((), splits.retain, splits.neighbour, splits.general))
+
+
+def execute_plan(
+    plan: Plan, out: Path, *, resume: bool = False, command: str = "", progress: Progress = SILENT
+) -> SequenceRecord:
+    """Carry out every step that is not done yet, and score all requests after each.
+
+    Args:
+        plan: what to do.
+        out: the directory of the sequence.
+        resume: go on with the unfinished sequence in `out`.
+        command: the command line, for the steps' records.
+        progress: where to report.
+
+    Raises:
+        UserError: `out` holds something else, or an unfinished sequence and `resume` is off.
+    """
+    first = plan.runs[0]
+    record = _start(plan, out, resume)
+    if not record.steps:
+        model = load_model(first.model, progress)
+        record = _add(record, _measure(plan, model, 0, progress), out)
+        del model
+    for number, run in enumerate(plan.runs, start=1):
+        if number < len(record.steps):
+            continue
+        folder = step_folder(out, number)
+        progress.say(f"request {number} of {len(plan.runs)}: {run.data.forget}")
+        result = execute(run, folder, resume=folder.is_dir(), command=command, progress=progress)
+        model = result.model or load_model(run.model.model_copy(update={"name": str(folder / MODEL_FOLDER)}), progress)
+        step = _measure(plan, model, number, progress)
+        del model
+        update = {"message": result.record.guard.message, "seconds": result.record.seconds["total"]}
+        record = _add(record, step.model_copy(update=update), out)
+    return record
+
+
+def step_folder(out: Path, number: int) -> Path:
+    """The run directory of a step; the first is number 1."""
+    return out / f"step-{number}"
+
+
+def read_sequence(out: Path) -> SequenceRecord:
+    """The record of a sequence, finished or not.
+
+    Raises:
+        UserError: none there.
+    """
+    path = out / SEQUENCE_FILE
+    if not path.is_file():
+        raise UserError(f"{out}: no {SEQUENCE_FILE} here; is it the directory of a sequence?")
+    return SequenceRecord.model_validate_json(path.read_bytes())
+
+
+def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
+    new = SequenceRecord(
+        recipe=plan.runs[0].recipe,
+        requests=[str(run.data.forget) for run in plan.runs],
+        data=[fingerprint(rows) for rows in plan.requests],
+        steps=[],
+    )
+    if not (out / SEQUENCE_FILE).is_file():
+        if out.exists() and (out.is_file() or any(out.iterdir())):
+            raise UserError(f"{out}: is not empty and holds no {SEQUENCE_FILE}; choose another --out")
+        return new
+    found = read_sequence(out)
+    if found.model_copy(update={"steps": []}) != new:
+        raise UserError(f"{out}: holds another sequence; choose another --out")
+    if not resume:
+        done = len(found.steps) - 1
+        raise UserError(f"{out}: holds this sequence, {done} of {len(plan.runs)} steps done; add --resume to go on")
+    return found
+
+
+def _add(record: SequenceRecord, step: SequenceStep, out: Path) -> SequenceRecord:
+    record = record.model_copy(update={"steps": [*record.steps, step]})
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / SEQUENCE_FILE, record.model_dump_json(indent=1))
+        write_sequence(record, out)
+    return record
+
+
+def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) -> SequenceStep:
+    run = plan.runs[0]
+    metrics = load_metrics(run.evaluate)
+    label = f"after step {number}" if number else "before all steps"
+
+    def scores(splits: Splits, what: str) -> Scores:
+        rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
+        evidence = collect(model, rows, needs_of(metrics), run.evaluate, run.seed, progress, f"{label}: {what}")
+        return score(item_values(evidence, metrics), metrics, run.seed)
+
+    requests = [
+        scores(Splits(rows, ()), f"request {index}")["forget"] for index, rows in enumerate(plan.requests, start=1)
+    ]
+    return SequenceStep(step=number, requests=requests, utility=scores(plan.kept, "the rest"))
+
+
+def _check_disjoint(requests: Sequence[Sequence[Example]]) -> None:
+    seen: dict[str, tuple[int, str]] = {}
+    for index, rows in enumerate(requests):
+        for row in rows:
+            other, id_ = seen.setdefault(row.key, (index, row.id))
+            if other != index:
+                raise UserError(
+                    f"data.requests.{index}: row '{row.id}' is also in data.requests.{other} as '{id_}' "
+                    "(same text but for case and blanks)"
+                )

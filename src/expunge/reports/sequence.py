@@ -1,0 +1,138 @@
+"""A sequence of requests as a matrix: what is still known of each request after each step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expunge.core.records import Frozen, Score, SequenceRecord
+from expunge.reports.html import environment
+from expunge.reports.measures import FALLBACK_METRICS, KEYWORD_METRICS, UTILITY_METRICS, UTILITY_SPLITS
+from expunge.reports.words import METRICS, metric_name, number, score_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PAGE = "sequence.html"
+TEMPLATE = "sequence.html.j2"
+_NOW = "*"
+
+
+class Line(Frozen):
+    """One request or one split, over the steps."""
+
+    name: str
+    scores: list[Score]
+    asked_at: int | None = None
+    """The step that forgets it; None for what should stay."""
+
+    def state(self, step: int) -> str:
+        """What a reader expects of this cell: still to come, just asked for, asked for earlier, or to be kept."""
+        if self.asked_at is None:
+            return "kept"
+        return "later" if step < self.asked_at else "now" if step == self.asked_at else "earlier"
+
+
+class Matrix(Frozen):
+    """One metric: a line for each request, or for each split that should stay."""
+
+    metric: str
+    explanation: str
+    lines: list[Line]
+
+
+def matrices(record: SequenceRecord) -> list[Matrix]:
+    """The leak metrics over the requests, then the utility over the splits that should stay."""
+    requests = [
+        _matrix(metric, [_request(record, metric, index) for index in range(len(record.requests))])
+        for metric in _present(record, (*KEYWORD_METRICS, *FALLBACK_METRICS))
+    ]
+    return [*requests, *([kept] if (kept := _kept(record)) else [])]
+
+
+def verdict(record: SequenceRecord) -> str:
+    """One sentence: what is left of the requests so far, the worst of them, and what the rest lost."""
+    found = matrices(record)
+    last = len(record.steps) - 1
+    if not found or not last:
+        return f"No step of {len(record.requests)} is done yet."
+    done = [line for line in found[0].lines if line.asked_at is not None and line.asked_at <= last]
+    worst = max(done, key=lambda line: line.scores[last].value or 0)
+    sentence = (
+        f"After {last} of {len(record.requests)} requests, {metric_name(found[0].metric)} is at most "
+        f"{score_text(worst.scores[last])} on what was asked to be forgotten (worst: request {worst.asked_at})"
+    )
+    kept = [line for line in found[-1].lines if line.asked_at is None]
+    changes = [f"{line.name} {number(line.scores[0].value or 0)} to {score_text(line.scores[last])}" for line in kept]
+    return f"{sentence}; of the rest: {', '.join(changes)}." if changes else f"{sentence}."
+
+
+def print_sequence(record: SequenceRecord, console: Console) -> None:
+    """Print the sentence and the first matrix of each kind."""
+    from rich import box
+    from rich.table import Table
+
+    console.print(f"\n[bold]{verdict(record)}[/bold]", highlight=False)
+    for matrix in matrices(record):
+        table = Table(title=metric_name(matrix.metric), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("")
+        for step in record.steps:
+            table.add_column(f"step {step.step}" if step.step else "before", justify="right")
+        for line in matrix.lines:
+            cells = [
+                ("absent" if score.value is None else number(score.value)) + (_NOW if line.state(step) == "now" else "")
+                for step, score in enumerate(line.scores)
+            ]
+            table.add_row(line.name, *cells)
+        console.print(table)
+    console.print(f"{_NOW} the step that was to forget it", style="dim", highlight=False)
+
+
+def write_sequence(record: SequenceRecord, out: Path) -> Path:
+    """Write the page of a sequence; replaced in one move."""
+    page = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            record=record,
+            verdict=verdict(record),
+            matrices=matrices(record),
+            steps=[f"step {step.step}" if step.step else "before" for step in record.steps],
+        )
+    )
+    path = out / PAGE
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def _request(record: SequenceRecord, metric: str, index: int) -> Line:
+    scores = [step.requests[index].get(metric, Score(value=None)) for step in record.steps]
+    return Line(name=f"{index + 1}: {record.requests[index]}", scores=scores, asked_at=index + 1)
+
+
+def _present(record: SequenceRecord, metrics: tuple[str, ...]) -> list[str]:
+    return [
+        metric
+        for metric in metrics
+        if any(metric in scores and scores[metric].value is not None for scores in record.steps[0].requests)
+    ]
+
+
+def _kept(record: SequenceRecord) -> Matrix | None:
+    """The splits that should stay, by the first utility metric that they have."""
+    for metric in UTILITY_METRICS:
+        lines = [
+            Line(name=split, scores=[step.utility[split][metric] for step in record.steps])
+            for split in UTILITY_SPLITS
+            if record.steps[0].utility.get(split, {}).get(metric, Score(value=None)).value is not None
+        ]
+        if lines:
+            return _matrix(metric, lines)
+    return None
+
+
+def _matrix(metric: str, lines: list[Line]) -> Matrix:
+    return Matrix(metric=metric, explanation=METRICS.get(metric, ""), lines=lines)
