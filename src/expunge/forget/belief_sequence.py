@@ -169,7 +169,7 @@ def _find(name: str) -> type[ForgetLoss]:
         UserError: no such loss, or this one.
     """
     try:
-        kind = find("forget", name, ForgetLoss)
+        kind = find("forget", name, ForgetLoss)  # type: ignore[type-abstract]
     except UserError as error:
         raise UserError(f"forget.base: {error}") from None
     if issubclass(kind, BeliefSequence):
