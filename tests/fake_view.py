@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from expunge.data.batch import Batch
+from expunge.data.encode import Encoded
+from expunge.losses.base import RowSet
 
 
 class FakeView:
@@ -18,6 +21,7 @@ class FakeView:
         none = torch.zeros(len(labels), 1, dtype=torch.long)
         flat = torch.tensor([label for answer in labels for label in answer])
         self.batch = Batch(none, none, torch.tensor(rows), torch.zeros_like(flat), flat, tuple(range(len(labels))))
+        self.epoch = 0
         self._logits = logits
         self._reference = reference
 
@@ -34,8 +38,31 @@ class FakeView:
         assert self._reference is not None
         return self._reference
 
+    def over(self, rows: RowSet, indices: Sequence[int]) -> FakeView:
+        raise NotImplementedError("chosen logits say nothing of other rows; see BigramView")
+
     def _logp(self, logits: Tensor) -> Tensor:
         return torch.log_softmax(logits, -1).gather(1, self.batch.labels[:, None])[:, 0]
+
+
+class BigramView(FakeView):
+    """Encoded rows as a model sees them whose next token depends on the last one alone: logits (V, V) for all rows."""
+
+    def __init__(
+        self,
+        table: Tensor,
+        sequences: Sequence[Encoded],
+        reference: Tensor | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        last = [row.ids[place - 1] for row in sequences for place in row.places]
+        super().__init__(table[last], [row.labels for row in sequences], None if reference is None else reference[last])
+        self.batch = replace(self.batch, indices=self.batch.indices if indices is None else tuple(indices))
+        self._tables = (table, reference)
+
+    def over(self, rows: RowSet, indices: Sequence[int]) -> BigramView:
+        table, reference = self._tables
+        return BigramView(table, [rows.sequences[index] for index in indices], reference, indices)
 
 
 def view_of(probabilities: Sequence[Sequence[float]], reference: Sequence[Sequence[float]] | None = None) -> FakeView:

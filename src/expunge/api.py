@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config import Run, check, load_run
+from expunge.config import Run, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, Record, Scores
+from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import examples_from_rows, load_examples

@@ -112,10 +112,54 @@ def test_nothing_cuts_the_tail_of_the_distribution(wrap: Callable[[Any], Languag
     assert len(drawn) == 128
 
 
-def sample_first(prefix: Any, temperature: float) -> Counter[int]:
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (0, 0.6), (30, 0.6)])
+def test_cuts_leave_the_likeliest_tokens_renormalised(
+    wrap: Callable[[Any], LanguageModel], top_k: int, top_p: float
+) -> None:
+    """top_p keeps tokens up to the one that reaches its mass, included; of what top_k leaves, if both are set."""
+    network = random_network("Llama")
+    for weight in network.parameters():
+        weight.data *= 0.8
+    prefix = encode_prompts(wrap(network), [(5, 9, 17)])
+    probabilities, tokens = torch.softmax(prefix.logits[0].double() / 1.5, -1).sort(descending=True)
+    if top_k:
+        probabilities[top_k:] = 0
+        probabilities /= probabilities.sum()
+    if top_p < 1:
+        count = next(count for count in range(1, 129) if probabilities[:count].sum() >= top_p)
+        probabilities[count:] = 0
+    cut = torch.zeros(128, dtype=torch.float64).index_add(0, tokens, probabilities / probabilities.sum())
+    drawn = sample_first(prefix, 1.5, top_k=top_k, top_p=top_p)
+    kept = cut.nonzero()[:, 0].tolist()
+    assert set(drawn) <= set(kept)
+    assert 1 < len(kept) < 128
+    expected = [NUM_SAMPLES * cut[token].item() for token in kept]
+    assert chisquare([drawn[token] for token in kept], expected).pvalue > 0.01
+
+
+def test_rows_have_limits_of_their_own_and_may_keep_their_end(
+    tiny: LanguageModel, prompts: list[tuple[int, ...]]
+) -> None:
+    stop = tiny.encoder.stop_ids
+    limits = [1, 48, 3, 48, 2, 48]
+    whole = decode(encode_prompts(tiny, prompts), 48, stop)
+    found = decode(encode_prompts(tiny, prompts), limits, stop, keep_stop=True)
+    for tokens, limit, full in zip(found, limits, whole, strict=True):
+        bare = [token for token in tokens if token not in stop]
+        assert bare == full[:limit]
+        assert len(tokens) - len(bare) == (len(full) < limit)
+    seeds = [f"row {row}" for row in range(6)]
+    drawn = decode(encode_prompts(tiny, prompts), limits, stop, seeds, 3.0)
+    for row in (1, 2):
+        assert decode(encode_prompts(tiny, prompts[row : row + 1]), limits[row], stop, seeds[row : row + 1], 3.0) == [
+            drawn[row]
+        ]
+
+
+def sample_first(prefix: Any, temperature: float, **cuts: Any) -> Counter[int]:
     branch = prefix.select(torch.zeros(NUM_SAMPLES, dtype=torch.long))
     seeds = [f"sample {number}" for number in range(NUM_SAMPLES)]
-    return Counter(tokens[0] for tokens in decode(branch, 1, frozenset(), seeds, temperature))
+    return Counter(tokens[0] for tokens in decode(branch, 1, frozenset(), seeds, temperature, **cuts))
 
 
 def chi_square(drawn: Counter[int], probabilities: Tensor) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from short_run import Unlearning
 
+from expunge.forget.belief_sequence import BeliefSequence
 from expunge.models.config import LoraConfig
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.trainer import last_checkpoint
@@ -63,6 +64,38 @@ def test_interrupted_runs_end_as_unbroken_ones(unlearning: Callable[..., Unlearn
     steps: list[int] = []
     found = resumed.run(steps.append)
     assert steps[0] > 1, "a resume must not start over"
+    assert same(resumed, found, unbroken, expected)
+
+
+def test_samples_of_a_moving_model_are_drawn_again_as_they_were(unlearning: Callable[..., Unlearning]) -> None:
+    """BS-S over NPO, sampled anew at epochs 0 and 2, with a checkpoint wanted after each step.
+
+    In the middle of the first two epochs nobody could draw their samples again, so that the first checkpoint is that
+    of step 8. A kill in step 6 starts over; one in step 10 goes on from step 8, and samples from its weights.
+    """
+
+    def build(**options: Any) -> Unlearning:
+        config = BeliefSequence.Config(base="npo", samples=2, refresh_every=2, temperature=2.0, max_new_tokens=8)
+        return unlearning(train=TRAIN, forget_loss=BeliefSequence(config), **options)
+
+    unbroken = build()
+    expected = unbroken.run()
+    assert len({entry.values["belief_logp"] for entry in expected.steps}) == 2
+
+    folder = unlearning().folder
+    for last, kept in ((6, None), (10, "checkpoint-8")):
+
+        def stop(step: int, last: int = last) -> None:
+            if step == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            build(folder=folder).run(stop)
+        assert last_checkpoint(folder) == (kept and str(folder / kept))
+    resumed = build(folder=folder)
+    steps: list[int] = []
+    found = resumed.run(steps.append)
+    assert steps[0] == 9
     assert same(resumed, found, unbroken, expected)
 
 

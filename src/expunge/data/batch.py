@@ -65,7 +65,7 @@ def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 
     for row, sequence in enumerate(sequences):
         length = len(sequence.ids)
         input_ids[row, :length] = torch.tensor(sequence.ids)
-        mask[row, :length] = 1
+        mask[row, : length - sequence.num_padding] = 1
         rows += [row] * len(sequence.places)
         positions += [place - 1 for place in sequence.places]
         labels += sequence.labels

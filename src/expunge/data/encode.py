@@ -36,6 +36,8 @@ class Encoded:
     num_prompt: int
     targets: tuple[int, ...] = ()
     """Places in `ids` of the labels, where only some tokens after the prompt are."""
+    num_padding: int = 0
+    """Ids at the end that no position looks at, although they are labels."""
 
     @property
     def places(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from pydantic import Field
 from torch import Tensor
@@ -86,7 +86,10 @@ class Loss(ABC):
     class Config(Frozen):
         """Options, each explained once here: this text is the command line's help."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
+    whole_epochs: int = 0
+    """A run may stop and resume only after a multiple of this many epochs; 0: after any step. For a loss that keeps,
+    between steps, what it made with weights that have moved since."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

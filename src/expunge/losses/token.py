@@ -10,6 +10,11 @@ from torch import Tensor
 Reduction = Literal["seq_mean", "sum", "token_mean"]
 
 
+def widen(values: Tensor) -> Tensor:
+    """The same in float32, or in what they are if that is wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of each label, in float32: (N, V), (N,) -> (N,)."""
     return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")

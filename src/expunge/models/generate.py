@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -139,37 +140,49 @@ def score_answers(prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequenc
 @torch.no_grad()
 def decode(
     prefix: Prefix,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     stop_ids: frozenset[int],
     seeds: Sequence[str] | None = None,
     temperature: float = 1.0,
+    *,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    keep_stop: bool = False,
 ) -> list[list[int]]:
     """Continue every prompt until a stop token; rows that have ended leave the batch. Consumes the prefix.
 
     Args:
         prefix: P encoded prompts.
-        max_new_tokens: at most this many tokens a row.
-        stop_ids: tokens that end a row; they are not part of the result.
+        max_new_tokens: at most this many tokens a row; one number, or a positive one for each row.
+        stop_ids: tokens that end a row.
         seeds: one string a row to sample with; None decodes greedily. A row's sample depends on its own seed only,
             never on what else is in the batch.
-        temperature: of the sampling; no top-k or top-p cut is made.
+        temperature: of the sampling.
+        top_k: sample from the k likeliest tokens only; 0: from all.
+        top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
+        keep_stop: whether the stop token is part of the result.
 
     Returns:
         New token ids of each row.
     """
     outputs: list[list[int]] = [[] for _ in range(prefix.mask.shape[0])]
-    if max_new_tokens < 1:
+    limits = [max_new_tokens] * len(outputs) if isinstance(max_new_tokens, int) else max_new_tokens
+    if max(limits) < 1:
         return outputs
     alive = list(range(len(outputs)))
-    draws = None if seeds is None else torch.stack([_uniform(seed, max_new_tokens) for seed in seeds])
-    for step in range(max_new_tokens):
+    draws = None
+    if seeds is not None:
+        uniforms = [_uniform(seed, limit) for seed, limit in zip(seeds, limits, strict=True)]
+        draws = torch.nn.utils.rnn.pad_sequence(uniforms, batch_first=True)
+    for step in range(max(limits)):
         uniform = None if draws is None else draws[alive, step]
-        tokens = _choose(prefix.logits, uniform, temperature)
-        going = [row for row, token in enumerate(tokens) if token not in stop_ids]
-        for row in going:
-            outputs[alive[row]].append(tokens[row])
+        tokens = _choose(prefix.logits, uniform, temperature, top_k, top_p)
+        for row, token in enumerate(tokens):
+            if keep_stop or token not in stop_ids:
+                outputs[alive[row]].append(token)
+        going = [row for row, token in enumerate(tokens) if token not in stop_ids and step + 1 < limits[alive[row]]]
         alive = [alive[row] for row in going]
-        if not alive or step + 1 == max_new_tokens:
+        if not alive:
             break
         if len(going) < len(tokens):
             keep = torch.tensor(going, device=prefix.mask.device)
@@ -182,13 +195,28 @@ def decode(
     return outputs
 
 
-def _choose(logits: Tensor, uniform: Tensor | None, temperature: float) -> list[int]:
+def _choose(logits: Tensor, uniform: Tensor | None, temperature: float, top_k: int, top_p: float) -> list[int]:
     """Arg-max of each row, or the token at which the cumulative probability passes `uniform`."""
     if uniform is None:
         return logits.argmax(-1).tolist()
+    if top_k or top_p < 1:
+        return _choose_top(logits, uniform, temperature, top_k, top_p)
     cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1)
     threshold = uniform.to(logits)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
+
+
+def _choose_top(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> list[int]:
+    """The same among the likeliest tokens, in descending order; the token that reaches `top_p` is among them."""
+    size = logits.shape[-1]
+    values, tokens = logits.topk(min(top_k or size, size), dim=-1)
+    probabilities = torch.softmax(values / temperature, dim=-1)
+    before = probabilities.cumsum(-1) - probabilities
+    kept = before < (top_p if top_p < 1 else math.inf)
+    cumulative = (probabilities * kept).cumsum(-1)
+    places = torch.searchsorted(cumulative, uniform.to(logits)[:, None] * cumulative[:, -1:], right=True)
+    last = kept.sum(-1, keepdim=True) - 1
+    return tokens.gather(1, places.minimum(last))[:, 0].tolist()
 
 
 def _uniform(seed: str, count: int) -> Tensor:

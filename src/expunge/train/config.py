@@ -32,7 +32,12 @@ class TrainConfig(Frozen):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this global norm; 0: never")
     optimizer: str = Field("adamw_torch_fused", description="Any optimizer name of transformers' TrainingArguments")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower steps")
-    checkpoint_every: int = Field(0, ge=0, description="Optimizer steps between checkpoints; 0: one each epoch")
+    checkpoint_every: int = Field(
+        0,
+        ge=0,
+        description="Optimizer steps between checkpoints, rounded up where a loss asks for whole epochs; "
+        "0: one each epoch",
+    )
     checkpoints: bool = Field(True, description="Keep checkpoints while running, so that a killed run can resume")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, ...")
 

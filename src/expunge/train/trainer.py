@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class UnlearnTrainer(Trainer):
             config.retain_ratio,
             seed,
         )
-        arguments = _arguments(config, seed, folder, model.device, len(self.batches))
+        arguments = _arguments(config, seed, folder, model.device, len(self.batches), _whole_epochs(task))
         self.folder = folder
         super().__init__(model=model.network, args=arguments, callbacks=callbacks, data_collator=self._collate)
         self.remove_callback(PrinterCallback)
@@ -211,11 +212,18 @@ def check_train(config: TrainConfig) -> None:
             raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
 
 
+def _whole_epochs(task: Task) -> int:
+    """Epochs between moments at which every loss can resume; 0 when they can at any step."""
+    periods = [stream.loss.whole_epochs for stream in (task.forget, task.retain) if stream.loss]
+    return math.lcm(*(period for period in periods if period)) if any(periods) else 0
+
+
 def _arguments(
-    config: TrainConfig, seed: int, folder: Path, device: torch.device, steps_per_epoch: int
+    config: TrainConfig, seed: int, folder: Path, device: torch.device, steps_per_epoch: int, whole_epochs: int
 ) -> TrainingArguments:
     updates = -(-steps_per_epoch // config.accumulation)
-    every = config.checkpoint_every or updates
+    unit = whole_epochs * updates or 1
+    every = -(-(config.checkpoint_every or updates) // unit) * unit
     try:
         return TrainingArguments(
             output_dir=str(folder),

@@ -1,0 +1,59 @@
+"""BS-T: push down the answer token and the model's own likeliest alternatives (arXiv:2510.19422)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.core.errors import UserError
+from expunge.forget.base import ForgetLoss
+from expunge.losses.base import Setup, TokenLossConfig, View
+from expunge.losses.token import reduce_tokens, widen
+
+
+class BeliefToken(ForgetLoss):
+    """Gradient ascent on a soft target: part of it lies on the k tokens that the model itself believes in.
+
+    The beliefs are those of the current model, renormalised, without gradient. Relative to gradient ascent they are
+    damped; they are really pushed down only where `weight` exceeds their joint probability, which is logged as
+    `belief_mass`. Where that is near 1 the loss is gradient ascent times `1 - weight`: compare with the recipe
+    `grad_diff_scaled`.
+    """
+
+    class Config(TokenLossConfig):
+        """Options of BS-T."""
+
+        k: int = Field(20, ge=1, description="Likeliest tokens at each position that count as beliefs")
+        weight: float = Field(
+            0.2, ge=0, le=1, description="Share of the beliefs in the target (lambda); 0 is gradient ascent"
+        )
+        temperature: float = Field(
+            1.0, gt=0, description="Of the beliefs; above 1 the likeliest token can be pushed up instead of down"
+        )
+
+    def prepare(self, setup: Setup) -> None:
+        """Check k.
+
+        Raises:
+            UserError: more beliefs than tokens.
+        """
+        size = setup.model.base.config.get_text_config().vocab_size
+        if self.config.k > size:
+            raise UserError(f"forget.k: {self.config.k} beliefs, but the model's vocabulary has {size} tokens")
+
+    def loss(self, view: View) -> Tensor:
+        """Eq. 6: `<t, log pi>` for each label, with t of eq. 5, reduced by `reduction`.
+
+        Since t sums to 1 this is `<t, logits> - logsumexp(logits)`: k + 1 logits, and no target over the vocabulary.
+        """
+        logits, labels = widen(view.logits()), view.batch.labels[:, None]
+        normaliser = torch.logsumexp(logits, dim=-1)
+        with torch.no_grad():
+            top, beliefs = logits.topk(self.config.k, dim=-1)
+            share = self.config.weight * torch.softmax(top / self.config.temperature, dim=-1)
+            target = torch.cat([share, torch.full_like(top[:, :1], 1 - self.config.weight)], dim=1)
+            self.logs["belief_mass"] = float((torch.logsumexp(top, dim=-1) - normaliser).exp().mean())
+        chosen = logits.gather(1, torch.cat([beliefs, labels], dim=1))
+        values = (target * chosen).sum(dim=1) - normaliser
+        return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)

@@ -1,0 +1,83 @@
+"""ME: make the next token on forget rows a uniform guess (arXiv:2410.08109)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.core.errors import UserError
+from expunge.data.encode import Encoded
+from expunge.forget.base import ForgetLoss
+from expunge.losses.base import Setup, TokenLossConfig, View
+from expunge.losses.divergence import kl_from_uniform, kl_to_uniform
+from expunge.losses.token import reduce_tokens
+from expunge.models.forward import RowSet, row_set
+
+
+class MaxEntropy(ForgetLoss):
+    """Divergence between the next-token distribution and the uniform one; zero at the uniform one only.
+
+    The paper writes KL(policy || uniform); its code computes KL(uniform || policy), which is why the published strength
+    works: the other direction has no gradient where the model is sure. The code's epsilon is left out, since it only
+    weakens the gradient of tokens that are already unlikely.
+
+    The official mean over positions is `reduction = "token_mean"`; with `scope = "padded"` all rows have one length, so
+    that `seq_mean` is the same. Padding then outweighs the text: on short rows it is most of the positions.
+    """
+
+    class Config(TokenLossConfig):
+        """Options of ME."""
+
+        direction: Literal["u_to_p", "p_to_u"] = Field(
+            "u_to_p", description="u_to_p: KL(uniform || policy), the official code; p_to_u: the paper's text"
+        )
+        scope: Literal["question+answer", "answer", "padded"] = Field(
+            "question+answer",
+            description="Which next tokens count; padded: all up to padded_length, as in the official code",
+        )
+        padded_length: int = Field(
+            500,
+            ge=2,
+            description="Tokens of a row with scope padded: filled with end tokens without attention, or cut",
+        )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._rows: RowSet | None = None
+
+    def prepare(self, setup: Setup) -> None:
+        """Lay the rows out anew where more than the answers count.
+
+        Raises:
+            UserError: `padded_length` exceeds what the model takes.
+        """
+        if self.config.scope == "answer":
+            return
+        rows = [Encoded(row.ids, 1) for row in setup.sequences]
+        if self.config.scope == "padded":
+            length, limit = self.config.padded_length, setup.model.encoder.max_length
+            if length > limit:
+                raise UserError(f"forget.padded_length: {length} tokens, the limit is {limit} (model.max_length)")
+            rows = [_padded(row, setup.model.encoder.end_id, length) for row in rows]
+        self._rows = row_set(setup.model, rows, reused=setup.epochs > 1)
+
+    def loss(self, view: View) -> Tensor:
+        """Mean over the scope's positions, reduced by `reduction`; `entropy` and `divergence` are logged in nats."""
+        if self._rows is not None:
+            view = view.over(self._rows, view.batch.indices)
+        logits = view.logits()
+        with torch.no_grad():
+            self.logs["entropy"] = math.log(logits.shape[-1]) - float(kl_to_uniform(logits).mean())
+        values = (kl_from_uniform if self.config.direction == "u_to_p" else kl_to_uniform)(logits)
+        self.logs["divergence"] = float(values.detach().mean())
+        return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)
+
+
+def _padded(row: Encoded, end_id: int, length: int) -> Encoded:
+    """A row filled up with end tokens that nothing looks at, or cut: `length - 1` positions."""
+    missing = max(0, length - len(row.ids))
+    return Encoded((*row.ids, *[end_id] * missing)[:length], 1, num_padding=missing)

@@ -1,0 +1,57 @@
+"""Some rows of a view: what has been computed for all of them serves each part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from expunge.data.batch import Batch
+from expunge.losses.base import RowSet, View
+
+
+class Part:
+    """A `View` of some rows of another.
+
+    Args:
+        view: B rows.
+        rows: which of them, as places in its batch, ascending.
+    """
+
+    def __init__(self, view: View, rows: Sequence[int]) -> None:
+        whole = view.batch
+        chosen = torch.tensor(rows, device=whole.rows.device)
+        new_place = torch.full((whole.num_rows,), -1, device=whole.rows.device)
+        new_place[chosen] = torch.arange(len(rows), device=whole.rows.device)
+        self._view = view
+        self._kept = new_place[whole.rows] >= 0
+        self.epoch = view.epoch
+        self.batch = Batch(
+            whole.input_ids[chosen],
+            whole.attention_mask[chosen],
+            new_place[whole.rows[self._kept]],
+            whole.positions[self._kept],
+            whole.labels[self._kept],
+            tuple(whole.indices[row] for row in rows),
+        )
+
+    def token_logp(self) -> Tensor:
+        """(N,) log-probability of each label of these rows."""
+        return self._view.token_logp()[self._kept]
+
+    def logits(self) -> Tensor:
+        """(N, V) logits at their label positions."""
+        return self._view.logits()[self._kept]
+
+    def reference_token_logp(self) -> Tensor:
+        """(N,) log-probabilities of the original model."""
+        return self._view.reference_token_logp()[self._kept]
+
+    def reference_logits(self) -> Tensor:
+        """(N, V) logits of the original model."""
+        return self._view.reference_logits()[self._kept]
+
+    def over(self, rows: RowSet, indices: Sequence[int]) -> View:
+        """The same model on other rows."""
+        return self._view.over(rows, indices)

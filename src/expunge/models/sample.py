@@ -1,0 +1,123 @@
+"""Sampled continuations of forget rows: what the model itself would say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import Field
+
+from expunge.core.records import Frozen
+from expunge.data.batch import by_length
+from expunge.data.encode import DOCUMENT_PROMPT, Encoded
+from expunge.data.example import Example
+from expunge.models.base import LanguageModel
+from expunge.models.generate import decode, encode_prompts, score_answers
+
+_TOKEN_BUDGET = 4096
+_LONGEST = 1.5
+"""A sample is at most this many times as long as the row's own answer: a run-on one would outweigh it."""
+_MIN_DOCUMENT_PROMPT = 32
+
+
+class SamplingConfig(Frozen):
+    """How samples are drawn; the defaults of temperature and top_k are those that BS-S's authors ran with."""
+
+    temperature: float = Field(1.0, gt=0, description="Of the sampling")
+    top_k: int = Field(50, ge=0, description="Sample from the k likeliest tokens; 0: from all")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this mass; 1: from all")
+    max_new_tokens: int = Field(200, ge=1, description="Longest sample; also at most 1.5 times the row's own answer")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A continuation that holds at least one token besides an end token."""
+
+    encoded: Encoded
+    """Its tokens are the labels; the last is an end token only if the model emitted it."""
+    example: Example
+    """The row with the sample in the place of its answer, or of its document's rest."""
+    logp: float
+    """Mean log-probability of its tokens under the sampling model, whatever the temperature and the cuts."""
+    repeats: bool
+    """Whether it is the row's own answer."""
+
+
+class Sampler:
+    """Draws continuations of rows.
+
+    A question is the prompt of its row; of a document it is the first quarter, at least 32 tokens.
+
+    Args:
+        model: the model as it is at each draw.
+        rows: R rows.
+        sequences: the same encoded.
+        config: how to draw.
+    """
+
+    def __init__(
+        self, model: LanguageModel, rows: Sequence[Example], sequences: Sequence[Encoded], config: SamplingConfig
+    ) -> None:
+        self._model = model
+        self._rows = rows
+        self._prompts = [_prompt(row, encoded) for row, encoded in zip(rows, sequences, strict=True)]
+        self._answers = [row.ids[len(prompt) :] for row, prompt in zip(sequences, self._prompts, strict=True)]
+        self._config = config
+
+    def draw(self, indices: Sequence[int], seeds: Sequence[Sequence[str]]) -> list[list[Sample]]:
+        """Sample rows, length-sorted and in evaluation mode; the model's mode is restored.
+
+        Args:
+            indices: which rows.
+            seeds: for each of them one string a draw. A draw depends on its seed, the row and the model alone.
+
+        Returns:
+            For each row its samples in the order of the seeds, without the empty ones.
+        """
+        samples: list[list[Sample]] = [[] for _ in indices]
+        limits = [self._limit(index) for index in indices]
+        costs = [
+            len(names) * (len(self._prompts[index]) + limit)
+            for index, names, limit in zip(indices, seeds, limits, strict=True)
+        ]
+        network, stop_ids = self._model.network, self._model.encoder.stop_ids
+        was_training = network.training
+        network.eval()
+        for places in by_length(costs, _TOKEN_BUDGET):
+            prefix = encode_prompts(self._model, [self._prompts[indices[place]] for place in places])
+            rows = [row for row, place in enumerate(places) for _ in seeds[place]]
+            answers = decode(
+                prefix.select(torch.tensor(rows, device=self._model.device)),
+                [limits[places[row]] for row in rows],
+                stop_ids,
+                [seed for place in places for seed in seeds[place]],
+                self._config.temperature,
+                top_k=self._config.top_k,
+                top_p=self._config.top_p,
+                keep_stop=True,
+            )
+            filled = [(row, ids) for row, ids in zip(rows, answers, strict=True) if ids[0] not in stop_ids]
+            scores = score_answers(prefix, [row for row, _ in filled], [ids for _, ids in filled]) if filled else []
+            for (row, ids), score in zip(filled, scores, strict=True):
+                samples[places[row]].append(self._sample(indices[places[row]], tuple(ids), sum(score.logp) / len(ids)))
+        network.train(was_training)
+        return samples
+
+    def _limit(self, index: int) -> int:
+        own = int(_LONGEST * len(self._answers[index]))
+        room = self._model.encoder.max_length - len(self._prompts[index])
+        return min(self._config.max_new_tokens, own, room)
+
+    def _sample(self, index: int, ids: tuple[int, ...], logp: float) -> Sample:
+        row, prompt, text = self._rows[index], self._prompts[index], self._model.encoder.decode
+        question = row.text is None
+        example = replace(row, answer=text(ids)) if question else replace(row, text=text((*prompt, *ids)))
+        return Sample(Encoded((*prompt, *ids), len(prompt)), example, logp, ids == self._answers[index])
+
+
+def _prompt(row: Example, encoded: Encoded) -> tuple[int, ...]:
+    if row.text is None:
+        return encoded.prompt
+    length = max(_MIN_DOCUMENT_PROMPT, int(DOCUMENT_PROMPT * len(encoded.ids)))
+    return encoded.ids[: min(length, len(encoded.ids) - 1)]
