@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config import Run, check, load_run
+from expunge.config import Run, load_run
+from expunge.core.check import check
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, Record, Scores

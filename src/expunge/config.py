@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from expunge.combine.base import Combine
 from expunge.core import plugins
+from expunge.core.check import check
 from expunge.core.errors import UserError, near
 from expunge.core.records import Frozen
 from expunge.data.base import DataConfig
@@ -38,7 +38,6 @@ _ABOUT = ("summary", "paper")
 """Keys of a recipe that describe it."""
 
 Tables = dict[str, Any]
-Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Filler(Frozen):
@@ -142,44 +141,6 @@ def check_run(tables: Tables) -> Run:
     if "data" not in tables:
         raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")
     return check(Run, {**tables, **fillers}, "")
-
-
-def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
-    """Validate strictly, and tell the first mistake in one line with its dotted path.
-
-    Raises:
-        UserError: unknown key (with near names), wrong type, value out of range, missing key.
-    """
-    try:
-        return kind.model_validate_json(json.dumps(dict(values), default=str), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-    path = [*([where] if where else []), *map(str, first["loc"])]
-    dotted = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        raise UserError(f"unknown key '{dotted}'{near(path[-1], _keys(kind, first['loc'][:-1]))}")
-    if first["type"] == "missing":
-        raise UserError(f"missing key '{dotted}'")
-    raise UserError(f"{dotted}: {first['msg'].lower()}, got {first['input']!r}")
-
-
-def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Field names of the model at a path inside another."""
-    for part in path:
-        field = kind.model_fields.get(str(part))
-        inner = [item for item in (field.annotation, *_arguments(field.annotation)) if _is_model(item)] if field else []
-        if not inner:
-            return []
-        kind = inner[0]
-    return [*kind.model_fields, *(SLOTS if kind is Run else ())]
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", ())
-
-
-def _is_model(item: Any) -> bool:
-    return isinstance(item, type) and issubclass(item, BaseModel)
 
 
 def read_recipe(name: str) -> Tables:

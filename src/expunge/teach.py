@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.config import Tables, check, read_toml
+from expunge.config import Tables, read_toml
+from expunge.core.check import check
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
 from expunge.core.progress import SILENT, Progress

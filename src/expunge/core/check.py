@@ -1,0 +1,51 @@
+"""Strict validation of a user's tables: the first mistake in one line, with its dotted path and a near name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from expunge.core.errors import UserError, near
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
+    """Validate strictly, and tell the first mistake in one line with its dotted path.
+
+    Raises:
+        UserError: unknown key (with near names), wrong type, value out of range, missing key.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+    path = [*([where] if where else []), *map(str, first["loc"])]
+    dotted = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        raise UserError(f"unknown key '{dotted}'{near(path[-1], _keys(kind, first['loc'][:-1]))}")
+    if first["type"] == "missing":
+        raise UserError(f"missing key '{dotted}'")
+    raise UserError(f"{dotted}: {first['msg'].lower()}, got {first['input']!r}")
+
+
+def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """Field names of the model at a path inside another."""
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        inner = [item for item in (field.annotation, *_arguments(field.annotation)) if _is_model(item)] if field else []
+        if not inner:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _arguments(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", ())
+
+
+def _is_model(item: Any) -> bool:
+    return isinstance(item, type) and issubclass(item, BaseModel)
