@@ -92,9 +92,7 @@ def load_run(file: Path | None = None, options: Tables | None = None, settings: 
     tables = read_toml(DEMO if file is None else file)
     if file is not None:
         tables = _relative_to(tables, file.parent)
-    given = _merge(options or {}, {})
-    for setting in settings:
-        given = _merge(given, _setting(setting))
+    given = read_settings(settings, options)
     if _names_data(given):
         tables.pop("data", None)
         if file is None:
@@ -200,6 +198,18 @@ def _merge(low: Tables, high: Tables) -> Tables:
         else:
             merged[key] = value
     return merged
+
+
+def read_settings(settings: Sequence[str], options: Tables | None = None) -> Tables:
+    """The tables of `a.b=c` strings over other tables; the later of two strings wins.
+
+    Raises:
+        UserError: a string of another form.
+    """
+    tables = _merge(options or {}, {})
+    for setting in settings:
+        tables = _merge(tables, _setting(setting))
+    return tables
 
 
 def _setting(text: str) -> Tables:

@@ -40,6 +40,7 @@ def test_show_recipe_names_every_option_with_its_text(expunge: Any) -> None:
     assert rows["train.lr"]["value"] == 1e-5
     assert {"retain.reduction", "combine.retain_weight", "guard.utility_floor", "evaluate.samples"} <= set(rows)
     assert {"report.show_forget_text", "model.template", "train.epochs"} <= set(rows)
+    assert rows["evaluate.options.cosine_similarity.encoder"]["value"] == "all-minilm-l6-v2"
     assert all(row["meaning"] for row in rows.values())
 
 
@@ -56,7 +57,11 @@ def test_eval_prints_and_writes_the_same_scores_as_the_run(
     printed = expunge("eval", tiny_folder, *data, *options).json()
     assert printed == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     record = read_record(finished.folder).model_dump()
-    assert printed["scores"] == record["before"]
+    for split, scores in printed["scores"].items():
+        assert "original model" in scores.pop("cosine_similarity")["reason"]
+        assert record["before"][split].pop("cosine_similarity")["value"] == 1.0
+        assert scores == record["before"][split]
+    assert printed["aggregates"]["fe5"]["value"] is None
     assert {name: row["sha256"] for name, row in printed["data"].items()} == {
         name: row["sha256"] for name, row in record["data"].items()
     }
@@ -69,6 +74,8 @@ def test_eval_of_the_saved_model_gives_the_after_scores(
     options = ["--samples", "2", "--max-new-tokens", "24", "--quiet"]
     printed = expunge("eval", finished.folder / "model", *data, *options, "--json").json()
     after = read_record(finished.folder).model_dump()["after"]["forget"]
+    assert printed["scores"]["forget"].pop("cosine_similarity")["value"] is None
+    assert 0 <= after.pop("cosine_similarity")["value"] < 1
     assert printed["scores"]["forget"] == after
     table = expunge("eval", finished.folder / "model", *data, *options)
     assert "keyword_recall" in table.out
