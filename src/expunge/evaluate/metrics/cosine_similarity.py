@@ -57,7 +57,7 @@ class CosineSimilarity(Metric):
         self._encode(filter(None, (text, target)))
         if self._missing is not None:
             raise Absent(self._missing)
-        if not (text and target):
+        if text == target or not (text and target):
             return float(text == target)
         return min(1.0, max(0.0, float(self._vectors[text] @ self._vectors[target])))
 

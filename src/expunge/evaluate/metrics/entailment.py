@@ -74,7 +74,7 @@ class Entailment(Metric):
         return float(overlaps and self._judged[pair])
 
     def _overlaps(self, generated: str, answer: str) -> bool:
-        return rouge_l_recall(answer, generated) >= self.config.min_overlap
+        return bool(rouge_l_recall(answer, generated) >= self.config.min_overlap)
 
     def _judge_all(self, pairs: Iterable[Pair]) -> None:
         if self._judge is None or self._missing is not None:
