@@ -35,6 +35,7 @@ $(SETUP): requirements.lock pyproject.toml
 
 $(MODEL): $(SETUP)
 	$(BIN)/expunge models pull smollm2-135m
+	$(BIN)/expunge models pull all-minilm-l6-v2
 	@touch $@
 
 clean:

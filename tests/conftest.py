@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_bert import save_tiny_bert
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from expunge.data.example import Example
 from expunge.data.load import examples_from_rows
@@ -17,6 +19,7 @@ from expunge.data.sources.fictional import Fictional
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
+from expunge.models.pull import embedded
 from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
@@ -117,8 +120,15 @@ def fact_files(facts: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.
     return paths
 
 
-@pytest.fixture(autouse=True)
-def _no_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the user's cache or reaches the network."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Iterator[None]:
+    """No test reads the user's cache or reaches the network; the cache holds a tiny random sentence encoder."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPUNGE_CACHE", str(cache))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setenv("PIP_NO_INDEX", "1")
+        name = "all-minilm-l6-v2"
+        save_tiny_bert(BertModel, cache / f"{name}-{embedded()[name].sha256[:12]}", tokenizer)
+        yield

@@ -12,7 +12,7 @@ from typing import Any
 from expunge.config import Run, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import DataPrint, Frozen, Record, Scores
+from expunge.core.records import Aggregates, DataPrint, Frozen, Record, Scores
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits, fingerprint
@@ -20,6 +20,7 @@ from expunge.data.load import examples_from_rows, load_examples
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect, sample_rows
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model, wrap_model
@@ -36,6 +37,7 @@ class Evaluation(Frozen):
     model: str
     data: dict[str, DataPrint]
     scores: Scores
+    aggregates: Aggregates
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Unlearned:
     def scores(self) -> dict[str, Scores]:
         """`scores["after"]["forget"]["keyword_recall"].value`, and the same for `before`."""
         return {"before": self.record.before, "after": self.record.after}
+
+    @property
+    def aggregates(self) -> dict[str, Aggregates]:
+        """`aggregates["after"]["fe5"].value`, and the same for `before`."""
+        return {"before": self.record.aggregates_before, "after": self.record.aggregates_after}
 
     @property
     def verdict(self) -> str:
@@ -172,7 +179,9 @@ def measure(
         )
         for name, kept in rows.items()
     }
-    return Evaluation(model=settings.name, data=prints, scores=score(item_values(evidence, metrics), metrics, seed))
+    values = item_values(evidence, metrics)
+    scores = score(values, metrics, seed)
+    return Evaluation(model=settings.name, data=prints, scores=scores, aggregates=summarise(values, scores, seed))
 
 
 def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:

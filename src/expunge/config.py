@@ -90,7 +90,7 @@ def load_run(file: Path | None = None, options: Tables | None = None, settings: 
         UserError: unknown key, recipe or filler; wrong type; missing data.
     """
     tables = read_toml(DEMO) if file is None else read_tables(file)
-    given = _with_settings(options or {}, settings)
+    given = read_settings(settings, options)
     if _names_data(given):
         tables.pop("data", None)
         if file is None:
@@ -106,7 +106,7 @@ def load_tables(tables: Tables, settings: Sequence[str] = ()) -> Run:
     Raises:
         UserError: as `load_run`.
     """
-    return _assemble(tables, _with_settings({}, settings))
+    return _assemble(tables, read_settings(settings))
 
 
 def read_tables(file: Path) -> Tables:
@@ -116,13 +116,6 @@ def read_tables(file: Path) -> Tables:
         UserError: no such file, or not TOML.
     """
     return _relative_to(read_toml(file), file.parent)
-
-
-def _with_settings(options: Tables, settings: Sequence[str]) -> Tables:
-    given = _merge(options, {})
-    for setting in settings:
-        given = _merge(given, _setting(setting))
-    return given
 
 
 def _assemble(tables: Tables, given: Tables) -> Run:
@@ -226,6 +219,18 @@ def _merge(low: Tables, high: Tables) -> Tables:
         else:
             merged[key] = value
     return merged
+
+
+def read_settings(settings: Sequence[str], options: Tables | None = None) -> Tables:
+    """The tables of `a.b=c` strings over other tables; the later of two strings wins.
+
+    Raises:
+        UserError: a string of another form.
+    """
+    tables = _merge(options or {}, {})
+    for setting in settings:
+        tables = _merge(tables, _setting(setting))
+    return tables
 
 
 def _setting(text: str) -> Tables:

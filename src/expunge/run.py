@@ -20,6 +20,7 @@ from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
     ITEMS_FILE,
     RECORD_FILE,
+    Aggregates,
     DataPrint,
     ModelPrint,
     Record,
@@ -29,9 +30,10 @@ from expunge.core.records import (
 )
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
-from expunge.evaluate.evidence import Evidence, collect, sample_rows
+from expunge.evaluate.evidence import Evidence, collect, sample_rows, with_original
 from expunge.evaluate.items import Values, write_items
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.evaluate.summary import summarise
 from expunge.localize.base import Localizer, Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
@@ -54,6 +56,7 @@ class Measured:
     evidence: Evidence
     values: Values
     scores: Scores
+    aggregates: Aggregates
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,12 @@ def execute(
             rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
             needs = needs_of(metrics)
 
-            def measure(label: str) -> Measured:
-                evidence = collect(model, rows, needs, run.evaluate, run.seed, progress, label)
+            def measure(label: str, original: Evidence | None = None) -> Measured:
+                found = collect(model, rows, needs, run.evaluate, run.seed, progress, label)
+                evidence = with_original(found, original or found)
                 values = item_values(evidence, metrics)
-                return Measured(evidence, values, score(values, metrics, run.seed))
+                scores = score(values, metrics, run.seed)
+                return Measured(evidence, values, scores, summarise(values, scores, run.seed))
 
             before = measure("measuring before")
         with watch.stage("train"):
@@ -155,7 +160,7 @@ def execute(
                 progress,
             )
         with watch.stage("after"):
-            after = measure("measuring after")
+            after = measure("measuring after", before.evidence)
 
         record = Record(
             recipe=run.recipe,
@@ -171,6 +176,8 @@ def execute(
             ),
             before=before.scores,
             after=after.scores,
+            aggregates_before=before.aggregates,
+            aggregates_after=after.aggregates,
             steps=training.steps,
             checks=training.checks,
             guard=training.guard,

@@ -39,6 +39,7 @@ def test_show_recipe_names_every_option_with_its_text(expunge: Any) -> None:
     assert rows["train.lr"]["value"] == 1e-5
     assert {"retain.reduction", "combine.retain_weight", "guard.utility_floor", "evaluate.samples"} <= set(rows)
     assert {"report.show_forget_text", "model.template", "train.epochs"} <= set(rows)
+    assert rows["evaluate.options.cosine_similarity.encoder"]["value"] == "all-minilm-l6-v2"
     assert all(row["meaning"] for row in rows.values())
 
 
@@ -55,7 +56,16 @@ def test_eval_prints_and_writes_the_same_scores_as_the_run(
     printed = expunge("eval", tiny_folder, *data, *options).json()
     assert printed == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     record = read_record(finished.folder).model_dump()
-    assert printed["scores"] == record["before"]
+    for split, scores in printed["scores"].items():
+        assert "original model" in scores.pop("cosine_similarity")["reason"]
+        assert record["before"][split].pop("cosine_similarity")["value"] == 1.0
+        assert scores == record["before"][split]
+    assert printed["aggregates"]["fe5"]["value"] is None
+    aggregates = finished.outcome.json()["aggregates"]
+    assert aggregates == {stage: record[f"aggregates_{stage}"] for stage in ("before", "after")}
+    assert (
+        aggregates["after"]["fe4_without_entailment"]["value"] > aggregates["before"]["fe4_without_entailment"]["value"]
+    )
     assert {name: row["sha256"] for name, row in printed["data"].items()} == {
         name: row["sha256"] for name, row in record["data"].items()
     }
@@ -68,9 +78,33 @@ def test_eval_of_the_saved_model_gives_the_after_scores(
     options = ["--samples", "2", "--max-new-tokens", "24", "--quiet"]
     printed = expunge("eval", finished.folder / "model", *data, *options, "--json").json()
     after = read_record(finished.folder).model_dump()["after"]["forget"]
+    assert printed["scores"]["forget"].pop("cosine_similarity")["value"] is None
+    assert 0 <= after.pop("cosine_similarity")["value"] < 1
     assert printed["scores"]["forget"] == after
     table = expunge("eval", finished.folder / "model", *data, *options)
     assert "keyword_recall" in table.out
+
+
+def test_eval_takes_options_of_metrics(expunge: Any, tiny_folder: Path, fact_files: dict[str, Path]) -> None:
+    """With the stored answer as reference no run is needed for a similarity, nor for forget efficacy without NLI."""
+    given = ["eval", tiny_folder, "--data", fact_files["forget"], "--samples", "0", "--max-new-tokens", "24", "--quiet"]
+    stored = "evaluate.options.cosine_similarity.reference=stored"
+    printed = expunge(*given, "--set", stored, "--json").json()
+    score = printed["scores"]["forget"]["cosine_similarity"]
+    assert score["value"] > 0.9
+    assert score["reference"] == "the stored answer, by all-minilm-l6-v2"
+    assert printed["aggregates"]["fe4_without_entailment"]["value"] < 0.3
+    table = expunge(*given, "--set", stored)
+    assert "fe4_without_entailment" in " ".join(table.out.split())
+    for wrong, message in (
+        ("evaluate.options.cosine_similarity.referense=stored", "did you mean reference"),
+        ("evaluate.option.cosine_similarity=1", "did you mean options"),
+        ("train.lr=1", "only options of 'evaluate'"),
+        ("evaluate=1", "table of options"),
+    ):
+        outcome = expunge(*given, "--set", wrong)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert message in outcome.err
 
 
 def test_report_makes_the_same_page_again(expunge: Any, finished: Any) -> None:

@@ -12,7 +12,7 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example, Splits
 from expunge.evaluate import evidence
 from expunge.evaluate.base import EvaluateConfig, Item, Need
-from expunge.evaluate.evidence import collect, sample_rows
+from expunge.evaluate.evidence import collect, sample_rows, with_original
 from expunge.models.base import LanguageModel
 from expunge.models.forward import score_rows
 
@@ -142,6 +142,23 @@ def test_model_is_left_as_it_was(tiny: LanguageModel, rows: Rows) -> None:
         assert tiny.network.training is training
     assert tiny.fingerprint() == before
     assert torch.is_grad_enabled()
+
+
+def test_greedy_ids_are_those_of_the_text(tiny: LanguageModel, rows: Rows) -> None:
+    found = collect(tiny, rows, frozenset({"greedy"}), EvaluateConfig(max_new_tokens=8), 0)
+    for items in found.values():
+        for item in items:
+            assert item.greedy_ids is not None
+            assert len(item.greedy_ids) <= 8
+            assert tiny.encoder.decode(item.greedy_ids) == item.greedy
+            assert not set(item.greedy_ids) & tiny.encoder.stop_ids
+
+
+def test_original_answers_stand_beside_their_own_rows(rows: Rows) -> None:
+    before = {split: [Item(row, greedy=f"old {row.id}") for row in some] for split, some in rows.items()}
+    after = {split: [Item(row, greedy="new") for row in some] for split, some in rows.items()}
+    for items in with_original(after, before).values():
+        assert all((item.greedy, item.original_greedy) == ("new", f"old {item.example.id}") for item in items)
 
 
 def test_large_splits_are_sampled_in_their_order() -> None:

@@ -9,6 +9,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from tiny_bert import save_tiny_bert
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from expunge.core import plugins
 from expunge.data.example import Example
@@ -18,6 +20,18 @@ from expunge.models.generate import Scored
 
 NAMES = plugins.names(FOLDER)
 ROW = Example("r", "Who wrote Hamlet?", "Shakespeare wrote it.", keywords=("Shakespeare",))
+
+
+FIELDS = {"greedy": ("greedy", "greedy_ids", "original_greedy")}
+"""What else the evidence holds where a need is met."""
+
+
+@pytest.fixture(scope="module")
+def options(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Options without which a metric is absent."""
+    folder = tmp_path_factory.mktemp("nli") / "model"
+    save_tiny_bert(BertForSequenceClassification, folder, tokenizer, id2label={0: "entailment", 1: "other"})
+    return {"entailment": {"model": str(folder)}}
 
 
 def metric(name: str, **options: Any) -> Metric:
@@ -40,15 +54,18 @@ FULL = Item(
     paraphrased_answer=scored(0.5, 0.25),
     perturbed_answer=(scored(0.25), scored(0.125)),
     greedy="It was Shakespeare.",
+    greedy_ids=(3, 4, 3, 5),
+    original_greedy="Shakespeare wrote it.",
     samples=("Marlowe.", "Shakespeare"),
     paraphrased_greedy="Shakespeare did.",
 )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract(name: str) -> None:
+def test_contract(name: str, options: dict[str, dict[str, Any]]) -> None:
     """Defaults build; needs have known names; a row without them has no value; a full row has one; all have a wish."""
-    found = metric(name)
+    metric(name)
+    found = metric(name, **options.get(name, {}))
     assert found.needs
     assert found.needs <= set(get_args(Need))
     with pytest.raises(Absent, match=r"\w"):
@@ -64,10 +81,11 @@ def test_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_what_is_declared_is_read(name: str) -> None:
+def test_only_what_is_declared_is_read(name: str, options: dict[str, dict[str, Any]]) -> None:
     """With nothing but its declared needs, a metric gives the same number: the pass would not provide more."""
-    found = metric(name)
-    item = Item(ROW, **{need: getattr(FULL, need) for need in found.needs})
+    found = metric(name, **options.get(name, {}))
+    fields = [field for need in found.needs for field in FIELDS.get(need, (need,))]
+    item = Item(ROW, **{field: getattr(FULL, field) for field in fields})
     assert found.value(item, "forget") == found.value(FULL, "forget")
 
 
@@ -209,6 +227,27 @@ def test_rouge_l_recall(answer: str, greedy: str, expected: float) -> None:
 def test_rouge_of_a_document_is_that_of_its_continuation() -> None:
     item = Item(Example("r", text="one two three four"), greedy="three", continuation="three four")
     assert metric("rouge_l_recall").value(item, "forget") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [((1, 2, 3), 1.0), ((7, 7, 7, 7), 0.0), ((7,), 0.0), ((), 0.0), ((1, 2) * 4, 1 / 3), ((1, 1, 2, 3), 0.75)],
+)
+def test_token_entropy(ids: tuple[int, ...], expected: float) -> None:
+    """abababab: 1 bit of log2 8 = 3. aabc: shares 1/2, 1/4, 1/4 have 1/2 + 1/2 + 1/2 = 1.5 of log2 4 = 2 bits."""
+    found = metric("token_entropy")
+    assert found.value(Item(ROW, greedy="x", greedy_ids=ids), "forget") == pytest.approx(expected)
+    assert found.value(Item(ROW, greedy="x", greedy_ids=ids[::-1]), "retain") == pytest.approx(expected)
+    assert found.better("forget") == found.better("retain") == "higher"
+
+
+def test_normalised_probability() -> None:
+    """Right 0.5, wrong 0.25 and 0.125: 0.5 / 0.875 = 4/7. Hopeless against a sure wrong answer: 0."""
+    found = metric("normalised_probability")
+    row = Item(ROW, answer=scored(0.5, 0.5), perturbed_answer=(scored(0.25), scored(0.125)))
+    assert found.value(row, "general") == pytest.approx(4 / 7)
+    hopeless = Item(ROW, answer=Scored((-2000.0,), (False,)), perturbed_answer=(scored(0.5),))
+    assert found.value(hopeless, "general") == pytest.approx(0, abs=1e-300)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,38 @@ def test_values_that_are_no_numbers_are_absent() -> None:
     found = score(values, metrics, 0)["forget"]
     assert (found["probability"].value, found["probability"].n) == (pytest.approx(0.5), 1)
     assert found["probability"].better == "lower"
+
+
+def test_options_reach_their_metric() -> None:
+    """Words in an n-gram: a b a b has one repeated pair of three, and no repeated triple."""
+    (found,) = load_metrics(EvaluateConfig(metrics=("repetition",), options={"repetition": {"n": 2}})).values()
+    assert found.value(Item(Example("a", "Q", "A"), greedy="a b a b"), "forget") == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repetitoin": {"n": 2}}, "did you mean repetition"),
+        ({"repetition": {"m": 2}}, "unknown key 'evaluate.options.repetition.m'"),
+        ({"repetition": {"n": 0}}, "evaluate.options.repetition.n"),
+        ({"repetition": {"n": "two"}}, "evaluate.options.repetition.n"),
+        ({"cosine_similarity": {"encodr": "x"}}, "did you mean encoder"),
+        ({"cosine_similarity": {"reference": "gold"}}, "evaluate.options.cosine_similarity.reference"),
+        ({"entailment": {"model": "./nowhere"}}, "evaluate.options.entailment.model: ./nowhere: no such file"),
+    ],
+)
+def test_mistakes_in_options(options: dict[str, dict[str, Any]], message: str) -> None:
+    """Options of a metric that is not taken are checked as well."""
+    names = ("probability", *(("entailment",) if "entailment" in options else ()))
+    with pytest.raises(UserError, match=message):
+        load_metrics(EvaluateConfig(metrics=names, options=options))
+
+
+def test_reference_is_named_in_the_score() -> None:
+    found = _scores("cosine_similarity", 0.5, 0.7)
+    assert found.reference == "the original model's greedy answer, by all-minilm-l6-v2"
+    assert _scores("cosine_similarity", "no").reference == found.reference
+    assert _scores("probability", 0.5).reference is None
 
 
 def test_needs_are_the_union() -> None:

@@ -14,7 +14,9 @@ from pyarrow import parquet
 from rich.console import Console
 
 from expunge.core.records import (
+    Aggregate,
     Check,
+    Component,
     DataPrint,
     GuardOutcome,
     ModelPrint,
@@ -237,6 +239,45 @@ def test_overlapping_intervals_are_no_change_and_a_wrong_move_is_worse() -> None
     assert rows["general", "keyword_recall"].words == "no clear change"
     assert rows["neighbour", "keyword_recall"].words == "worse"
     assert next(iter(rows))[0] == "forget"
+
+
+def aggregate(value: float | None, zeroed_by: tuple[str, ...] = (), **parts: float) -> Aggregate:
+    components = [Component(split="retain", name=name, value=part) for name, part in parts.items()]
+    reason = None if value is not None else "entailment: no NLI model named"
+    ends = (None, None) if value is None else (max(0.0, value - 0.05), value + 0.05)
+    return Aggregate(
+        value=value, low=ends[0], high=ends[1], components=components, zeroed_by=list(zeroed_by), reason=reason
+    )
+
+
+def test_aggregates_show_their_parts_and_what_made_one_zero(tmp_path: Path) -> None:
+    told = record(
+        aggregates_before={"mu6_retain": aggregate(0.61, probability=0.72, token_entropy=0.83)},
+        aggregates_after={"mu6_retain": aggregate(0.0, ("retain/probability",), probability=0.0, token_entropy=0.37)},
+    )
+    for text in (printed(told), visible(page(tmp_path, told))):
+        assert "0.61 [0.56, 0.66]" in text
+        assert "0 after because of retain/probability" in text
+        assert "0.37" in text
+        assert "token entropy" in text
+    assert "0.83" in visible(page(tmp_path, told))
+    assert max(map(len, printed(told).splitlines())) <= 100
+
+
+def test_absent_aggregates_tell_why_and_reduced_ones_stand_beside(tmp_path: Path) -> None:
+    stage = {"fe5": aggregate(None), "mu18": aggregate(None), "fe4_without_entailment": aggregate(0.8, probability=0.2)}
+    told = record(aggregates_before=stage, aggregates_after=stage)
+    assert "absent: fe5, mu18 (entailment: no NLI model named)" in printed(told)
+    assert re.search(r"fe4_without_entailment +0\.80 \[0\.75, 0\.85\]", printed(told))
+    assert "absent: entailment: no NLI model named" in visible(page(tmp_path, told))
+
+
+def test_records_from_before_aggregates_still_report(tmp_path: Path) -> None:
+    old = record().model_dump_json(exclude={"aggregates_before", "aggregates_after"})
+    told = Record.model_validate_json(old)
+    assert told.aggregates_after == {}
+    assert "Aggregates" not in visible(page(tmp_path, told))
+    assert "aggregate" not in printed(told)
 
 
 def test_model_output_cannot_run(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=0, help="Sampled answers for each forget question.")] = 10,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of samples and intervals.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any option of the measurement: evaluate.b=c, e.g. evaluate.options.METRIC.KEY=VALUE."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -25,9 +31,13 @@ def evaluate(
     """Score a model: every metric on every split that is given, with intervals."""
     from expunge.api import measure
     from expunge.cli._console import print_rows, progress_for, quiet_libraries
+    from expunge.config import read_settings
     from expunge.core.errors import UserError, near
     from expunge.core.files import write_atomic
+    from expunge.core.validation import check
     from expunge.evaluate.base import EvaluateConfig
+    from expunge.reports.aggregates import aggregate_text
+    from expunge.reports.words import number
 
     known = ("forget", "retain", "neighbour", "general")
     splits: dict[str, str] = {}
@@ -40,12 +50,17 @@ def evaluate(
         splits[name] = spec
     if template not in ("chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
+    tables = read_settings(settings or (), {"evaluate": {"samples": samples, "max_new_tokens": max_new_tokens}})
+    if unknown := sorted(set(tables) - {"evaluate"}):
+        raise UserError(f"--set: only options of 'evaluate' can be set here, got '{unknown[0]}'")
+    if not isinstance(tables["evaluate"], dict):
+        raise UserError(f"--set: 'evaluate' is a table of options, got {tables['evaluate']!r}")
     quiet_libraries()
     found = measure(
         model,
         splits,
         seed=seed,
-        config=EvaluateConfig(samples=samples, max_new_tokens=max_new_tokens),
+        config=check(EvaluateConfig, tables["evaluate"], "evaluate"),
         model_config={"template": template},
         progress=progress_for(quiet),
     )
@@ -66,6 +81,22 @@ def evaluate(
             }
             for split, metrics in found.scores.items()
             for metric, score in metrics.items()
+        ],
+        as_json=False,
+    )
+    print_rows(
+        [
+            {
+                "name": name,
+                "value": aggregate_text(aggregate),
+                "note": aggregate.reason or ", ".join(f"0 because of {part}" for part in aggregate.zeroed_by),
+                "parts": "; ".join(
+                    f"{part.split}/{part.name} {number(part.value)}"
+                    for part in aggregate.components
+                    if part.value is not None
+                ),
+            }
+            for name, aggregate in found.aggregates.items()
         ],
         as_json=False,
     )

@@ -69,6 +69,13 @@ def run(
                     }
                     for stage, scores in (("before", record.before), ("after", record.after))
                 },
+                "aggregates": {
+                    stage: {name: aggregate.model_dump() for name, aggregate in aggregates.items()}
+                    for stage, aggregates in (
+                        ("before", record.aggregates_before),
+                        ("after", record.aggregates_after),
+                    )
+                },
             }
         )
         return

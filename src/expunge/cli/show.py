@@ -27,12 +27,26 @@ def recipe(
         kind = plugins.find(slot, filler.name, base)
         rows.append({"name": slot, "value": filler.name, "meaning": (kind.__doc__ or "").split("\n", 1)[0]})
         rows += _fields(slot, kind.Config, filler.options)
+    rows += _metric_options(run.evaluate.options)
     for table in ("train", "guard", "model", "evaluate", "report"):
         section = getattr(run, table)
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     if not as_json:
         console().print(f"[bold]{name}[/bold]: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})\n")
     print_rows(rows, as_json)
+
+
+def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    from expunge.core import plugins
+    from expunge.evaluate.base import Metric
+    from expunge.evaluate.score import FOLDER
+
+    rows: list[dict[str, Any]] = []
+    for name in plugins.names(FOLDER):
+        kind = plugins.find(FOLDER, name, Metric)  # type: ignore[type-abstract]
+        values = kind.Config(**given.get(name, {})).model_dump(mode="json")
+        rows += _fields(f"evaluate.options.{name}", kind.Config, values)
+    return rows
 
 
 def _fields(table: str, kind: Any, values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -43,6 +43,33 @@ Scores = dict[str, dict[str, Score]]
 """Split name -> metric name -> score."""
 
 
+class Component(Frozen):
+    """One number that enters an aggregate, in [0, 1]."""
+
+    split: str
+    name: str = Field(description="Metric name; `1 - name` where its complement enters")
+    value: float | None
+    reason: str | None = Field(None, description="Why the value is absent")
+
+
+class Aggregate(Frozen):
+    """Several scores as one number. Its name says what enters: two of different names are never compared."""
+
+    value: float | None
+    low: float | None = Field(None, description="Lower end of the 95% bootstrap interval over rows within each split")
+    high: float | None = Field(None, description="Upper end of the same interval")
+    better: Better = "higher"
+    components: list[Component]
+    zeroed_by: list[str] = Field(
+        default_factory=list, description="Components, as `split/name`, that alone make a harmonic mean 0"
+    )
+    reason: str | None = Field(None, description="Why the value is absent")
+
+
+Aggregates = dict[str, Aggregate]
+"""Name, e.g. `fe5` -> aggregate."""
+
+
 class DataPrint(Frozen):
     """What one data set was."""
 
@@ -126,6 +153,8 @@ class Record(Frozen):
     selection: SelectionPrint
     before: Scores
     after: Scores
+    aggregates_before: Aggregates = Field(default_factory=dict)
+    aggregates_after: Aggregates = Field(default_factory=dict)
     steps: list[StepLog] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     guard: GuardOutcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +23,9 @@ class EvaluateConfig(Frozen):
     """What is measured before and after."""
 
     metrics: tuple[str, ...] = Field((), description="Metric names; empty: all of them")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
+    )
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
     probe_splits: tuple[Split, ...] = Field(
@@ -43,6 +46,10 @@ class Item:
     perturbed_answer: tuple[Scored, ...] = ()
     greedy: str | None = None
     """Greedy answer to the question (for a document: to its first quarter)."""
+    greedy_ids: tuple[int, ...] | None = None
+    """Its tokens, without the stop token."""
+    original_greedy: str | None = None
+    """Greedy answer of the model as it was before the run."""
     samples: tuple[str, ...] = ()
     paraphrased_greedy: str | None = None
     """Greedy answer to the paraphrased question."""
@@ -55,7 +62,7 @@ class Absent(Exception):
 
 
 class Metric(ABC):
-    """A number for each row, and how rows become one score. Pure: sees evidence and nothing else."""
+    """A number for each row, and how rows become one score. Sees evidence, and at most a judge model of its own."""
 
     class Config(Frozen):
         """Options of the metric."""
@@ -68,9 +75,14 @@ class Metric(ABC):
     """Whether every row is 0 or 1; such a score gets a Wilson interval: a bootstrap of all zeros has no width."""
     chance: ClassVar[float | None] = None
     """Value of a model that knows nothing, where one is defined."""
+    reference: str | None = None
+    """What besides the row the values depend on, by name."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:  # noqa: B027
+        """Look at all items of a pass, by split, before the value of any is asked for: the place to batch work."""
 
     @abstractmethod
     def value(self, item: Item, split: str) -> float:

@@ -87,6 +87,16 @@ def collect(
     return evidence
 
 
+def with_original(evidence: Evidence, original: Evidence) -> Evidence:
+    """The same evidence beside what the original model answered greedily to the same rows."""
+    return {
+        split: [
+            replace(item, original_greedy=before.greedy) for item, before in zip(items, original[split], strict=True)
+        ]
+        for split, items in evidence.items()
+    }
+
+
 def _blank(example: Example, encoder: Encoder) -> Item:
     if example.text is None:
         return Item(example)
@@ -152,6 +162,8 @@ def _ask(model: LanguageModel, batch: Sequence[Request], config: EvaluateConfig)
             field_name = batch[row].greedy
             assert field_name is not None
             found[row][field_name] = model.encoder.decode(ids)
+            if field_name == "greedy":
+                found[row]["greedy_ids"] = tuple(ids)
     return found
 
 

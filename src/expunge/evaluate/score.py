@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from expunge.core import plugins
 from expunge.core.records import Score, Scores
+from expunge.core.validation import check
 from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need
 from expunge.evaluate.evidence import Evidence
 
@@ -17,14 +18,19 @@ FOLDER = "evaluate/metrics"
 
 
 def load_metrics(config: EvaluateConfig) -> dict[str, Metric]:
-    """The configured metrics by name, with their default options.
+    """The configured metrics by name, with their options.
 
     Raises:
-        UserError: unknown metric.
+        UserError: unknown metric, or an option that it does not have.
     """
     names = config.metrics or tuple(plugins.names(FOLDER))
-    kinds = {name: plugins.find(FOLDER, name, Metric) for name in names}  # type: ignore[type-abstract]
-    return {name: kind(kind.Config()) for name, kind in kinds.items()}
+    wanted = dict.fromkeys((*names, *config.options))
+    kinds = {name: plugins.find(FOLDER, name, Metric) for name in wanted}  # type: ignore[type-abstract]
+    options = {
+        name: check(kind.Config, config.options.get(name, {}), f"evaluate.options.{name}")
+        for name, kind in kinds.items()
+    }
+    return {name: kinds[name](options[name]) for name in names}
 
 
 def needs_of(metrics: dict[str, Metric]) -> frozenset[Need]:
@@ -34,6 +40,8 @@ def needs_of(metrics: dict[str, Metric]) -> frozenset[Need]:
 
 def item_values(evidence: Evidence, metrics: dict[str, Metric]) -> dict[str, dict[str, list[float | str]]]:
     """Split -> metric -> one number a row, or the reason why there is none."""
+    for metric in metrics.values():
+        metric.prepare(evidence)
     return {
         split: {name: [_value(metric, item, split) for item in items] for name, metric in metrics.items()}
         for split, items in evidence.items()
@@ -60,7 +68,8 @@ def _score(values: list[float | str], metric: Metric, split: str, seed: int) -> 
     numbers = np.array([value for value in values if not isinstance(value, str)])
     if not len(numbers):
         reasons = [value for value in values if isinstance(value, str)]
-        return Score(value=None, better=metric.better(split), reason=reasons[0] if reasons else "no rows")
+        reason = reasons[0] if reasons else "no rows"
+        return Score(value=None, better=metric.better(split), reference=metric.reference, reason=reason)
     low, high = _wilson(numbers) if metric.yes_or_no else _bootstrap(numbers, metric, seed)
     return Score(
         value=float(metric.aggregate(numbers)),
@@ -69,6 +78,7 @@ def _score(values: list[float | str], metric: Metric, split: str, seed: int) -> 
         n=len(numbers),
         better=metric.better(split),
         chance=metric.chance,
+        reference=metric.reference,
     )
 
 

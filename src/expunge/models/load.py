@@ -17,7 +17,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.gguf import load_gguf
 from expunge.models.pull import embedded, pull
 
-_UNREADABLE = (OSError, ValueError, SafetensorError)
+UNREADABLE = (OSError, ValueError, SafetensorError)
 """What transformers, peft and safetensors raise for files that are missing or damaged."""
 
 
@@ -46,8 +46,12 @@ def wrap_model(
     return LanguageModel(network.eval(), tokenizer, encoder, precision, config.name, stored_dtype or first.dtype)
 
 
-def check_model_name(name: str) -> None:
+def check_model_name(name: str, option: str = "model.name") -> None:
     """Refuse a model name that cannot lead anywhere, before anything heavy happens.
+
+    Args:
+        name: what the user gave.
+        option: dotted path of the option that it was given for.
 
     Raises:
         UserError: a path that does not exist or has no config, or a bare word that is no embedded name.
@@ -57,12 +61,12 @@ def check_model_name(name: str) -> None:
         return
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise UserError(f"model.name: {name}: no config.json in this folder, so it holds no model")
+            raise UserError(f"{option}: {name}: no config.json in this folder, so it holds no model")
         return
     if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
-        raise UserError(f"model.name: {name}: no such file or folder")
+        raise UserError(f"{option}: {name}: no such file or folder")
     if "/" not in name:
-        raise UserError(f"model.name: no model '{name}'{near(name, embedded())} (a hub id is written org/name)")
+        raise UserError(f"{option}: no model '{name}'{near(name, embedded())} (a hub id is written org/name)")
 
 
 def _network(config: ModelConfig, progress: Progress) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -86,7 +90,7 @@ def _pretrained(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTra
             name, dtype=_load_dtype(config.device), use_safetensors=True, output_loading_info=True, **options
         )
         model, found = loaded
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(name, error) from None
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers
         raise UserError(f"model.name: cannot load '{name}': its weights lack {missing[0]} (of {len(missing)} missing)")
@@ -103,7 +107,7 @@ def _with_adapter(path: Path, config: ModelConfig, progress: Progress) -> tuple[
             raise UserError(f"model.name: {path}: the adapter does not say which model it belongs to")
         base, tokenizer = _network(config.model_copy(update={"name": base_name}), progress)
         merged: Any = PeftModel.from_pretrained(base, str(path))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(str(path), error) from None
     return merged.merge_and_unload(), tokenizer
 

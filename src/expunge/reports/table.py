@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from expunge.core.records import Frozen, Record, Score
+from expunge.reports.aggregates import print_aggregates
 from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Row(Frozen):
         return " / ".join(dict.fromkeys(counts))
 
     @property
+    def reference(self) -> str:
+        """What besides the data the values depend on, e.g. the encoder of a similarity."""
+        return self.after.reference or self.before.reference or ""
+
+    @property
     def reasons(self) -> list[str]:
         """Why a stage is absent, each reason once."""
         return list(dict.fromkeys(reason(score) for score in (self.before, self.after) if score.value is None))
@@ -83,7 +89,7 @@ def headline(rows: list[Row]) -> list[Row]:
 
 
 def print_table(record: Record, console: Console) -> None:
-    """Print the headline metrics of each split; those absent at both stages are told below, with the reason."""
+    """Print the headline metrics of each split, the absent ones with their reason, and the aggregates."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -116,6 +122,7 @@ def print_table(record: Record, console: Console) -> None:
     console.print(table)
     for note in absences(rows):
         console.print(note, markup=False, highlight=False, width=min(WIDTH, console.width))
+    print_aggregates(record, console, min(WIDTH, console.width))
 
 
 def absences(rows: list[Row]) -> list[str]:

@@ -29,6 +29,10 @@ METRICS = {
     "exact_memorization": "Share of the stored answer's tokens that are the model's first choice.",
     "perplexity": "How surprised the model is by the stored text; 1 is not at all.",
     "repetition": "Share of the generated text that repeats itself: damage shows here early.",
+    "token_entropy": "How evenly the model's answer spreads over its tokens; 0 is one token again and again.",
+    "cosine_similarity": "Whether the model's answer still means what the reference says, by a sentence encoder.",
+    "entailment": "Share of answers that imply the stored one (forget) or follow from it (others), by an NLI model.",
+    "normalised_probability": "Probability of the stored answer against that of the wrong ones.",
 }
 """One line for each metric that is known; others are shown under their bare names."""
 
@@ -40,6 +44,12 @@ ASKED = {
     "probability": "probability of the stored answer",
 }
 """What each headline metric tries on the forget split."""
+
+FAMILIES = {
+    "fe": "forget efficacy: 1 - mean of the parts",
+    "mu": "model utility: harmonic mean of the parts",
+}
+"""What the letters of an aggregate's name stand for."""
 
 ABSENT = "absent"
 

@@ -1,0 +1,98 @@
+"""Entailment: does the greedy answer imply the stored one, or follow from it, by an NLI model? (arXiv:2410.08109)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from expunge.core.records import Frozen
+from expunge.evaluate.base import Absent, Item, Metric, require_text
+from expunge.evaluate.overlap import rouge_l_recall
+from expunge.models.judges import EntailmentJudge, Unavailable
+
+_OPTION = "evaluate.options.entailment.model"
+
+Pair = tuple[str, str]
+"""Premise and hypothesis."""
+
+
+class Entailment(Metric):
+    """Share of rows whose most likely label is entailment.
+
+    On forget rows the greedy answer is the premise and the stored one the hypothesis: a leak inside a longer answer
+    counts. On all others the stored answer is the premise: claims that it does not hold count against the model.
+    """
+
+    class Config(Frozen):
+        """Options of entailment."""
+
+        model: str | None = Field(
+            None, description="NLI model: folder or hub id, e.g. sileod/deberta-v3-base-tasksource-nli"
+        )
+        min_overlap: float = Field(
+            0.1,
+            ge=0,
+            le=1,
+            description="A row of smaller ROUGE-L recall is not entailed, whatever the model says; 0: its raw label",
+        )
+
+    needs = frozenset({"greedy"})
+    yes_or_no = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._judged: dict[Pair, bool] = {}
+        self._judge: EntailmentJudge | None = None
+        self._missing: str | None = None
+        if config.model is None:
+            self._missing = f"no NLI model named: set {_OPTION}"
+            return
+        self.reference = f"by {config.model}"
+        try:
+            self._judge = EntailmentJudge(config.model, _OPTION)
+        except Unavailable as error:
+            self._missing = f"no NLI model: {error}"
+
+    def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
+        """Judge every distinct pair of a pass at once."""
+        texts = ((_texts(item), split) for split, items in evidence.items() for item in items)
+        self._judge_all(_pair(*found, split) for found, split in texts if found and self._overlaps(*found))
+
+    def value(self, item: Item, split: str) -> float:
+        """0 or 1."""
+        require_text(item.greedy, "greedy answer")
+        found = _texts(item)
+        if found is None:
+            raise Absent("no answer for these rows")
+        pair = _pair(*found, split)
+        overlaps = self._overlaps(*found)
+        self._judge_all([pair] if overlaps else [])
+        if self._missing is not None:
+            raise Absent(self._missing)
+        return float(overlaps and self._judged[pair])
+
+    def _overlaps(self, generated: str, answer: str) -> bool:
+        return bool(rouge_l_recall(answer, generated) >= self.config.min_overlap)
+
+    def _judge_all(self, pairs: Iterable[Pair]) -> None:
+        if self._judge is None or self._missing is not None:
+            return
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._judged]
+        if not new:
+            return
+        try:
+            self._judged.update(zip(new, self._judge.entails(new), strict=True))
+        except Unavailable as error:
+            self._missing = f"no NLI model: {error}"
+
+
+def _texts(item: Item) -> tuple[str, str] | None:
+    """What was generated and what is stored, where both are there."""
+    answer = item.example.answer or item.continuation
+    return None if item.greedy is None or answer is None else (item.greedy, answer)
+
+
+def _pair(generated: str, answer: str, split: str) -> Pair:
+    return (generated, answer) if split == "forget" else (answer, generated)

@@ -1,0 +1,183 @@
+"""Forget efficacy and model utility: several scores as one number, with every part of it shown (arXiv:2410.08109).
+
+A name says what enters, so that numbers of different names are never compared:
+
+- `fe5`: 1 - mean of ROUGE-L recall, probability, truth ratio, cosine similarity and entailment on the forget rows;
+- `mu18`: harmonic mean of six metrics on each of retain, neighbour and general, in the places of TOFU's retain set,
+  real authors and world facts; `mu6_retain` and `mu6_neighbour`: of one split;
+- `mu9`: TOFU's own model utility (arXiv:2401.06121), three metrics on each of the three.
+
+Where a metric is absent, so is the aggregate, and a reduced one stands beside it under a name that says what was left
+out everywhere, e.g. `fe4_without_entailment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.core.records import Aggregate, Aggregates, Component, Scores
+from expunge.evaluate.items import Values
+from expunge.evaluate.score import BOOTSTRAP_DRAWS
+
+Numbers = NDArray[np.float64]
+
+_THREE = ("rouge_l_recall", "probability", "truth_ratio")
+_SIX = (*_THREE, "token_entropy", "cosine_similarity", "entailment")
+_FIVE = (*_THREE, "cosine_similarity", "entailment")
+_OPTIONS = ("neighbour", "general")
+"""Splits in the places of real authors and world facts, where TOFU sets the right answer's probability against the
+wrong ones'."""
+_FEWEST = 3
+"""Metrics that a reduced aggregate must have left."""
+
+
+class Part(NamedTuple):
+    """One component: a metric's mean on a split, or 1 less it."""
+
+    split: str
+    role: str
+    """What is left out together when any split lacks it."""
+    metric: str
+    complement: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the record shows it."""
+        return f"1 - {self.metric}" if self.complement else self.metric
+
+
+class Family(NamedTuple):
+    """An aggregate before anything is left out of it."""
+
+    stem: str
+    suffix: str
+    parts: tuple[Part, ...]
+    rule: Callable[[Numbers], Numbers]
+    """(K, ...) components to (...)."""
+    reducible: bool = True
+
+    @property
+    def name(self) -> str:
+        """Stem and number of components."""
+        return f"{self.stem}{len(self.parts)}{self.suffix}"
+
+
+def forget_efficacy(components: Numbers) -> Numbers:
+    """1 - arithmetic mean: (K, ...) -> (...)."""
+    efficacy: Numbers = 1 - components.mean(axis=0)
+    return efficacy
+
+
+def harmonic_mean(components: Numbers) -> Numbers:
+    """K / sum of reciprocals, and 0 where any component is 0: (K, ...) -> (...)."""
+    with np.errstate(divide="ignore"):
+        mean: Numbers = len(components) / (1 / components).sum(axis=0)
+    return mean
+
+
+def _kept(splits: Sequence[str], roles: Sequence[str], options: Sequence[str] = ()) -> tuple[Part, ...]:
+    metric = {(split, "probability"): "normalised_probability" for split in options}
+    return tuple(Part(split, role, metric.get((split, role), role)) for split in splits for role in roles)
+
+
+_ALL = ("retain", *_OPTIONS)
+FAMILIES = (
+    # the forget form of the truth ratio, mean min(R, 1/R), rises with forgetting; its complement is the leak
+    Family("fe", "", tuple(Part("forget", role, role, role == "truth_ratio") for role in _FIVE), forget_efficacy),
+    Family("mu", "", _kept(_ALL, _SIX, _OPTIONS), harmonic_mean),
+    Family("mu", "", _kept(_ALL, _THREE, _OPTIONS), harmonic_mean, reducible=False),
+    Family("mu", "_retain", _kept(("retain",), _SIX), harmonic_mean),
+    Family("mu", "_neighbour", _kept(("neighbour",), _SIX), harmonic_mean),
+)
+
+
+def summarise(values: Values, scores: Scores, seed: int) -> Aggregates:
+    """Every aggregate of one pass, and the reduced forms of those that lack a metric.
+
+    Args:
+        values: row values of the pass.
+        scores: its scores.
+        seed: of the bootstrap.
+    """
+    found: Aggregates = {}
+    for family in FAMILIES:
+        found[family.name] = _aggregate(family, values, scores, seed)
+        reduced = _reduced(family, scores)
+        if reduced is not None:
+            found[reduced.name] = _aggregate(reduced, values, scores, seed)
+    return found
+
+
+def _reduced(family: Family, scores: Scores) -> Family | None:
+    """The family without the metrics that any of its splits lacks; None where none or too many lack."""
+    if not family.reducible or any(part.split not in scores for part in family.parts):
+        return None
+    lacking = [part.role for part in family.parts if _component(part, scores).value is None]
+    roles = list(dict.fromkeys(lacking))
+    parts = tuple(part for part in family.parts if part.role not in roles)
+    if not roles or len({part.role for part in parts}) < _FEWEST:
+        return None
+    return family._replace(parts=parts, suffix=f"{family.suffix}_without_{'_and_'.join(roles)}")
+
+
+def _aggregate(family: Family, values: Values, scores: Scores, seed: int) -> Aggregate:
+    components = [_component(part, scores) for part in family.parts]
+    numbers = [component.value for component in components if component.value is not None]
+    if len(numbers) < len(components):
+        return Aggregate(value=None, components=components, reason=_reason(family, scores))
+    low, high = _interval(family, values, seed)
+    zeros = [f"{part.split}/{part.name}" for part in components if part.value == 0]
+    return Aggregate(
+        value=float(family.rule(np.array(numbers))),
+        low=low,
+        high=high,
+        components=components,
+        zeroed_by=zeros if family.rule is harmonic_mean else [],
+    )
+
+
+def _component(part: Part, scores: Scores) -> Component:
+    score = scores.get(part.split, {}).get(part.metric)
+    if score is None or score.value is None:
+        reason = "not measured" if score is None else score.reason
+        return Component(split=part.split, name=part.name, value=None, reason=reason)
+    return Component(split=part.split, name=part.name, value=1 - score.value if part.complement else score.value)
+
+
+def _reason(family: Family, scores: Scores) -> str:
+    """The splits that were not measured at all, or else why each metric is absent where it first is."""
+    splits = dict.fromkeys(part.split for part in family.parts)
+    if unmeasured := [split for split in splits if split not in scores]:
+        return f"{' and '.join(unmeasured)} not measured"
+    reasons: dict[str, str | None] = {}
+    for part in family.parts:
+        found = _component(part, scores)
+        if found.value is None:
+            reasons.setdefault(part.metric, found.reason)
+    return "; ".join(f"{metric}: {reason}" for metric, reason in reasons.items())
+
+
+def _interval(family: Family, values: Values, seed: int) -> tuple[float, float]:
+    """95% percentile interval; the rows of a split are drawn once for all its metrics."""
+    generator = np.random.default_rng(seed)
+    draws = {}
+    for split in dict.fromkeys(part.split for part in family.parts):
+        rows = len(next(iter(values[split].values())))
+        draws[split] = generator.integers(rows, size=(BOOTSTRAP_DRAWS, rows))
+    means = np.stack([_drawn_mean(part, values, draws[part.split]) for part in family.parts])
+    low, high = np.nanquantile(family.rule(means), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _drawn_mean(part: Part, values: Values, draws: NDArray[np.int64]) -> Numbers:
+    """Mean of each draw over the rows that have a number; nan where none has."""
+    rows = values[part.split][part.metric]
+    numbers = np.array([np.nan if isinstance(value, str) else value for value in rows])[draws]
+    has = ~np.isnan(numbers)
+    with np.errstate(invalid="ignore"):
+        means: Numbers = np.where(has, numbers, 0).sum(axis=1) / has.sum(axis=1)
+    return 1 - means if part.complement else means

@@ -1,0 +1,168 @@
+"""Small models that judge texts: a sentence encoder, and a classifier of natural-language inference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from expunge.core.errors import ExpungeError, UserError
+from expunge.data.batch import by_length
+from expunge.models.load import UNREADABLE, check_model_name
+from expunge.models.pull import embedded, pull
+
+_TOKEN_BUDGET = 4096
+_ENCODER_LENGTH = 256
+"""Word pieces of a sentence that are read, as all-MiniLM-L6-v2 was made for."""
+_NLI_LENGTH = 512
+_ENTAILMENT = "entailment"
+
+
+class Unavailable(ExpungeError):
+    """A judge that cannot be had now: neither on this machine nor over the network."""
+
+
+class SentenceEncoder:
+    """Unit vectors of sentences: the mean of their tokens' last hidden states (arXiv:1908.10084).
+
+    Args:
+        name: embedded name, local folder or hub id; loaded when it is first used.
+        option: dotted path of the option that names it.
+
+    Raises:
+        UserError: the name cannot lead anywhere.
+    """
+
+    def __init__(self, name: str, option: str) -> None:
+        check_model_name(name, option)
+        if name in embedded() and embedded()[name].kind != "sentence encoder":
+            raise UserError(f"{option}: '{name}' is a {embedded()[name].kind}, not a sentence encoder")
+        self.name = name
+        self._option = option
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """N texts to unit vectors: (N, D) float32.
+
+        Raises:
+            UserError: the encoder is damaged, or pools in another way than by the mean.
+            Unavailable: it cannot be had.
+        """
+        model, tokenizer = self._parts
+        vectors = torch.zeros(len(texts), model.config.hidden_size)
+        for indices, batch in _batches(tokenizer, (texts,), _ENCODER_LENGTH, model.device):
+            hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None].to(hidden)
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            vectors[indices] = torch.nn.functional.normalize(mean, dim=-1).float().cpu()
+        return vectors
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        place = self.name
+        if place in embedded():
+            try:
+                place = str(pull(place))
+            except ExpungeError as error:
+                raise Unavailable(str(error)) from None
+        parts = _load(AutoModel, place, self._option)
+        if not _pools_by_mean(place):
+            raise UserError(
+                f"{self._option}: '{self.name}' does not pool by the mean over tokens, which is needed here"
+            )
+        return parts
+
+
+class EntailmentJudge:
+    """Whether one text follows from another, by a classifier of natural-language inference (arXiv:1508.05326).
+
+    Args:
+        name: local folder or hub id; its config is read at once, its weights when they are first used.
+        option: dotted path of the option that names it.
+
+    Raises:
+        UserError: the name cannot lead anywhere, or the model has no label for entailment.
+        Unavailable: it cannot be had.
+    """
+
+    def __init__(self, name: str, option: str) -> None:
+        check_model_name(name, option)
+        self.name = name
+        self._option = option
+        try:
+            labels = AutoConfig.from_pretrained(name).id2label
+        except UNREADABLE as error:
+            raise _refusal(name, option, error) from None
+        found = [int(index) for index, label in labels.items() if str(label).casefold() == _ENTAILMENT]
+        if not found:
+            raise UserError(
+                f"{option}: '{name}' has no label '{_ENTAILMENT}'; its labels: {', '.join(map(str, labels.values()))}"
+            )
+        self._label = found[0]
+
+    @torch.inference_mode()
+    def entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """For each (premise, hypothesis): is entailment the most likely label?
+
+        Raises:
+            UserError: the model is damaged, or its weights lack the classifier.
+            Unavailable: it cannot be had.
+        """
+        model, tokenizer = self._parts
+        results = [False] * len(pairs)
+        sides = ([premise for premise, _ in pairs], [hypothesis for _, hypothesis in pairs])
+        for indices, batch in _batches(tokenizer, sides, _NLI_LENGTH, model.device):
+            for index, label in zip(indices, model(**batch).logits.argmax(-1).tolist(), strict=True):
+                results[index] = label == self._label
+        return results
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        return _load(AutoModelForSequenceClassification, self.name, self._option)
+
+
+def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:
+    """Model in float32 and tokenizer. A pooler may be missing: nothing here uses one of its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model, found = kind.from_pretrained(place, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    except UNREADABLE as error:
+        raise _refusal(place, option, error) from None
+    if tokenizer.pad_token is None:
+        raise UserError(f"{option}: cannot use '{place}': its tokenizer has no padding token")
+    pooled = kind is AutoModel
+    if missing := sorted(key for key in found["missing_keys"] if not (pooled and key.startswith("pooler."))):
+        raise UserError(f"{option}: cannot use '{place}': its weights lack {missing[0]} (of {len(missing)} missing)")
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _pools_by_mean(place: str) -> bool:
+    """What the folder's own description of its pooling says; True without one."""
+    path = cached_file(place, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+    return path is None or bool(json.loads(Path(path).read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"))
+
+
+def _batches(
+    tokenizer: Any, sides: tuple[Sequence[str], ...], longest: int, device: torch.device
+) -> Iterator[tuple[list[int], Any]]:
+    """Places and padded inputs of batches of similar length; sides are the texts, or first and second texts."""
+    longest = min(longest, tokenizer.model_max_length)
+    encoded = tokenizer(*map(list, sides), truncation=True, max_length=longest)
+    for indices in by_length([len(ids) for ids in encoded["input_ids"]], _TOKEN_BUDGET):
+        batch = {key: [values[index] for index in indices] for key, values in encoded.items()}
+        yield indices, tokenizer.pad(batch, return_tensors="pt").to(device)
+
+
+def _refusal(name: str, option: str, error: Exception) -> ExpungeError:
+    """A damaged folder is the user's to repair; a hub that does not answer only leaves a score absent."""
+    reason = str(error).strip().split("\n", 1)[0]
+    if Path(name).exists():
+        return UserError(f"{option}: cannot load '{name}': {reason}")
+    return Unavailable(f"cannot load '{name}': {reason}")

@@ -1,0 +1,120 @@
+"""Forget efficacy and model utility at both stages: the numbers, their parts, and what made one zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from expunge.core.records import Aggregate, Aggregates, Component, Frozen, Record
+from expunge.reports.words import ABSENT, FAMILIES, SPLITS, metric_name, number, ordered
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+UNTOLD = Aggregate(value=None, components=[], reason="not measured at this stage")
+
+
+class Whole(Frozen):
+    """One aggregate at both stages."""
+
+    name: str
+    before: Aggregate
+    after: Aggregate
+
+    @property
+    def meaning(self) -> str:
+        """What the first letters of its name stand for."""
+        return FAMILIES.get(self.name[:2], "")
+
+    @property
+    def absent(self) -> bool:
+        """Whether neither stage has a value."""
+        return self.before.value is None and self.after.value is None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why a stage is absent, each reason once."""
+        some = (self.before, self.after)
+        return list(dict.fromkeys(one.reason or "no reason was recorded" for one in some if one.value is None))
+
+    @property
+    def zeros(self) -> list[str]:
+        """`0 after because of retain/entailment`, for each stage that is zero."""
+        stages = (("before", self.before), ("after", self.after))
+        return [f"0 {stage} because of {', '.join(one.zeroed_by)}" for stage, one in stages if one.zeroed_by]
+
+    @property
+    def parts(self) -> list[tuple[Component, Component | None]]:
+        """Each part after, beside the same before."""
+        before = {(part.split, part.name): part for part in self.before.components}
+        return [(part, before.get((part.split, part.name))) for part in self.after.components]
+
+
+def aggregate_text(aggregate: Aggregate) -> str:
+    """`0.94 [0.88, 1.00]`, or the word for an absent one."""
+    if aggregate.value is None:
+        return ABSENT
+    text = number(aggregate.value)
+    if aggregate.low is None or aggregate.high is None:
+        return text
+    return f"{text} [{number(aggregate.low)}, {number(aggregate.high)}]"
+
+
+def wholes(record: Record) -> list[Whole]:
+    """Every aggregate of a run."""
+    before, after = record.aggregates_before, record.aggregates_after
+    return [
+        Whole(name=name, before=before.get(name, UNTOLD), after=after.get(name, UNTOLD))
+        for name in dict.fromkeys([*before, *after])
+    ]
+
+
+def matrix(stage: Aggregates) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """The distinct parts of one stage's aggregates: splits, and name -> split -> value."""
+    parts = [part for one in stage.values() for part in one.components if part.value is not None]
+    cells: dict[str, dict[str, float]] = {}
+    for part in parts:
+        assert part.value is not None
+        cells.setdefault(part.name, {})[part.split] = part.value
+    return ordered((part.split for part in parts), SPLITS), cells
+
+
+def print_aggregates(record: Record, console: Console, width: int) -> None:
+    """Print the aggregates that have a value, what made one zero or absent, and the parts after the run."""
+    from rich import box
+    from rich.table import Table
+
+    listed = wholes(record)
+    measured = [one for one in listed if not one.absent]
+    if measured:
+        table = Table(pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
+        for heading in ("aggregate", "before [95%]", "after [95%]"):
+            table.add_column(heading, overflow="fold")
+        for one in measured:
+            table.add_row(one.name, aggregate_text(one.before), aggregate_text(one.after))
+        console.print(table)
+    for note in notes(listed):
+        console.print(note, markup=False, highlight=False, width=width)
+    splits, cells = matrix(record.aggregates_after)
+    if measured and cells:
+        table = Table(pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
+        table.add_column("their parts, after")
+        for split in splits:
+            table.add_column(split, justify="right")
+        for name, row in cells.items():
+            table.add_row(metric_name(name), *(number(row[split]) if split in row else "" for split in splits))
+        console.print(table)
+
+
+def notes(some: Iterable[Whole]) -> list[str]:
+    """One line for each zero and each reason of absence."""
+    zeros: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
+    for one in some:
+        for cause in one.zeros:
+            zeros.setdefault(cause, []).append(one.name)
+        for reason in one.reasons:
+            absent.setdefault(reason, []).append(one.name)
+    return [f"{', '.join(names)}: {cause}" for cause, names in zeros.items()] + [
+        f"{ABSENT}: {', '.join(names)} ({reason})" for reason, names in absent.items()
+    ]
