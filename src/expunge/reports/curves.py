@@ -125,6 +125,7 @@ def squeezing(squeeze: Squeeze, guard: GuardOutcome) -> Picture:
             line={"color": colour, "width": 2 if dash != "solid" else 2.5, "dash": dash},
             marker={"size": 5},
         )
+    figure.update_layout(legend={"traceorder": "reversed"})
     figure.add_hline(y=0, line={"color": BEFORE, "width": 1})
     _kept(figure, guard)
     peak = max(squeeze.checks[1:], key=lambda check: high(check).value)

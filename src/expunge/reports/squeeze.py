@@ -72,13 +72,15 @@ def low(check: SqueezeCheck) -> Estimate:
 def changes(squeeze: Squeeze) -> Table:
     """How the forget answers and each band moved, check by check."""
     columns: dict[str, Column] = {
-        "forget answers": lambda check: signed(target(check).value),
+        "answers": lambda check: signed(target(check).value),
         "likeliest [95%]": lambda check: span(high(check)),
         "middling": lambda check: signed(mid(check).value),
         "unlikely": lambda check: signed(low(check).value),
-        "likeliest - answers [95%]": lambda check: span(check.relative["mean"]),
+        "above answers [95%]": lambda check: span(check.relative["mean"]),
     }
-    return _table("Change of log-probability since step 0, in nats a token", squeeze, columns)
+    return _table(
+        "Change of log-probability since step 0, in nats a token: forget answers and rewordings", squeeze, columns
+    )
 
 
 def tokens(squeeze: Squeeze) -> Table:
@@ -143,7 +145,7 @@ def signed(value: float) -> str:
 
 def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> Table:
     rows = [
-        [str(check.step), f"{check.epoch:.3g}", *(column(check) for column in columns.values())]
+        [str(check.step), f"{check.epoch:.2f}", *(column(check) for column in columns.values())]
         for check in squeeze.checks[first:]
     ]
     return Table(caption=caption, headings=["step", "epoch", *columns], rows=rows)
