@@ -21,7 +21,7 @@ from expunge.localize.base import Localizer
 from expunge.models.config import ModelConfig
 from expunge.reports.base import ReportConfig
 from expunge.retain.base import RetainLoss
-from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,6 +60,7 @@ class Run(Frozen):
     localize: Filler
     train: TrainConfig
     guard: GuardConfig
+    diagnose: DiagnoseConfig
     evaluate: EvaluateConfig
     report: ReportConfig
 
@@ -155,7 +156,7 @@ def check_run(tables: Tables) -> Run:
         kind = plugins.find(slot, _text(table["name"], f"{slot}.name"), base)
         checked = check(kind.Config, options, slot)
         fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json", exclude_none=True)}
-    for name in ("train", "guard", "evaluate", "report"):
+    for name in ("train", "guard", "diagnose", "evaluate", "report"):
         tables.setdefault(name, {})
     if "data" not in tables:
         raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")

@@ -158,6 +158,7 @@ def execute(
                 run.seed,
                 out / _WORK,
                 progress,
+                run.diagnose.squeeze,
             )
         with watch.stage("after"):
             after = measure("measuring after", before.evidence)
@@ -181,6 +182,7 @@ def execute(
             steps=training.steps,
             checks=training.checks,
             guard=training.guard,
+            squeeze=training.squeeze,
             seconds=watch.total(),
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,

@@ -47,6 +47,14 @@ def test_record_survives_the_disk(record: Record, tmp_path: Path) -> None:
     assert read_record(tmp_path) == record
 
 
+def test_a_record_from_before_the_squeezing_diagnostic_is_still_read(record: Record, tmp_path: Path) -> None:
+    old = json.loads(record.model_dump_json())
+    del old["squeeze"]
+    (tmp_path / "record.json").write_text(json.dumps(old), encoding="utf-8")
+    assert read_record(tmp_path) == record
+    assert read_record(tmp_path).squeeze is None
+
+
 def test_damaged_records(record: Record, tmp_path: Path) -> None:
     text = record.model_dump_json()
     newer = json.dumps({**json.loads(text), "schema_version": 2})

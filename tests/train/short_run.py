@@ -19,7 +19,7 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
 from expunge.models.forward import score_rows
-from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.unlearn import Training, unlearn
 
 
@@ -62,6 +62,7 @@ class Unlearning:
     guard: GuardConfig = GuardConfig(utility_floor=None)  # noqa: RUF009 - frozen
     forget_loss: Loss | None = None
     retain_loss: Loss | None = None
+    squeeze: SqueezeConfig | None = None
 
     def run(self, after_step: Callable[[int], None] = lambda _: None) -> Training:
         names = [name for name, _ in self.model.network.named_parameters()]
@@ -81,6 +82,7 @@ class Unlearning:
             self.seed,
             self.folder,
             Watching(after_step),
+            self.squeeze,
         )
 
     def weights(self) -> dict[str, Tensor]:

@@ -42,6 +42,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 def print_result(record: Record) -> None:
     """A run's verdict, its table, and what was not tested."""
+    from expunge.reports.squeeze import print_squeeze
     from expunge.reports.table import print_table
     from expunge.reports.verdict import verdict
 
@@ -51,6 +52,8 @@ def print_result(record: Record) -> None:
     if found.guard:
         out.print(escape(found.guard), highlight=False)
     print_table(record, out)
+    if record.squeeze is not None:
+        print_squeeze(record.squeeze, out)
     out.print(f"\nNot tested: {', '.join(found.not_tested)}.", highlight=False, style="dim")
 
 

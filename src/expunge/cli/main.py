@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import continual, evaluate, listing, models, report, run, show, teach
+from expunge.cli import continual, diagnose, evaluate, listing, models, report, run, show, teach
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -17,11 +17,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
-app.command("run")(run.run)
+app.command("run", help="Load, localize, unlearn, measure before and after, record, report.")(run.runner())
 app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
+app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")
 app.add_typer(show.app, name="show")
 listing.add_to(app)

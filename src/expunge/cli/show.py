@@ -28,7 +28,7 @@ def recipe(
         rows.append({"name": slot, "value": filler.name, "meaning": (kind.__doc__ or "").split("\n", 1)[0]})
         rows += _fields(slot, kind.Config, filler.options)
     rows += _metric_options(run.evaluate.options)
-    for table in ("train", "guard", "model", "evaluate", "report"):
+    for table in ("train", "guard", "diagnose", "model", "evaluate", "report"):
         section = getattr(run, table)
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     if not as_json:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from expunge.core.records import Record
+from expunge.core.records import Estimate, GuardOutcome, Record, Squeeze, SqueezeCheck
 from expunge.reports.canvas import AFTER, BEFORE, FORGET, GRID, KEEP, Picture, blank
+from expunge.reports.squeeze import high, low, mid, span, target
 from expunge.reports.words import ordered
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_PALE = "#86b1f1"
 LOSSES = ("forget_loss", "retain_loss")
 
 
@@ -86,6 +88,81 @@ def checks(record: Record) -> Picture:
             line={"color": KEEP, "width": 1.5, "dash": "dot"},
         )
         alt += f" The guard's floor is {floor:.2f}."
+    _kept(figure, guard)
+    if guard.restored_step is not None:
+        alt += f" The weights of step {guard.restored_step} were kept."
+    figure.update_yaxes(rangemode="tozero")
+    return Picture(**about, alt=alt, figure=figure)
+
+
+def squeezing(squeeze: Squeeze, guard: GuardOutcome) -> Picture:
+    """The forget answers and their rewordings during training, relative to the untouched model."""
+    about: dict[str, Any] = {
+        "name": "squeezing",
+        "title": "The answer falls: do its rewordings rise?",
+        "caption": "Log-probability a token since step 0, means over prompts with 95% intervals. Rewordings are other "
+        "answers that the original model gave, in bands by how likely it found them; a line above zero means that they "
+        "became likelier. Nothing checks that they say the same.",
+    }
+    if not squeeze.checks:
+        return Picture(**about, missing="Left out: no forget prompt had enough candidates.")
+    figure = blank("step", "change, nats a token")
+    steps = [check.step for check in squeeze.checks]
+    lines: tuple[tuple[str, str, str, Callable[[SqueezeCheck], Estimate]], ...] = (
+        ("Unlikely rewordings (last 40%)", BEFORE, "dot", low),
+        ("Middling (next 40%)", _PALE, "dash", mid),
+        ("Likeliest rewordings (top 20%)", AFTER, "solid", high),
+        ("Forget answers", FORGET, "solid", target),
+    )
+    for name, colour, dash, change in lines:
+        found = [change(check) for check in squeeze.checks]
+        _ribbon(figure, steps, found, colour)
+        figure.add_scatter(
+            x=steps,
+            y=[value.value for value in found],
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2 if dash != "solid" else 2.5, "dash": dash},
+            marker={"size": 5},
+        )
+    figure.update_layout(legend={"traceorder": "reversed"})
+    figure.add_hline(y=0, line={"color": BEFORE, "width": 1})
+    _kept(figure, guard)
+    peak = max(squeeze.checks[1:], key=lambda check: high(check).value)
+    if high(peak).low > 0:
+        figure.add_annotation(
+            x=peak.step,
+            y=high(peak).value,
+            text=f"likeliest {span(high(peak))}",
+            font={"color": AFTER},
+            arrowcolor=AFTER,
+            ax=30,
+            ay=-30,
+            xanchor="left",
+        )
+    last = squeeze.checks[-1]
+    alt = f"By step {last.step}: forget answers {span(target(last))}, likeliest rewordings {span(high(last))}, "
+    alt += f"middling {span(mid(last))}, unlikely {span(low(last))} nats a token."
+    return Picture(**about, alt=alt, figure=figure)
+
+
+def _ribbon(figure: go.Figure, steps: Sequence[int], values: Sequence[Estimate], colour: str) -> None:
+    """The intervals of a line as a pale area."""
+    figure.add_scatter(
+        x=[*steps, *reversed(steps)],
+        y=[*(value.high for value in values), *(value.low for value in reversed(values))],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _kept(figure: go.Figure, guard: GuardOutcome) -> None:
+    """Mark the step whose weights the guard went back to, if it did."""
     if guard.restored_step is not None:
         figure.add_vline(
             x=guard.restored_step,
@@ -93,9 +170,6 @@ def checks(record: Record) -> Picture:
             annotation_text=f"kept: step {guard.restored_step}",
             annotation_position="top left",
         )
-        alt += f" The weights of step {guard.restored_step} were kept."
-    figure.update_yaxes(rangemode="tozero")
-    return Picture(**about, alt=alt, figure=figure)
 
 
 def _menu(figure: go.Figure, names: Sequence[str], groups: Sequence[Sequence[str]]) -> None:

@@ -7,10 +7,12 @@ import gzip
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expunge.core.records import Frozen, Record
+from expunge.core.records import Frozen, Record, Squeeze
+from expunge.reports import squeeze
 from expunge.reports.aggregates import aggregate_text, wholes
 from expunge.reports.items import Item, Pair, pair, read_items
 from expunge.reports.table import Row, comparison, headline
@@ -30,6 +32,8 @@ from expunge.reports.words import (
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from expunge.reports.canvas import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "report.html.j2"
@@ -59,6 +63,16 @@ class Answers(Frozen):
     split: str
     total: int
     pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """The squeezing diagnostic, as the page shows it."""
+
+    sentence: str
+    picture: Picture
+    counts: Squeeze
+    tables: list[squeeze.Table]
 
 
 def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] | None = None) -> None:
@@ -101,6 +115,8 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
     judged = verdict(record)
     measures = _measures(comparison(record))
     shown = pictures(record)
+    squeezed = _squeezed(record)
+    drawn = [one for one in (*shown, *([squeezed.picture] if squeezed else [])) if one.figure is not None]
     label = LABELS[judged.outcome]
     harmed = judged.outcome in ("forgotten", "partly") and judged.cost == "harmed"
     return {
@@ -115,13 +131,27 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "others": [measure for measure in measures if measure.name not in _main(record)],
         "wholes": wholes(record),
         "pictures": shown,
-        "specs": {one.name: Markup(one.figure.to_json()) for one in shown if one.figure is not None},
-        "plotly": _plotly() if any(one.figure is not None for one in shown) else "",
+        "squeezed": squeezed,
+        "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},
+        "plotly": _plotly() if drawn else "",
         "has_text": any(one.has_text for one in pairs),
         "answers": _answers(pairs),
         "evidence": numbers_only(record.selection.evidence),
         "config": json.dumps(record.config, indent=2, ensure_ascii=False, default=str),
     }
+
+
+def _squeezed(record: Record) -> Squeezed | None:
+    from expunge.reports.curves import squeezing
+
+    if record.squeeze is None:
+        return None
+    return Squeezed(
+        sentence=squeeze.sentence(record.squeeze),
+        picture=squeezing(record.squeeze, record.guard),
+        counts=record.squeeze,
+        tables=[squeeze.scores(record.squeeze), squeeze.changes(record.squeeze), squeeze.tokens(record.squeeze)],
+    )
 
 
 def _main(record: Record) -> set[str]:

@@ -42,6 +42,33 @@ class TrainConfig(Frozen):
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, ...")
 
 
+class SqueezeConfig(Frozen):
+    """Squeezing: do other wordings of a forgotten answer rise while the answer itself falls (arXiv:2510.19422)?"""
+
+    prompts: int = Field(32, ge=1, description="Forget prompts that are followed, a seeded sample")
+    beams: int = Field(20, ge=2, description="Candidate answers by beam search from the original model")
+    samples: int = Field(20, ge=1, description="Candidate answers drawn from it at temperature 1, without any cut")
+    max_new_tokens: int = Field(32, ge=1, description="Longest candidate, in tokens")
+    top_k: int = Field(20, ge=1, description="Size of the neighbourhood of each target token")
+    dynamic: bool = Field(
+        False, description="At the end of each epoch also draw answers from the current model, and compare their text"
+    )
+
+
+class DiagnoseConfig(Frozen):
+    """What is watched during training besides the guard's checks; nothing is computed unless it is asked for."""
+
+    squeeze: SqueezeConfig | None = Field(
+        None, description="Follow other wordings of the forget answers: true, or a table of its options"
+    )
+
+    @field_validator("squeeze", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """`true` is the table of defaults, `false` is no table."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
+
 class GuardConfig(Frozen):
     """When training stops before its last epoch, and which weights are then kept."""
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 from expunge.combine.base import Combine
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Check, GuardOutcome, StepLog
+from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set
 from expunge.train.answers import other_wordings, own_answers
-from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
 from expunge.train.pairing import named_generator
+from expunge.train.squeeze import follow
 from expunge.train.trainer import Stream, Task, UnlearnTrainer, last_checkpoint
 
 
@@ -32,6 +34,7 @@ class Training:
     guard: GuardOutcome
     num_steps: int
     num_epochs: float
+    squeeze: Squeeze | None = None
 
 
 def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -57,6 +60,7 @@ def unlearn(
     seed: int,
     folder: Path,
     progress: Progress = SILENT,
+    squeeze: SqueezeConfig | None = None,
 ) -> Training:
     """Train a model to forget, from the last whole checkpoint in `folder` if there is one.
 
@@ -72,11 +76,13 @@ def unlearn(
         seed: of everything random.
         folder: for checkpoints.
         progress: where to report.
+        squeeze: how to follow other wordings of the forget answers during training; None: not at all.
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
+    targets = forget_rows
     if train.answers == "own":
-        forget_rows = own_answers(model, forget_rows, progress, unproven=False)
-        forget_rows += other_wordings(model, forget_rows, train.wordings, f"{seed}/wordings", progress)
+        targets = own_answers(model, forget_rows, progress, unproven=False)
+        forget_rows = [*targets, *other_wordings(model, targets, train.wordings, f"{seed}/wordings", progress)]
         trained_on = own_answers(model, trained_on, progress)
     encode, epochs = model.encoder.example, train.epochs
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
@@ -88,7 +94,12 @@ def unlearn(
         retain_stream = make_stream("retain", retain, Setup(model, trained_on, sequences, f"{seed}/retain", epochs))
         bar.advance()
     task = Task(forget_stream, retain_stream, combine)
-    return fit(model, task, [encode(row) for row in held_out], train, guard, seed, folder, progress)
+    held = [encode(row) for row in held_out]
+    if squeeze is None:
+        return fit(model, task, held, train, guard, seed, folder, progress)
+    watch = follow(model, targets, squeeze, _steps_per_epoch(task, train), seed, progress)
+    training = fit(model, task, held, train, guard, seed, folder, progress, [watch])
+    return replace(training, squeeze=watch.result)
 
 
 def fit(
@@ -100,12 +111,16 @@ def fit(
     seed: int,
     folder: Path,
     progress: Progress = SILENT,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Training:
-    """Run the trainer on a task, from the last whole checkpoint in `folder` if there is one."""
-    steps_per_epoch = -(-len(task.forget.rows.sequences) // (train.batch_size * train.accumulation))
+    """Run the trainer on a task, from the last whole checkpoint in `folder` if there is one.
+
+    Further callbacks see a step before the guard does, which may put other weights in its place.
+    """
+    steps_per_epoch = _steps_per_epoch(task, train)
     with progress.bar("training", steps_per_epoch * train.epochs) as bar:
         watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
-        trainer = UnlearnTrainer(model, task, train, seed, folder, [watch])
+        trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch])
         watch.trainer = trainer
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     model.network.eval()
@@ -114,6 +129,11 @@ def fit(
     return Training(
         steps, checks_of(trainer.state), watch.outcome, trainer.state.global_step, float(trainer.state.epoch or 0)
     )
+
+
+def _steps_per_epoch(task: Task, train: TrainConfig) -> int:
+    """Optimizer steps."""
+    return -(-len(task.forget.rows.sequences) // (train.batch_size * train.accumulation))
 
 
 def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:

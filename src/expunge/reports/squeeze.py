@@ -1,0 +1,159 @@
+"""The squeezing diagnostic in words and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from expunge.core.records import Estimate, Frozen, Squeeze, SqueezeCheck
+from expunge.reports.words import number, score_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Column = Callable[[SqueezeCheck], str]
+
+
+class Table(Frozen):
+    """Rows of text under their headings."""
+
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def sentence(squeeze: Squeeze) -> str:
+    """Whether the likeliest rewordings rose or fell beside the forget answers, and for how many epochs."""
+    if not squeeze.checks:
+        return f"Squeezing was not measured: {squeeze.scores['mean'].squeeze_high.reason}."
+    later = squeeze.checks[1:]
+    last, peak = later[-1], max(later, key=lambda check: high(check).value)
+    ends = [check for check in later if check.end_of_epoch]
+    above = f"after {sum(high(check).value > 0 for check in ends)} of {_epochs(len(ends))}"
+    slower = f"after {sum(check.relative['mean'].value > 0 for check in ends)} of {_epochs(len(ends))}"
+    if target(last).high >= 0:
+        lead = "No squeezing to see: the forget answers did not clearly fall"
+    elif high(peak).low > 0:
+        lead = (
+            "Squeezed: while the forget answers fell, their likeliest rewordings rose, by up to "
+            f"{span(high(peak))} nats a token at step {peak.step}, and stood above their start {above}"
+        )
+    elif last.relative["mean"].low > 0:
+        lead = (
+            "Not squeezed outright: the likeliest rewordings never clearly rose, but stood above the fall of the "
+            f"forget answers {slower}"
+        )
+    else:
+        lead = f"Not squeezed: the likeliest rewordings fell with the forget answers, above their start {above}"
+    ended = f"at the end the rewordings had moved by {signed(high(last).value)} nats a token"
+    return f"{lead}; {ended}, the answers by {signed(target(last).value)}."
+
+
+def target(check: SqueezeCheck) -> Estimate:
+    """Change of the forget answers' mean token log-probability since step 0."""
+    return check.target.mean_change
+
+
+def high(check: SqueezeCheck) -> Estimate:
+    """The same of the likeliest rewordings, ranked by it."""
+    return check.bands["mean"]["high"].mean_change
+
+
+def mid(check: SqueezeCheck) -> Estimate:
+    """The same of the rewordings of middling likelihood."""
+    return check.bands["mean"]["mid"].mean_change
+
+
+def low(check: SqueezeCheck) -> Estimate:
+    """The same of the least likely rewordings."""
+    return check.bands["mean"]["low"].mean_change
+
+
+def changes(squeeze: Squeeze) -> Table:
+    """How the forget answers and each band moved, check by check."""
+    columns: dict[str, Column] = {
+        "answers": lambda check: signed(target(check).value),
+        "likeliest [95%]": lambda check: span(high(check)),
+        "middling": lambda check: signed(mid(check).value),
+        "unlikely": lambda check: signed(low(check).value),
+        "above answers [95%]": lambda check: span(check.relative["mean"]),
+    }
+    return _table(
+        "Change of log-probability since step 0, in nats a token: forget answers and rewordings", squeeze, columns
+    )
+
+
+def tokens(squeeze: Squeeze) -> Table:
+    """What the next-token distributions along the forget answers looked like, and what answers drawn then held."""
+    names = {
+        "probability": "probability of the token",
+        "neighbour_mass": "mass on its first neighbours",
+        "top_k_mass": "mass on the current top k",
+        "entropy": "entropy, nats",
+        "rouge_l": "ROUGE-L recall of samples",
+        "keyword_recall": "keyword in samples",
+    }
+    measured = {name for check in squeeze.checks for name in names if getattr(check, name) is not None}
+    columns: dict[str, Column] = {
+        heading: lambda check, name=name: _plain(getattr(check, name))  # type: ignore[misc]
+        for name, heading in names.items()
+        if name in measured
+    }
+    return _table("Token by token along the forget answers", squeeze, columns, first=0)
+
+
+def scores(squeeze: Squeeze) -> Table:
+    """Both scores under both rankings."""
+    units = {"mean": "log-probability a token", "sum": "log-probability of the whole answer"}
+    rows = [
+        [units[ranking], score_text(found.squeeze_high), score_text(found.persist)]
+        for ranking, found in squeeze.scores.items()
+    ]
+    return Table(
+        caption="Squeezing scores with their 95% intervals",
+        headings=["Ranked and told by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
+        rows=rows,
+    )
+
+
+def print_squeeze(squeeze: Squeeze, console: Console) -> None:
+    """Print the sentence and the changes."""
+    from rich import box
+    from rich.table import Table as Drawn
+
+    console.print(f"\n{sentence(squeeze)}", markup=False, highlight=False)
+    if not squeeze.checks:
+        return
+    told = changes(squeeze)
+    drawn = Drawn(title=told.caption, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
+    for heading in told.headings:
+        drawn.add_column(heading.replace("[", r"\["), justify="right", no_wrap=True)
+    for row in told.rows:
+        drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(drawn)
+
+
+def span(value: Estimate) -> str:
+    """`+0.31 [+0.12, +0.50]`."""
+    return f"{signed(value.value)} [{signed(value.low)}, {signed(value.high)}]"
+
+
+def signed(value: float) -> str:
+    """A change: its number with its sign."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
+
+
+def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> Table:
+    rows = [
+        [str(check.step), f"{check.epoch:.2f}", *(column(check) for column in columns.values())]
+        for check in squeeze.checks[first:]
+    ]
+    return Table(caption=caption, headings=["step", "epoch", *columns], rows=rows)
+
+
+def _plain(value: Estimate | None) -> str:
+    return "" if value is None else f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"

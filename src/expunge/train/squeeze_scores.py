@@ -1,0 +1,146 @@
+"""From what was seen of each prompt to the record: means, changes and scores, each with its interval over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.core.records import (
+    Band,
+    Estimate,
+    Frozen,
+    Level,
+    Ranking,
+    Score,
+    Squeeze,
+    SqueezeCheck,
+    SqueezeScores,
+)
+from expunge.train.candidates import FEWEST, Pool
+
+DRAWS = 2000
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+BANDS: tuple[Band, ...] = get_args(Band)
+
+Values = NDArray[np.float64]
+
+
+class Look(Frozen):
+    """What one check saw of each of P prompts; numbers only, so that a checkpoint can keep it."""
+
+    step: int
+    epoch: float
+    end_of_epoch: bool
+    levels: dict[str, list[list[float]]]
+    """`target` and `RANKING/BAND`: [summed, mean] log-probability, P pairs."""
+    tokens: dict[str, list[float]]
+    """Means over the target's tokens, P each."""
+    samples: dict[str, list[float]]
+    """What answers drawn at this moment hold of the target, at most P each; empty when none were drawn."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the chosen prompts and of what the original model said to them."""
+
+    prompts: int
+    left_out: int
+    thin: int
+    generated: int
+    duplicates: int
+    copies: int
+
+    @classmethod
+    def of(cls, pools: Sequence[Pool], fewest: int) -> Counts:
+        """Counts over pools; those with fewer than `fewest` candidates are left out."""
+        sizes = [len(pool.kept) for pool in pools]
+        return cls(
+            prompts=sum(size >= fewest for size in sizes),
+            left_out=sum(size < fewest for size in sizes),
+            thin=sum(fewest <= size < FEWEST for size in sizes),
+            generated=sum(pool.generated for pool in pools),
+            duplicates=sum(pool.duplicates for pool in pools),
+            copies=sum(pool.copies for pool in pools),
+        )
+
+
+def summarise(looks: Sequence[Look], counts: Counts, seed: int) -> Squeeze:
+    """The record of a run's looks, the first of them at step 0."""
+    found = {name: np.array([look.levels[name] for look in looks]) for name in (looks[0].levels if looks else ())}
+    changes = {name: values - values[0] for name, values in found.items()}
+
+    def level(name: str, at: int) -> Level:
+        names = ("total", "mean", "total_change", "mean_change")
+        columns = (*found[name][at].T, *changes[name][at].T)
+        return Level(**{key: estimate(values, seed) for key, values in zip(names, columns, strict=True)})
+
+    checks = [
+        SqueezeCheck(
+            step=look.step,
+            epoch=look.epoch,
+            end_of_epoch=look.end_of_epoch,
+            target=level("target", at),
+            bands={ranking: {band: level(f"{ranking}/{band}", at) for band in BANDS} for ranking in RANKINGS},
+            relative={
+                ranking: estimate((changes[f"{ranking}/high"] - changes["target"])[at, :, _column(ranking)], seed)
+                for ranking in RANKINGS
+            },
+            **{name: estimate(np.array(values), seed) for name, values in look.tokens.items()},
+            **{name: estimate(np.array(values), seed) for name, values in look.samples.items() if values},
+        )
+        for at, look in enumerate(looks)
+    ]
+    highs = {ranking: changes[f"{ranking}/high"][..., _column(ranking)] for ranking in RANKINGS} if looks else {}
+    scores = {ranking: _scores(highs.get(ranking), looks, seed) for ranking in RANKINGS}
+    return Squeeze(**vars(counts), checks=checks, scores=scores)
+
+
+def estimate(values: Values, seed: int) -> Estimate:
+    """Mean with a 95% percentile interval over resampled prompts: (P,)."""
+    low, high = _interval(_resampled(values, seed))
+    return Estimate(value=float(values.mean()), low=low, high=high)
+
+
+def _column(ranking: Ranking) -> int:
+    """A ranking is told in its own measure: sums beside sums, means beside means."""
+    return ("sum", "mean").index(ranking)
+
+
+def _scores(change: Values | None, looks: Sequence[Look], seed: int) -> SqueezeScores:
+    """Both scores from the (checks, P) changes of the high band since step 0."""
+    if change is None:
+        absent = _absent("no forget prompt had enough candidates")
+        return SqueezeScores(squeeze_high=absent, persist=absent)
+    draws = _resampled(change, seed)
+    ends = [at for at, look in enumerate(looks) if look.end_of_epoch]
+    rose = _score(change[1:].mean(-1).max(), draws[1:].max(0), change.shape[-1])
+    if not ends:
+        return SqueezeScores(squeeze_high=rose, persist=_absent("training stopped within its first epoch"))
+    stood = _score((change[ends].mean(-1) > 0).mean(), (draws[ends] > 0).mean(0), change.shape[-1])
+    return SqueezeScores(squeeze_high=rose, persist=stood)
+
+
+def _absent(reason: str) -> Score:
+    return Score(value=None, better="lower", reason=reason)
+
+
+def _score(value: Any, draws: Values, count: int) -> Score:
+    low, high = _interval(draws)
+    return Score(value=float(value), low=low, high=high, n=count, better="lower")
+
+
+def _resampled(values: Values, seed: int) -> Values:
+    """Means over prompts drawn with replacement: (..., P) -> (..., draws)."""
+    count = values.shape[-1]
+    draws = np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+    means: Values = values[..., draws].mean(-1)
+    return means
+
+
+def _interval(draws: Values) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
