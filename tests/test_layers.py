@@ -13,11 +13,11 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "api")
+MODULES = ("config", "run", "teach", "continual", "reproduce", "api")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
-    "losses": ("core", "data", "losses", "models.base"),
+    "losses": ("core", "data", "losses", "models.base", "models.forward"),
     "models": ENGINE,
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
     "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),

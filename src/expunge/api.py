@@ -18,9 +18,8 @@ from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import examples_from_rows, load_examples
 from expunge.evaluate.base import EvaluateConfig
-from expunge.evaluate.evidence import collect, sample_rows
-from expunge.evaluate.score import item_values, load_metrics, needs_of, score
-from expunge.evaluate.summary import summarise
+from expunge.evaluate.measure import measure as evaluate_model
+from expunge.evaluate.score import load_metrics
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model, wrap_model
@@ -169,8 +168,7 @@ def measure(
             f"data: no split '{unknown[0]}'{near(unknown[0], ('forget', 'retain', 'neighbour', 'general'))}"
         )
     splits = Splits(rows.get("forget", ()), rows.get("retain", ()), rows.get("neighbour", ()), rows.get("general", ()))
-    measured = sample_rows(splits, config.max_rows, seed)
-    evidence = collect(language_model, measured, needs_of(metrics), config, seed, progress)
+    found = evaluate_model(language_model, splits, metrics, config, seed, progress)
     prints = {
         name: DataPrint(
             source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
@@ -179,9 +177,7 @@ def measure(
         )
         for name, kept in rows.items()
     }
-    values = item_values(evidence, metrics)
-    scores = score(values, metrics, seed)
-    return Evaluation(model=settings.name, data=prints, scores=scores, aggregates=summarise(values, scores, seed))
+    return Evaluation(model=settings.name, data=prints, scores=found.scores, aggregates=found.aggregates)
 
 
 def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:

@@ -125,7 +125,7 @@ def _assemble(tables: Tables, given: Tables) -> Run:
     if "recipe" in given and given["recipe"] != tables.get("recipe"):
         tables = {key: value for key, value in tables.items() if key not in _METHOD}
     recipe = {key: value for key, value in read_recipe(_text(name, "recipe")).items() if key not in _ABOUT}
-    return check_run(_merge(_merge(recipe, tables), {**given, "recipe": name}))
+    return check_run(merge(merge(recipe, tables), {**given, "recipe": name}))
 
 
 _METHOD = {*SLOTS, "train", "guard"}
@@ -185,7 +185,7 @@ def describe_recipes() -> list[dict[str, Any]]:
     """Name, one line, the four choices and the paper of every shipped recipe."""
     rows = []
     for name in recipe_names():
-        tables = _merge({slot: {} for slot in SLOTS}, read_recipe(name))
+        tables = merge({slot: {} for slot in SLOTS}, read_recipe(name))
         choices = {slot: tables[slot]["name"] for slot in SLOTS}
         rows.append({"name": name, "summary": tables["summary"], **choices, "paper": tables["paper"]})
     return rows
@@ -205,7 +205,7 @@ def read_toml(path: Path) -> Tables:
         raise UserError(f"{path}: not TOML: {error}") from None
 
 
-def _merge(low: Tables, high: Tables) -> Tables:
+def merge(low: Tables, high: Tables) -> Tables:
     """Tables of `high` over those of `low`; a slot with another filler, or another data set, inherits no options."""
     merged = dict(low)
     for key, value in high.items():
@@ -216,7 +216,7 @@ def _merge(low: Tables, high: Tables) -> Tables:
             old = {"name": old}
         if isinstance(old, dict) and isinstance(value, dict):
             renamed = key in _NAMED and "name" in old and value.get("name", old["name"]) != old["name"]
-            merged[key] = dict(value) if renamed else _merge(old, value)
+            merged[key] = dict(value) if renamed else merge(old, value)
         else:
             merged[key] = value
     return merged
@@ -228,9 +228,9 @@ def read_settings(settings: Sequence[str], options: Tables | None = None) -> Tab
     Raises:
         UserError: a string of another form.
     """
-    tables = _merge(options or {}, {})
+    tables = merge(options or {}, {})
     for setting in settings:
-        tables = _merge(tables, _setting(setting))
+        tables = merge(tables, _setting(setting))
     return tables
 
 

@@ -13,8 +13,8 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import SEQUENCE_FILE, Scores, SequenceRecord, SequenceStep
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import load_examples, load_splits
-from expunge.evaluate.evidence import collect, sample_rows
-from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.evaluate.measure import measure
+from expunge.evaluate.score import load_metrics
 from expunge.models.base import LanguageModel
 from expunge.models.load import load_model
 from expunge.reports.sequence import write_sequence
@@ -158,9 +158,7 @@ def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) 
     label = f"after step {number}" if number else "before all steps"
 
     def scores(splits: Splits, what: str) -> Scores:
-        rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
-        evidence = collect(model, rows, needs_of(metrics), run.evaluate, run.seed, progress, f"{label}: {what}")
-        return score(item_values(evidence, metrics), metrics, run.seed)
+        return measure(model, splits, metrics, run.evaluate, run.seed, progress, f"{label}: {what}").scores
 
     requests = [
         scores(Splits(rows, ()), f"request {index}")["forget"] for index, rows in enumerate(plan.requests, start=1)

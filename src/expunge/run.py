@@ -20,20 +20,17 @@ from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
     ITEMS_FILE,
     RECORD_FILE,
-    Aggregates,
     DataPrint,
     ModelPrint,
     Record,
-    Scores,
     SelectionPrint,
     read_record,
 )
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
-from expunge.evaluate.evidence import Evidence, collect, sample_rows, with_original
-from expunge.evaluate.items import Values, write_items
-from expunge.evaluate.score import item_values, load_metrics, needs_of, score
-from expunge.evaluate.summary import summarise
+from expunge.evaluate.items import write_items
+from expunge.evaluate.measure import Measured, measure
+from expunge.evaluate.score import load_metrics
 from expunge.localize.base import Localizer, Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
@@ -50,16 +47,6 @@ _LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one model knew at one moment."""
-
-    evidence: Evidence
-    values: Values
-    scores: Scores
-    aggregates: Aggregates
-
-
-@dataclass(frozen=True)
 class Result:
     """A finished run."""
 
@@ -67,6 +54,8 @@ class Result:
     run_dir: Path
     model: LanguageModel | None
     """The unlearned model; None when the run had already been finished before."""
+    before: Measured | None = None
+    """What the original model knew; None as above."""
 
 
 class Stopwatch:
@@ -95,6 +84,7 @@ def execute(
     resume: bool = False,
     model: LanguageModel | None = None,
     splits: Splits | None = None,
+    before: Measured | None = None,
     command: str = "",
     progress: Progress = SILENT,
 ) -> Result:
@@ -106,6 +96,7 @@ def execute(
         resume: go on with the unfinished run in `out`.
         model: a loaded model instead of the one that the run names.
         splits: loaded data instead of what the run names.
+        before: what an earlier run with the same model, data, seed and measurement found before it trained.
         command: the command line, for the record.
         progress: where to report.
 
@@ -134,17 +125,9 @@ def execute(
 
     with claimed(run, out, resume):
         with watch.stage("before"):
-            rows = sample_rows(splits, run.evaluate.max_rows, run.seed)
-            needs = needs_of(metrics)
-
-            def measure(label: str, original: Evidence | None = None) -> Measured:
-                found = collect(model, rows, needs, run.evaluate, run.seed, progress, label)
-                evidence = with_original(found, original or found)
-                values = item_values(evidence, metrics)
-                scores = score(values, metrics, run.seed)
-                return Measured(evidence, values, scores, summarise(values, scores, run.seed))
-
-            before = measure("measuring before")
+            before = before or measure(
+                model, splits, metrics, run.evaluate, run.seed, progress, "measuring before", is_original=True
+            )
         with watch.stage("train"):
             training = unlearn(
                 model,
@@ -161,7 +144,16 @@ def execute(
                 run.diagnose.squeeze,
             )
         with watch.stage("after"):
-            after = measure("measuring after", before.evidence)
+            after = measure(
+                model,
+                splits,
+                metrics,
+                run.evaluate,
+                run.seed,
+                progress,
+                "measuring after",
+                original=before.evidence,
+            )
 
         record = Record(
             recipe=run.recipe,
@@ -196,7 +188,7 @@ def execute(
         record = record.model_copy(update={"seconds": watch.total()})
         write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
         _finish(out)
-    return Result(record, out, model)
+    return Result(record, out, model, before)
 
 
 def _finish(out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import continual, diagnose, evaluate, listing, models, report, run, show, teach
+from expunge.cli import continual, diagnose, evaluate, listing, models, report, reproduce, run, show, teach
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("run", help="Load, localize, unlearn, measure before and after, record, report.")(run.runner())
 app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
+app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")

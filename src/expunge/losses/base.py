@@ -16,6 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
+from expunge.models.forward import RowSet
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,6 @@ class Needs:
     """Token log-probabilities of the original model."""
     reference_logits: bool = False
     """Logits of the original model, from its cached final hidden states through its frozen head."""
-
-
-class RowSet(Protocol):
-    """Encoded rows with what is kept of the original model for them; `models.forward.row_set` makes one."""
-
-    @property
-    def sequences(self) -> Sequence[Encoded]:
-        """The rows."""
 
 
 @dataclass(frozen=True)

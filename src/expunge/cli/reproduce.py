@@ -1,0 +1,28 @@
+"""`expunge reproduce`: a paper's claims on a small model."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="beliefs, ..., or a TOML file of the same form.")],
+    out: Annotated[Path | None, typer.Option(help="Directory; none: reproductions/NAME, where it goes on.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Teach, choose strengths, run every seed, and write one table; a second call goes on where the first ended."""
+    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.reproduce import load_reproduction
+    from expunge.reproduce import reproduce as carry_out
+
+    plan = load_reproduction(name)
+    folder = out or Path("reproductions") / Path(name).stem
+    quiet_libraries()
+    table = carry_out(plan, folder, shlex.join(["expunge", *sys.argv[1:]]), progress_for(quiet))
+    console().print(table.read_text(encoding="utf-8"), markup=False, highlight=False)
+    console().print(f"table   {table}", highlight=False)
