@@ -15,6 +15,7 @@ from torch import Tensor
 
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.cache import roomy_cache
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,9 @@ class Prefix:
 @torch.no_grad()
 def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
     """Run P prompts through the model once: what they all begin with a single time, the rest left-padded."""
-    from transformers import DynamicCache
-
     shared = _shared_length(prompts)
     empty = torch.zeros(1, 0, dtype=torch.long, device=model.device)
-    prefix = Prefix(model, DynamicCache(config=model.base.config), empty, torch.empty(0))
+    prefix = Prefix(model, roomy_cache(model.base.config), empty, torch.empty(0))
     if shared:
         start = torch.tensor([prompts[0][:shared]], device=model.device)
         prefix.extend(start, torch.ones_like(start))
