@@ -13,6 +13,11 @@ from expunge.data.batch import Batch
 class FakeView:
     """Logits (N, V) for the labels of B rows; computed in the dtype of `logits`, unlike the float32 of the real one."""
 
+    epoch = 0
+    others: FakeView | None = None
+    """What `over` gives; `asked` is then what it was asked for."""
+    asked: tuple[int, ...] = ()
+
     def __init__(self, logits: Tensor, labels: Sequence[Sequence[int]], reference: Tensor | None = None) -> None:
         rows = [row for row, answer in enumerate(labels) for _ in answer]
         none = torch.zeros(len(labels), 1, dtype=torch.long)
@@ -33,6 +38,11 @@ class FakeView:
     def reference_logits(self) -> Tensor:
         assert self._reference is not None
         return self._reference
+
+    def over(self, rows: object, indices: Sequence[int]) -> FakeView:
+        assert self.others is not None
+        self.asked = tuple(indices)
+        return self.others
 
     def _logp(self, logits: Tensor) -> Tensor:
         return torch.log_softmax(logits, -1).gather(1, self.batch.labels[:, None])[:, 0]

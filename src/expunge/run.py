@@ -121,6 +121,8 @@ def execute(
         if model is None:
             check_model_name(run.model.name)
         splits = splits or load_splits(run.data)
+        forget.check(splits.forget)
+        retain.check(splits.retain)
         model = model or load_model(run.model, progress)
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
