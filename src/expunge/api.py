@@ -12,12 +12,13 @@ from typing import Any
 from expunge.config import Run, check, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import DataPrint, Frozen, Record, Scores
+from expunge.core.records import DataPrint, Frozen, KindCounts, Record, Scores
 from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import examples_from_rows, load_examples
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect, sample_rows
+from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
@@ -35,6 +36,7 @@ class Evaluation(Frozen):
     model: str
     data: dict[str, DataPrint]
     scores: Scores
+    kinds: KindCounts
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def measure(
     """
     config = config or EvaluateConfig()
     metrics = load_metrics(config)
+    labeller = Labeller(config.kinds)
     rows = {name: _rows(name, value) for name, value in data.items()}
     loaded = not isinstance(model, str | Path)
     model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
@@ -171,7 +174,12 @@ def measure(
         )
         for name, kept in rows.items()
     }
-    return Evaluation(model=settings.name, data=prints, scores=score(item_values(evidence, metrics), metrics, seed))
+    return Evaluation(
+        model=settings.name,
+        data=prints,
+        scores=score(item_values(evidence, metrics), metrics, seed),
+        kinds=count_kinds(labeller.label(evidence)),
+    )
 
 
 def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:

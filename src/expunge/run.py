@@ -31,6 +31,7 @@ from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
 from expunge.evaluate.evidence import Evidence, collect, sample_rows
 from expunge.evaluate.items import Values, write_items
+from expunge.evaluate.kinds import Kinds, Labeller, count_kinds
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.localize.base import Localizer, Selection
 from expunge.models.adapter import add_lora
@@ -53,6 +54,7 @@ class Measured:
 
     evidence: Evidence
     values: Values
+    kinds: Kinds
     scores: Scores
 
 
@@ -116,6 +118,7 @@ def execute(
         return Result(read_record(out), out, None)
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
+    labeller = Labeller(run.evaluate.kinds)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
     with watch.stage("load"):
         if model is None:
@@ -139,7 +142,7 @@ def execute(
             def measure(label: str) -> Measured:
                 evidence = collect(model, rows, needs, run.evaluate, run.seed, progress, label)
                 values = item_values(evidence, metrics)
-                return Measured(evidence, values, score(values, metrics, run.seed))
+                return Measured(evidence, values, labeller.label(evidence), score(values, metrics, run.seed))
 
             before = measure("measuring before")
         with watch.stage("train"):
@@ -173,6 +176,7 @@ def execute(
             ),
             before=before.scores,
             after=after.scores,
+            kinds={"before": count_kinds(before.kinds), "after": count_kinds(after.kinds)},
             steps=training.steps,
             checks=training.checks,
             guard=training.guard,
@@ -182,7 +186,8 @@ def execute(
             num_epochs=training.num_epochs,
             warnings=_warnings(training, model),
         )
-        stages = {"before": (before.evidence, before.values), "after": (after.evidence, after.values)}
+        measured = {"before": before, "after": after}
+        stages = {stage: (one.evidence, one.values, one.kinds) for stage, one in measured.items()}
         write_items(out / ITEMS_FILE, stages, run.report.show_forget_text)
         with watch.stage("save"):
             _save(model, record, out)

@@ -47,6 +47,12 @@ def test_record_survives_the_disk(record: Record, tmp_path: Path) -> None:
     assert read_record(tmp_path) == record
 
 
+def test_records_from_before_answers_had_kinds_still_load(record: Record, tmp_path: Path) -> None:
+    old = {name: value for name, value in json.loads(record.model_dump_json()).items() if name != "kinds"}
+    (tmp_path / "record.json").write_text(json.dumps(old), encoding="utf-8")
+    assert read_record(tmp_path).kinds == {}
+
+
 def test_damaged_records(record: Record, tmp_path: Path) -> None:
     text = record.model_dump_json()
     newer = json.dumps({**json.loads(text), "schema_version": 2})
@@ -57,6 +63,7 @@ def test_damaged_records(record: Record, tmp_path: Path) -> None:
         (newer, "schema_version"),
         (unknown, "forgotten"),
         (text.replace('"num_steps":1', '"num_steps":"many"'), "num_steps"),
+        (text.replace('"kinds":{}', '"kinds":{"after":{"forget":{"lie":1}}}'), "kinds"),
     ):
         (tmp_path / "record.json").write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=part) as caught:

@@ -42,6 +42,15 @@ Scores = dict[str, dict[str, Score]]
 """Split name -> metric name -> score."""
 
 
+Kind = Literal["leak", "correct", "refusal", "hallucination", "wrong", "gibberish"]
+"""What kind of answer one is: leak and hallucination on the forget split, correct and wrong on all others."""
+FORGET_KINDS: tuple[Kind, ...] = ("leak", "refusal", "hallucination", "gibberish")
+OTHER_KINDS: tuple[Kind, ...] = ("correct", "refusal", "wrong", "gibberish")
+"""The same places as in `FORGET_KINDS`."""
+KindCounts = dict[str, dict[Kind, int]]
+"""Split name -> kind of answer -> rows."""
+
+
 class DataPrint(Frozen):
     """What one data set was."""
 
@@ -125,6 +134,9 @@ class Record(Frozen):
     selection: SelectionPrint
     before: Scores
     after: Scores
+    kinds: dict[str, KindCounts] = Field(
+        default_factory=dict, description="Stage (before, after) -> split -> kind of the greedy answer -> rows"
+    )
     steps: list[StepLog] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     guard: GuardOutcome

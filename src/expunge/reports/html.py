@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from expunge.core.records import Frozen, Record
 from expunge.reports.items import Item, Pair, pair, read_items
+from expunge.reports.kinds import COLUMNS, MEANINGS, kind_rows
 from expunge.reports.table import Row, comparison, headline
 from expunge.reports.verdict import Outcome, verdict
 from expunge.reports.words import (
@@ -109,6 +110,9 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "absent": ABSENT,
         "main": [measure for measure in measures if measure.name in _main(record)],
         "others": [measure for measure in measures if measure.name not in _main(record)],
+        "kinds": kind_rows(record),
+        "kind_columns": COLUMNS,
+        "kind_meanings": MEANINGS,
         "pictures": shown,
         "specs": {one.name: Markup(one.figure.to_json()) for one in shown if one.figure is not None},
         "plotly": _plotly() if any(one.figure is not None for one in shown) else "",
