@@ -16,6 +16,11 @@ from expunge.losses.base import RowSet
 class FakeView:
     """Logits (N, V) for the labels of B rows; computed in the dtype of `logits`, unlike the float32 of the real one."""
 
+    epoch = 0
+    others: FakeView | None = None
+    """What `over` gives; `asked` is then what it was asked for."""
+    asked: tuple[int, ...] = ()
+
     def __init__(self, logits: Tensor, labels: Sequence[Sequence[int]], reference: Tensor | None = None) -> None:
         rows = [row for row, answer in enumerate(labels) for _ in answer]
         none = torch.zeros(len(labels), 1, dtype=torch.long)
@@ -39,7 +44,9 @@ class FakeView:
         return self._reference
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> FakeView:
-        raise NotImplementedError("chosen logits say nothing of other rows; see BigramView")
+        assert self.others is not None, "chosen logits say nothing of other rows; see BigramView"
+        self.asked = tuple(indices)
+        return self.others
 
     def _logp(self, logits: Tensor) -> Tensor:
         return torch.log_softmax(logits, -1).gather(1, self.batch.labels[:, None])[:, 0]

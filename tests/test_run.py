@@ -199,7 +199,8 @@ def test_another_seed_is_another_run(short: Run, whole: Path, tmp_path: Path) ->
 def test_forgetting_is_real(plan: Plan, tmp_path: Path) -> None:
     """Settings were chosen on seed 0; this is seed 1.
 
-    The tiny model knows its 32 facts by heart and nothing else, so that the retain rows need weight to hold.
+    The tiny model knows its 32 facts by heart and nothing else, so that the retain rows need weight to hold. Kinds of
+    answer agree with keyword recall: what says the keyword is a leak, or correct.
     """
     run = plan(
         seed=1,
@@ -215,10 +216,27 @@ def test_forgetting_is_real(plan: Plan, tmp_path: Path) -> None:
     assert after["forget"]["probability"].value < 0.1
     assert after["retain"]["keyword_recall"].value >= 0.75 * before["retain"]["keyword_recall"].value
     assert after["neighbour"]["keyword_recall"].value >= 0.5
+    for stage, scores in (("before", before), ("after", after)):
+        for split, kinds in record.kinds[stage].items():
+            said = kinds["leak" if split == "forget" else "correct"]
+            assert said / sum(kinds.values()) == scores[split]["keyword_recall"].value
+    assert record.kinds["before"]["forget"] == {"leak": 8, "refusal": 0, "hallucination": 0, "gibberish": 0}
     saved = str(tmp_path / "run" / "model")
-    again = expunge.measure(saved, {"forget": run.data.forget.name}, seed=1, config=run.evaluate).scores["forget"]
-    del again["cosine_similarity"], after["forget"]["cosine_similarity"]
-    assert again == after["forget"], "what was measured is not what was saved"
+    again = expunge.measure(saved, {"forget": run.data.forget.name}, seed=1, config=run.evaluate)
+    del again.scores["forget"]["cosine_similarity"], after["forget"]["cosine_similarity"]
+    assert again.scores["forget"] == after["forget"], "what was measured is not what was saved"
+    assert again.kinds["forget"] == record.kinds["after"]["forget"]
+
+
+def test_documents_cannot_be_refused(plan: Plan, tmp_path: Path) -> None:
+    """Told before anything is written, with the row that is meant."""
+    (tmp_path / "book.json").write_text(json.dumps([{"id": "book", "text": "A dark night."}]), encoding="utf-8")
+    data = {"forget": plan().data.forget.name, "retain": plan().data.retain.name}
+    for slot in data:
+        run = plan(recipe="idk_ap", data={**data, slot: str(tmp_path / "book.json")})
+        with pytest.raises(UserError, match="'book'"):
+            execute(run, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_documents_can_be_forgotten(plan: Plan, facts: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:

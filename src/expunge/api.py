@@ -12,12 +12,13 @@ from typing import Any
 from expunge.config import Run, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Aggregates, DataPrint, Frozen, Record, Scores
+from expunge.core.records import Aggregates, DataPrint, Frozen, KindCounts, Record, Scores
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import examples_from_rows, load_examples
 from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import measure as evaluate_model
 from expunge.evaluate.score import load_metrics
 from expunge.models.base import LanguageModel
@@ -37,6 +38,7 @@ class Evaluation(Frozen):
     data: dict[str, DataPrint]
     scores: Scores
     aggregates: Aggregates
+    kinds: KindCounts
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def measure(
     """
     config = config or EvaluateConfig()
     metrics = load_metrics(config)
+    labeller = Labeller(config.kinds)
     rows = {name: _rows(name, value) for name, value in data.items()}
     loaded = not isinstance(model, str | Path)
     model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
@@ -168,7 +171,7 @@ def measure(
             f"data: no split '{unknown[0]}'{near(unknown[0], ('forget', 'retain', 'neighbour', 'general'))}"
         )
     splits = Splits(rows.get("forget", ()), rows.get("retain", ()), rows.get("neighbour", ()), rows.get("general", ()))
-    found = evaluate_model(language_model, splits, metrics, config, seed, progress)
+    found = evaluate_model(language_model, splits, metrics, labeller, config, seed, progress)
     prints = {
         name: DataPrint(
             source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
@@ -177,7 +180,13 @@ def measure(
         )
         for name, kept in rows.items()
     }
-    return Evaluation(model=settings.name, data=prints, scores=found.scores, aggregates=found.aggregates)
+    return Evaluation(
+        model=settings.name,
+        data=prints,
+        scores=found.scores,
+        aggregates=found.aggregates,
+        kinds=count_kinds(found.kinds),
+    )
 
 
 def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:

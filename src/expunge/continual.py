@@ -13,6 +13,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import SEQUENCE_FILE, Scores, SequenceRecord, SequenceStep
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import load_examples, load_splits
+from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.base import LanguageModel
@@ -154,11 +155,11 @@ def _add(record: SequenceRecord, step: SequenceStep, out: Path) -> SequenceRecor
 
 def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) -> SequenceStep:
     run = plan.runs[0]
-    metrics = load_metrics(run.evaluate)
+    metrics, labeller = load_metrics(run.evaluate), Labeller(run.evaluate.kinds)
     label = f"after step {number}" if number else "before all steps"
 
     def scores(splits: Splits, what: str) -> Scores:
-        return measure(model, splits, metrics, run.evaluate, run.seed, progress, f"{label}: {what}").scores
+        return measure(model, splits, metrics, labeller, run.evaluate, run.seed, progress, f"{label}: {what}").scores
 
     requests = [
         scores(Splits(rows, ()), f"request {index}")["forget"] for index, rows in enumerate(plan.requests, start=1)

@@ -20,6 +20,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen, Record
 from expunge.core.validation import check
 from expunge.data.load import load_splits
+from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
@@ -165,6 +166,7 @@ def _retrained(plan: Reproduction, out: Path, runner: _Runner, progress: Progres
         load_model(run.model, progress),
         load_splits(run.data),
         load_metrics(run.evaluate),
+        Labeller(run.evaluate.kinds),
         run.evaluate,
         run.seed,
         progress,

@@ -29,6 +29,7 @@ from expunge.core.records import (
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
 from expunge.evaluate.items import write_items
+from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
 from expunge.localize.base import Localizer, Selection
@@ -110,11 +111,14 @@ def execute(
         return Result(read_record(out), out, None)
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
+    labeller = Labeller(run.evaluate.kinds)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
     with watch.stage("load"):
         if model is None:
             check_model_name(run.model.name)
         splits = splits or load_splits(run.data)
+        forget.check(splits.forget)
+        retain.check(splits.retain)
         model = model or load_model(run.model, progress)
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
@@ -126,7 +130,7 @@ def execute(
     with claimed(run, out, resume):
         with watch.stage("before"):
             before = before or measure(
-                model, splits, metrics, run.evaluate, run.seed, progress, "measuring before", is_original=True
+                model, splits, metrics, labeller, run.evaluate, run.seed, progress, "measuring before", is_original=True
             )
         with watch.stage("train"):
             training = unlearn(
@@ -148,6 +152,7 @@ def execute(
                 model,
                 splits,
                 metrics,
+                labeller,
                 run.evaluate,
                 run.seed,
                 progress,
@@ -171,6 +176,7 @@ def execute(
             after=after.scores,
             aggregates_before=before.aggregates,
             aggregates_after=after.aggregates,
+            kinds={"before": count_kinds(before.kinds), "after": count_kinds(after.kinds)},
             steps=training.steps,
             checks=training.checks,
             guard=training.guard,
@@ -181,7 +187,8 @@ def execute(
             num_epochs=training.num_epochs,
             warnings=_warnings(training, model),
         )
-        stages = {"before": (before.evidence, before.values), "after": (after.evidence, after.values)}
+        measured = {"before": before, "after": after}
+        stages = {stage: (one.evidence, one.values, one.kinds) for stage, one in measured.items()}
         write_items(out / ITEMS_FILE, stages, run.report.show_forget_text)
         with watch.stage("save"):
             _save(model, record, out)

@@ -22,6 +22,8 @@ from expunge.models.forward import Forward, RowSet, row_set
 
 FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot)]
 NUM_ROWS = 4
+STRANGE = "Zyx wvut srq ponm lkj ihgf edc ba, zyx wvut srq ponm lkj."
+"""An answer that the model would never give: a loss that vanishes where all is well does not vanish there."""
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -45,7 +47,8 @@ def subject(request: pytest.FixtureRequest, tiny: LanguageModel, examples: dict[
     slot, name = request.param
     build: type[Loss] = find(slot, name, Loss)
     filler = build(build.Config())
-    rows = examples["forget"][:NUM_ROWS]
+    known = examples["forget"][:NUM_ROWS]
+    rows = (*known[:-1], replace(known[-1], answer=STRANGE))
     sequences = [tiny.encoder.example(row) for row in rows]
     assert len({len(row.ids) for row in sequences}) > 1, "rows of one length would need no padding"
     filler.prepare(Setup(tiny, rows, sequences, "0/forget", 1))

@@ -55,6 +55,12 @@ def test_a_record_from_before_the_squeezing_diagnostic_is_still_read(record: Rec
     assert read_record(tmp_path).squeeze is None
 
 
+def test_records_from_before_answers_had_kinds_still_load(record: Record, tmp_path: Path) -> None:
+    old = {name: value for name, value in json.loads(record.model_dump_json()).items() if name != "kinds"}
+    (tmp_path / "record.json").write_text(json.dumps(old), encoding="utf-8")
+    assert read_record(tmp_path).kinds == {}
+
+
 def test_damaged_records(record: Record, tmp_path: Path) -> None:
     text = record.model_dump_json()
     newer = json.dumps({**json.loads(text), "schema_version": 2})
@@ -65,6 +71,7 @@ def test_damaged_records(record: Record, tmp_path: Path) -> None:
         (newer, "schema_version"),
         (unknown, "forgotten"),
         (text.replace('"num_steps":1', '"num_steps":"many"'), "num_steps"),
+        (text.replace('"kinds":{}', '"kinds":{"after":{"forget":{"lie":1}}}'), "kinds"),
     ):
         (tmp_path / "record.json").write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=part) as caught:

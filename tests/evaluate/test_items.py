@@ -12,7 +12,8 @@ from expunge.evaluate.base import Item
 from expunge.evaluate.items import write_items
 
 ITEM = Item(Example("a", "Secret question?", "Secret answer."), greedy="Secret reply.", samples=("Secret sample.",))
-STAGES = {"before": ({"forget": [ITEM, ITEM]}, {"forget": {"probability": [0.5, "no reason"]}})}
+VALUES = {"forget": {"probability": [0.5, "no reason"]}}
+STAGES = {"before": ({"forget": [ITEM, ITEM]}, VALUES, {"forget": ["leak", None]})}
 
 
 @pytest.mark.parametrize("show", [True, False])
@@ -22,6 +23,7 @@ def test_text_is_kept_only_where_allowed(tmp_path: Path, show: bool) -> None:
     first, second = parquet.read_table(path).to_pylist()
     assert (first["stage"], first["split"], first["id"], first["probability"]) == ("before", "forget", "a", 0.5)
     assert second["probability"] is None
+    assert (first["kind"], second["kind"]) == ("leak", None)
     texts = {name: first[name] for name in ("question", "answer", "generated", "samples")}
     shown = {
         "question": "Secret question?",

@@ -27,6 +27,7 @@ from expunge.core.records import (
     SelectionPrint,
     StepLog,
 )
+from expunge.reports.figures import kinds
 from expunge.reports.html import write_html
 from expunge.reports.measures import kept
 from expunge.reports.model_card import model_card
@@ -109,6 +110,20 @@ def record(**changes: Any) -> Record:
         "num_epochs": 1.0,
     }
     return Record(**{**usual, **changes})
+
+
+KINDS = {
+    "before": {
+        "forget": {"leak": 14, "refusal": 0, "hallucination": 1, "gibberish": 0},
+        "neighbour": {"correct": 30, "refusal": 0, "wrong": 0, "gibberish": 0},
+    },
+    "after": {
+        "neighbour": {"correct": 21, "refusal": 6, "wrong": 3, "gibberish": 0},
+        "forget": {"leak": 0, "refusal": 9, "hallucination": 3, "gibberish": 3},
+        "general": {"correct": 10, "refusal": 0, "wrong": 0, "gibberish": 0},
+    },
+}
+"""Counts of 15, 30 and 10 answers; the general split was not asked before."""
 
 
 def store_items(run_dir: Path, generated: str | None) -> None:
@@ -327,6 +342,53 @@ def test_page_with_stored_text_marks_the_leak(tmp_path: Path) -> None:
     assert f"{SECRET} did." in html
     assert 'class="leak"' in html
     assert "report.show_forget_text" not in html
+
+
+def test_kinds_of_answer_are_shares_of_their_split(tmp_path: Path) -> None:
+    """9 of 15 is 60%, 6 of 30 is 20%; by Wilson, 6 of 30 is 20% [10, 37] and 0 of 10 reaches 28%."""
+    told = record(kinds=KINDS)
+    lines = [line.split("  ") for line in printed(told).splitlines()]
+    cells = {line[0].strip(): [cell.strip() for cell in line[1:] if cell.strip()] for line in lines if "→" in str(line)}
+    assert cells == {
+        "forget": ["93% → 0%", "0% → 60%", "7% → 20%", "0% → 20%", "15"],
+        "neighbour": ["100% → 70%", "0% → 20%", "0% → 10%", "0% → 0%", "30"],
+        "general": ["absent → 100%", "absent → 0%", "absent → 0%", "absent → 0%", "10"],
+    }
+    html = visible(page(tmp_path, told))
+    assert '<th scope="row">neighbour</th><td class="figure-cell">100% → 70%</td>' in html
+    assert "neighbour 20% [10, 37] (n=30)" in html
+    assert "general 0% [0, 28] (n=10)" in html
+    assert "forget, after: leak 0%, refusal 60%, hallucination 20%, gibberish 20%" in html
+
+
+def test_bars_of_kinds_fill_the_width_and_end_in_refusals() -> None:
+    """Every bar's parts add up to 1; a stage that was not measured has no bar."""
+    figure = kinds(record(kinds=KINDS)).figure
+    assert figure is not None
+    assert [trace.name for trace in figure.data][-1] == "refusal"
+    assert list(figure.data[0].y) == [
+        *(f"{split}, {stage}" for split in ("forget", "neighbour") for stage in ("before", "after")),
+        "general, after",
+    ]
+    assert [sum(part) for part in zip(*(trace.x for trace in figure.data), strict=True)] == pytest.approx([1.0] * 5)
+    assert list(figure.data[-1].x) == pytest.approx([0, 9 / 15, 0, 6 / 30, 0])
+    assert len({trace.marker.color for trace in figure.data}) == 4
+
+
+def test_a_record_without_kinds_says_so(tmp_path: Path) -> None:
+    assert "→" not in printed(record())
+    html = visible(page(tmp_path, record()))
+    assert "this run labelled no answers" in html
+    assert "What kind of answer" not in html
+
+
+def test_stored_items_show_their_kind(tmp_path: Path) -> None:
+    store_items(tmp_path, "I do not know.")
+    rows = parquet.read_table(tmp_path / "items.parquet").to_pylist()
+    labelled = [{**row, "kind": "refusal" if row["stage"] == "after" else "leak"} for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist(labelled), tmp_path / "items.parquet")
+    html = visible(page(tmp_path, record()))
+    assert re.search(r"<p>I do not know\.</p> <span class=\"soft\">refusal</span>", html)
 
 
 def test_a_run_without_steps_checks_or_items_still_reports(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TRAIN = TrainConfig(lr=1e-3, epochs=3, batch_size=2, checkpoint_every=1, warmup_
 VARIANTS = {
     "full": {"retain": "kl"},
     "accumulated": {"train": TRAIN.model_copy(update={"batch_size": 1, "accumulation": 2, "checkpoint_every": 3})},
+    "refusals drawn anew each epoch": {"forget": "refusal", "retain": "answer_preservation"},
     "lora with dropout": {"lora": LoraConfig(r=4, dropout=0.3)},
     "guarded": {"guard": GuardConfig(utility_floor=0.7, every=2), "train": TRAIN.model_copy(update={"lr": 2e-3})},
 }

@@ -70,6 +70,15 @@ Aggregates = dict[str, Aggregate]
 """Name, e.g. `fe5` -> aggregate."""
 
 
+Kind = Literal["leak", "correct", "refusal", "hallucination", "wrong", "gibberish"]
+"""What kind of answer one is: leak and hallucination on the forget split, correct and wrong on all others."""
+FORGET_KINDS: tuple[Kind, ...] = ("leak", "refusal", "hallucination", "gibberish")
+OTHER_KINDS: tuple[Kind, ...] = ("correct", "refusal", "wrong", "gibberish")
+"""The same places as in `FORGET_KINDS`."""
+KindCounts = dict[str, dict[Kind, int]]
+"""Split name -> kind of answer -> rows."""
+
+
 class DataPrint(Frozen):
     """What one data set was."""
 
@@ -218,6 +227,9 @@ class Record(Frozen):
     after: Scores
     aggregates_before: Aggregates = Field(default_factory=dict)
     aggregates_after: Aggregates = Field(default_factory=dict)
+    kinds: dict[str, KindCounts] = Field(
+        default_factory=dict, description="Stage (before, after) -> split -> kind of the greedy answer -> rows"
+    )
     steps: list[StepLog] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     guard: GuardOutcome

@@ -43,11 +43,12 @@ def normalise(text: str) -> str:
 
 def holds_any(text: str, keywords: Sequence[str]) -> bool:
     """Whether any keyword stands in the text as whole words, whatever the case, blanks and punctuation."""
-    padded = f" {_words(text)} "
-    return any(f" {_words(keyword)} " in padded for keyword in keywords)
+    padded = f" {bare_words(text)} "
+    return any(f" {bare_words(keyword)} " in padded for keyword in keywords)
 
 
-def _words(text: str) -> str:
+def bare_words(text: str) -> str:
+    """Case folded, everything but letters and digits turned into single blanks: `Don't!` -> `don t`."""
     return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
 
 

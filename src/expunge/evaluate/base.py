@@ -19,6 +19,24 @@ Need = Literal["answer", "paraphrased_answer", "perturbed_answer", "greedy", "sa
 Split = Literal["forget", "retain", "neighbour", "general"]
 
 
+class KindsConfig(Frozen):
+    """Where one kind of answer ends and the next begins."""
+
+    rouge_l_recall: float = Field(
+        0.6, gt=0, le=1, description="Without keywords: an answer with this recall of the stored one says the fact"
+    )
+    refusals: str = Field("", description="File of more refusals, one a line: an answer that holds one is a refusal")
+    word_entropy: float = Field(
+        0.6, ge=0, le=1, description="A long answer whose words have a lower normalised entropy is gibberish"
+    )
+    repetition: float = Field(
+        0.5, gt=0, le=1, description="A long answer with at least this share of repeated word triples is gibberish"
+    )
+    word_share: float = Field(
+        0.6, ge=0, le=1, description="An answer with a lower share of its characters in plausible words is gibberish"
+    )
+
+
 class EvaluateConfig(Frozen):
     """What is measured before and after."""
 
@@ -34,6 +52,7 @@ class EvaluateConfig(Frozen):
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
     token_budget: int = Field(8192, ge=64, description="Padded prompt tokens in one batch")
+    kinds: KindsConfig = Field(default_factory=KindsConfig, description="Thresholds of the kinds of answer")
 
 
 @dataclass(frozen=True)

@@ -9,25 +9,26 @@ from typing import Any
 
 from expunge.core.files import disk_errors
 from expunge.evaluate.evidence import Evidence
+from expunge.evaluate.kinds import Kinds
 
 Values = dict[str, dict[str, list[float | str]]]
 """Split -> metric -> one number a row, or the reason why there is none."""
 
 
-def write_items(path: Path, stages: dict[str, tuple[Evidence, Values]], show_text: bool) -> None:
+def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], show_text: bool) -> None:
     """Write the rows of each stage.
 
     Args:
         path: the Parquet file; written under a temporary name and renamed.
-        stages: stage name (before, after) -> evidence and metric values.
+        stages: stage name (before, after) -> evidence, metric values and kinds of answer.
         show_text: keep questions, answers and what the model said.
     """
     import pyarrow
     import pyarrow.parquet
 
-    rows = [row for stage, (evidence, values) in stages.items() for row in _rows(stage, evidence, values, show_text)]
-    metrics = sorted({name for _, values in stages.values() for by_metric in values.values() for name in by_metric})
-    text = {name: pyarrow.string() for name in ("stage", "split", "id", "question", "answer", "generated")}
+    rows = [row for stage, measured in stages.items() for row in _rows(stage, *measured, show_text)]
+    metrics = sorted({name for _, values, _ in stages.values() for by_metric in values.values() for name in by_metric})
+    text = {name: pyarrow.string() for name in ("stage", "split", "id", "kind", "question", "answer", "generated")}
     types = {**text, "samples": pyarrow.list_(pyarrow.string()), **dict.fromkeys(metrics, pyarrow.float64())}
     partial = path.with_name(f"{path.name}.partial")
     with disk_errors(path):
@@ -35,10 +36,10 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values]], show_tex
         os.replace(partial, path)
 
 
-def _rows(stage: str, evidence: Evidence, values: Values, show_text: bool) -> Iterator[dict[str, Any]]:
+def _rows(stage: str, evidence: Evidence, values: Values, kinds: Kinds, show_text: bool) -> Iterator[dict[str, Any]]:
     for split, items in evidence.items():
         for index, item in enumerate(items):
-            row: dict[str, Any] = {"stage": stage, "split": split, "id": item.example.id}
+            row: dict[str, Any] = {"stage": stage, "split": split, "id": item.example.id, "kind": kinds[split][index]}
             if show_text:
                 row["question"] = item.example.question or item.example.text
                 row["answer"] = item.example.answer or item.continuation

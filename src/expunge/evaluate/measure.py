@@ -11,6 +11,7 @@ from expunge.data.example import Splits
 from expunge.evaluate.base import EvaluateConfig, Metric
 from expunge.evaluate.evidence import Evidence, collect, sample_rows, with_original
 from expunge.evaluate.items import Values
+from expunge.evaluate.kinds import Kinds, Labeller
 from expunge.evaluate.score import item_values, needs_of, score
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
@@ -22,6 +23,7 @@ class Measured:
 
     evidence: Evidence
     values: Values
+    kinds: Kinds
     scores: Scores
     aggregates: Aggregates
 
@@ -30,6 +32,7 @@ def measure(
     model: LanguageModel,
     splits: Splits,
     metrics: Mapping[str, Metric],
+    labeller: Labeller,
     config: EvaluateConfig,
     seed: int,
     progress: Progress = SILENT,
@@ -44,6 +47,7 @@ def measure(
         model: any model.
         splits: rows; large splits are sampled by the seed.
         metrics: by name.
+        labeller: of kinds of answer.
         config: what is asked.
         seed: of samples and intervals.
         progress: where to report.
@@ -58,4 +62,4 @@ def measure(
         evidence = with_original(evidence, original or evidence)
     values = item_values(evidence, metrics)
     scores = score(values, metrics, seed)
-    return Measured(evidence, values, scores, summarise(values, scores, seed))
+    return Measured(evidence, values, labeller.label(evidence), scores, summarise(values, scores, seed))

@@ -93,6 +93,13 @@ class Loss(ABC):
     def loss(self, view: View) -> Tensor:
         """The scalar to minimise."""
 
+    def check(self, rows: Sequence[Example]) -> None:  # noqa: B027 - most fillers take any row
+        """Called with the stream's rows before anything heavy happens.
+
+        Raises:
+            UserError: a row that this loss has no use for.
+        """
+
     def prepare(self, setup: Setup) -> None:  # noqa: B027 - most fillers need nothing
         """Called once before the first step, while the model is still the original one."""
 

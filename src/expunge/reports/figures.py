@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from expunge.core.records import Record, Score
-from expunge.reports.canvas import AFTER, BEFORE, GRID, KEEP, Picture, blank, errors
+from expunge.reports.canvas import AFTER, BEFORE, GRID, HEIGHT, KEEP, Picture, blank, errors
 from expunge.reports.curves import checks, losses
+from expunge.reports.kinds import COLUMNS, kind_rows, refusals
 from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
 from expunge.reports.words import METRICS, SPLITS, metric_name, ordered, percent, reason
+
+KIND_COLOURS = ("#56b4e9", "#cc79a7", "#e69f00", "#c9cfd8")
+"""Of leak or correct, refusal, hallucination or wrong, gibberish (Okabe and Ito's): apart for colour-blind eyes too."""
+SMALLEST_LABEL = 0.15
+"""A narrower part of a bar has no room for its number."""
 
 
 def pictures(record: Record) -> list[Picture]:
@@ -17,7 +23,8 @@ def pictures(record: Record) -> list[Picture]:
         (metric for scores in record.after.values() for metric in scores), ("keyword_recall", "probability")
     )
     measured = [metric for metric in chosen if any(find(record.after, split, metric) for split in record.after)]
-    return [trade(record), *(bars(record, metric) for metric in measured[:2]), losses(record), checks(record)]
+    scored = [kinds(record), *(bars(record, metric) for metric in measured[:2])]
+    return [trade(record), *scored, losses(record), checks(record)]
 
 
 def trade(record: Record) -> Picture:
@@ -76,6 +83,44 @@ def trade(record: Record) -> Picture:
     figure.update_yaxes(tickformat=".0%", range=[min(-0.12, gone - up["low"] - 0.05), 1.12])
     alt = f"After the run {percent(gone)} of the worst leak is gone and {percent(kept)} of utility is kept."
     return Picture(**about, alt=alt, figure=figure)
+
+
+def kinds(record: Record) -> Picture:
+    """What kinds of answer every split got: one bar a split and stage, the refusals at its right end."""
+    rows = kind_rows(record)
+    about: dict[str, Any] = {
+        "name": "kinds",
+        "title": "Kinds of answer",
+        "caption": f"Each bar is all answers of a split at one stage. {refusals(rows)}".strip(),
+    }
+    if not rows:
+        return Picture(**about, missing="Left out: this run labelled no answers.")
+    figure = blank("share of answers", "")
+    bars = [(f"{row.split}, {stage}", row, stage) for row in rows for stage in ("before", "after") if row.total(stage)]
+    for place in (0, 2, 3, 1):
+        shares = [row.share(stage, place) or 0.0 for _, row, stage in bars]
+        figure.add_bar(
+            y=[name for name, _, _ in bars],
+            x=shares,
+            name=COLUMNS[place],
+            orientation="h",
+            marker={"color": KIND_COLOURS[place], "line": {"color": "rgba(20,24,31,0.55)", "width": 1}},
+            text=[percent(share) if share >= SMALLEST_LABEL else "" for share in shares],
+            textposition="inside",
+            textangle=0,
+            insidetextanchor="middle",
+            hovertemplate="%{y}: %{x:.0%}<extra>" + COLUMNS[place] + "</extra>",
+        )
+    figure.update_layout(
+        barmode="stack", bargap=0.25, legend={"traceorder": "normal"}, height=max(HEIGHT, 200 + 30 * len(bars))
+    )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1], showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    told = [
+        f"{name}: " + ", ".join(f"{kind} {percent(row.share(stage, place) or 0.0)}" for place, kind in row.kinds)
+        for name, row, stage in bars
+    ]
+    return Picture(**about, alt=f"Kinds of answer. {'; '.join(told)}.", figure=figure)
 
 
 def bars(record: Record, metric: str) -> Picture:

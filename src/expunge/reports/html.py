@@ -15,6 +15,7 @@ from expunge.core.records import Frozen, Record, Squeeze
 from expunge.reports import squeeze
 from expunge.reports.aggregates import aggregate_text, wholes
 from expunge.reports.items import Item, Pair, pair, read_items
+from expunge.reports.kinds import COLUMNS, MEANINGS, kind_rows
 from expunge.reports.table import Row, comparison, headline
 from expunge.reports.verdict import Outcome, verdict
 from expunge.reports.words import (
@@ -130,6 +131,9 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "main": [measure for measure in measures if measure.name in _main(record)],
         "others": [measure for measure in measures if measure.name not in _main(record)],
         "wholes": wholes(record),
+        "kinds": kind_rows(record),
+        "kind_columns": COLUMNS,
+        "kind_meanings": MEANINGS,
         "pictures": shown,
         "squeezed": squeezed,
         "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},

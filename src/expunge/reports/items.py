@@ -11,7 +11,7 @@ from pydantic import Field
 from expunge.core.records import ITEMS_FILE, Frozen
 from expunge.reports.words import SPLITS, ordered
 
-KEYS = ("stage", "split", "id", "question", "answer", "generated", "samples")
+KEYS = ("stage", "split", "id", "kind", "question", "answer", "generated", "samples")
 
 SIGNS = {
     "keyword_recall": "leaks",
@@ -26,6 +26,7 @@ class Item(Frozen):
     stage: str
     split: str
     id: str
+    kind: str | None = None
     question: str | None = None
     answer: str | None = None
     generated: str | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from expunge.core.records import Frozen, Record, Score
 from expunge.reports.aggregates import print_aggregates
+from expunge.reports.kinds import COLUMNS, kind_rows
 from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
 
 if TYPE_CHECKING:
@@ -123,6 +124,28 @@ def print_table(record: Record, console: Console) -> None:
     for note in absences(rows):
         console.print(note, markup=False, highlight=False, width=min(WIDTH, console.width))
     print_aggregates(record, console, min(WIDTH, console.width))
+    _print_kinds(record, console)
+
+
+def _print_kinds(record: Record, console: Console) -> None:
+    """Print what kinds of answer each split got, before and after; nothing when no answer was labelled."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = kind_rows(record)
+    if not rows:
+        return
+    table = Table(
+        width=min(WIDTH, console.width), pad_edge=False, collapse_padding=True, box=box.SIMPLE_HEAD, header_style="bold"
+    )
+    table.add_column("greedy answers")
+    for name in COLUMNS:
+        table.add_column(name)
+    table.add_column("n", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(escape(row.split), *(row.cell(place) for place in range(len(COLUMNS))), row.n)
+    console.print(table)
 
 
 def absences(rows: list[Row]) -> list[str]:

@@ -1,0 +1,91 @@
+"""Refusals: the sentences, and which of them answers which row in which epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from expunge.core.errors import UserError
+from expunge.core.provenance import sha256_text
+from expunge.core.records import Frozen
+from expunge.data.encode import Encoded
+from expunge.data.example import Example
+from expunge.losses.base import Setup, View
+
+_SHIPPED = Path(__file__).with_name("refusals.txt")
+
+
+class RefusalConfig(Frozen):
+    """Option of every loss that draws refusals."""
+
+    refusals: str = Field(
+        "",
+        description="File with one refusal a line; empty: the shipped ones. evaluate.kinds.refusals should name it too",
+    )
+
+
+def load_refusals(path: str = "") -> tuple[str, ...]:
+    """The sentences of a file, one a line, blank lines left out; without a path, the shipped ones.
+
+    Raises:
+        UserError: no such file, not UTF-8 text, or no sentence in it.
+    """
+    file = Path(path) if path else _SHIPPED
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"refusals: {file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"refusals: {file}: not UTF-8 text (byte {error.start})") from None
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise UserError(f"refusals: {file}: the file holds no sentence")
+    return found
+
+
+def draw_refusal(refusals: Sequence[str], seed: str, epoch: int, row: int) -> str:
+    """The refusal of a row in an epoch, uniform over the sentences.
+
+    A pure function of its arguments: a resumed run draws what an unbroken one would, whatever the batches are.
+    """
+    return refusals[int(sha256_text(seed, str(epoch), str(row)), 16) % len(refusals)]
+
+
+def require_questions(rows: Sequence[Example], who: str) -> None:
+    """Refuse rows that ask nothing.
+
+    Args:
+        rows: of one stream.
+        who: the loss, for the message.
+
+    Raises:
+        UserError: a row is a document.
+    """
+    for row in rows:
+        if row.question is None:
+            raise UserError(f"row '{row.id}': {who} answers questions with refusals, and this row is a document")
+
+
+def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:
+    """Every row's question with the refusal drawn for it, epoch after epoch: row `i` of epoch `e` is `e * rows + i`.
+
+    The labels are the whole refusal with its end token, even where the stream's own labels are keywords only.
+    """
+    encode = setup.model.encoder.answer
+    return [
+        encode(row.question or "", draw_refusal(refusals, setup.seed, epoch, index), row.id)
+        for epoch in range(setup.epochs)
+        for index, row in enumerate(setup.rows)
+    ]
+
+
+def refused_places(view: View, num_rows: int) -> list[int]:
+    """Where in `refused` the rows of a view are, in the view's order.
+
+    Args:
+        view: a batch of the stream.
+        num_rows: rows of the stream.
+    """
+    return [view.epoch * num_rows + index for index in view.batch.indices]
