@@ -58,7 +58,7 @@ def examples(facts: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[Example,
 
 
 @pytest.fixture(scope="session")
-def tokenizer(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast:
+def words(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the facts' own words, with a chat template and `pad == eos`."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,6 +70,12 @@ def tokenizer(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast
         texts, trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet)
     )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(words: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer of the facts' own words, under a name that a test file may give to others."""
+    return words
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +127,7 @@ def fact_files(facts: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_cache(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Iterator[None]:
+def _no_cache(tmp_path_factory: pytest.TempPathFactory, words: PreTrainedTokenizerFast) -> Iterator[None]:
     """No test reads the user's cache or reaches the network; the cache holds a tiny random sentence encoder."""
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
@@ -130,5 +136,5 @@ def _no_cache(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setenv("PIP_NO_INDEX", "1")
         name = "all-minilm-l6-v2"
-        save_tiny_bert(BertModel, cache / f"{name}-{embedded()[name].sha256[:12]}", tokenizer)
+        save_tiny_bert(BertModel, cache / f"{name}-{embedded()[name].sha256[:12]}", words)
         yield

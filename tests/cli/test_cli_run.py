@@ -39,8 +39,9 @@ def test_json_is_one_object_with_every_score(finished: Any) -> None:
             for name, score in metrics.items():
                 if score["value"] is None:
                     assert score["reason"], name
-                    assert name in ("sample_leak", "paraphrase_keyword_recall")
-                    assert split != "forget"
+                    assert name == "entailment" or (
+                        name in ("sample_leak", "paraphrase_keyword_recall") and split != "forget"
+                    )
                 else:
                     assert score["low"] <= score["value"] <= score["high"], (stage, split, name)
                     assert score["n"] == rows[split]

@@ -130,7 +130,8 @@ class Encoder:
         """What training sees of a row when only the tokens that hold a keyword are labels.
 
         The words around them ("The author of ... is") belong to every answer of that form, and need not be forgotten.
-        A row whose answer holds none of its keywords keeps all its labels.
+        What follows the last of them is cut off: no label depends on it. A row whose answer holds none of its keywords
+        keeps all its labels.
         """
         encoded = self.example(example)
         spans = [
@@ -144,7 +145,9 @@ class Encoder:
             for index, (start, end) in enumerate(pairwise(ends))
             if any(start < last and first < end for first, last in spans)
         ]
-        return replace(encoded, targets=tuple(held))
+        if not held:
+            return encoded
+        return replace(encoded, ids=encoded.ids[: held[-1] + 1], targets=tuple(held))
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
