@@ -108,12 +108,17 @@ def names() -> list[str]:
 def load_reproduction(name: str) -> Reproduction:
     """A shipped reproduction by name, or a TOML file of the same form.
 
+    `extends` names a shipped one that gives every table which the file itself lacks.
+
     Raises:
         UserError: no such name or file; an unknown key, anywhere in its runs.
     """
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"reproduce: no '{name}'{near(name, names())}")
-    plan = check(Reproduction, read_toml(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
+    tables = read_toml(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml")
+    if "extends" in tables:
+        tables = {**read_toml(FOLDER / f"{tables.pop('extends')}.toml"), **tables}
+    plan = check(Reproduction, tables, "")
     for method in plan.methods:
         for tune in (True, False):
             plan.run_of(method, 0, Path("target"), plan.grid_of(method).values[0], tune=tune)
