@@ -70,6 +70,15 @@ def test_every_request_is_scored_after_every_step(done: Path) -> None:
     assert (done / "step-2" / "report.html").is_file()
 
 
+def test_the_reference_can_stay_the_first_model(file: Path, tiny_folder: Path, done: Path, tmp_path: Path) -> None:
+    """With it step 1 is the same, and step 2 another: NPO's ratio is then to the first model."""
+    out = tmp_path / "out"
+    record = execute_plan(load_plan(file, out, [f"model.reference={tiny_folder}"]), out)
+    free = read_sequence(done)
+    assert record.steps[1].requests == free.steps[1].requests
+    assert record.steps[2].requests != free.steps[2].requests
+
+
 def test_a_killed_sequence_goes_on_after_the_last_whole_step(file: Path, done: Path, tmp_path: Path) -> None:
     """A kill after step 1 leaves its folder and a record of two rows; going on gives the same second step."""
     out = tmp_path / "out"

@@ -36,6 +36,7 @@ from expunge.localize.base import Localizer, Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
+from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
 from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training, unlearn
@@ -116,6 +117,8 @@ def execute(
     with watch.stage("load"):
         if model is None:
             check_model_name(run.model.name)
+        if run.model.reference is not None:
+            check_model_name(run.model.reference, "model.reference")
         splits = splits or load_splits(run.data)
         forget.check(splits.forget)
         retain.check(splits.retain)
@@ -124,6 +127,7 @@ def execute(
         _check_lengths(splits, model)
     with watch.stage("localize"):
         selection = _select(localizer, model, splits, run)
+        reference = _reference(model, run, progress)
     _check_space(model, out)
     model_print = _model_print(model, run)
 
@@ -146,6 +150,7 @@ def execute(
                 out / _WORK,
                 progress,
                 run.diagnose.squeeze,
+                reference,
             )
         with watch.stage("after"):
             after = measure(
@@ -296,6 +301,12 @@ def _select(localizer: Localizer, model: LanguageModel, splits: Splits, run: Run
     else:
         model.freeze_but(selection.names)
     return selection
+
+
+def _reference(model: LanguageModel, run: Run, progress: Progress) -> OriginalWeights | None:
+    if run.model.reference is None:
+        return None
+    return weights_of(load_model(run.model.model_copy(update={"name": run.model.reference}), progress), model)
 
 
 def _check_space(model: LanguageModel, out: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.config import LoraConfig
+from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.forward import score_rows
-from expunge.models.original import OriginalWeights
+from expunge.models.load import load_model
+from expunge.models.original import OriginalWeights, weights_of
 
 
 @pytest.mark.parametrize("adapter", [False, True])
@@ -45,3 +49,20 @@ def test_original_weights_are_swapped_in_and_out(
     step()
     with original.swapped_in():
         assert torch.equal(score_rows(tiny, rows)[0], before), "training must not reach the copy"
+
+
+def test_weights_of_another_model(tiny: LanguageModel, tiny_folder: Path) -> None:
+    """Moved weights see the reference for a while; a reference that differs elsewhere is refused."""
+    other = load_model(ModelConfig(name=str(tiny_folder)))
+    trained = "model.layers.1.mlp.down_proj.weight"
+    tiny.freeze_but([trained])
+    before = tiny.trainable()[0].detach().clone()
+    with torch.no_grad():
+        tiny.trainable()[0].add_(1)
+    reference = weights_of(other, tiny)
+    with reference.swapped_in():
+        assert torch.equal(tiny.trainable()[0], before)
+    assert torch.equal(tiny.trainable()[0], before + 1)
+    tiny.freeze_but(["model.layers.0.mlp.down_proj.weight"])
+    with pytest.raises(UserError, match=f"model.reference: .* differs from the model in {trained}"):
+        weights_of(other, tiny)

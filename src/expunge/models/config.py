@@ -22,6 +22,9 @@ class ModelConfig(Frozen):
     """Which model, and how it is run."""
 
     name: str = Field(description="Embedded name, local folder, .gguf file or hub id")
+    reference: str | None = Field(
+        None, description="Model that losses compare with, e.g. the one before earlier requests; none: the model itself"
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     template: Template = Field("chat", description="chat: the tokenizer's chat template; plain: Question:/Answer:")
     system_prompt: str | None = Field(None, description="System turn; none leaves the chat template's own")

@@ -1,10 +1,14 @@
-"""Looking back at the original model while it is being trained, without a second one in memory."""
+"""Looking back at the original model, or at another reference, without a second model in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
+from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 
 
@@ -13,11 +17,12 @@ class OriginalWeights:
 
     Args:
         model: its trainable weights chosen, none moved yet.
+        others: other values for them, in the order of `model.trainable()`; None copies their own.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, others: Sequence[Tensor] | None = None) -> None:
         self._parameters = model.trainable()
-        self._others = [parameter.detach().clone() for parameter in self._parameters]
+        self._others = [parameter.detach().clone() for parameter in others or self._parameters]
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -32,3 +37,28 @@ class OriginalWeights:
         """Exchange storages: no third copy, and the current weights come back to the bit."""
         for place, parameter in enumerate(self._parameters):
             parameter.data, self._others[place] = self._others[place], parameter.data
+
+
+def weights_of(reference: LanguageModel, model: LanguageModel) -> OriginalWeights:
+    """What the trainable weights of a model are in another one, e.g. in the model before all earlier requests.
+
+    Args:
+        reference: the other model; it can be let go of afterwards.
+        model: its trainable weights chosen.
+
+    Raises:
+        UserError: the two differ in a weight that will not be trained, so that swapping could not give the reference.
+    """
+    theirs = dict(reference.network.named_parameters())
+    others = []
+    for name, parameter in model.network.named_parameters():
+        other = theirs.get(name)
+        if other is None or other.shape != parameter.shape:
+            raise UserError(f"model.reference: '{reference.source}' has no weight {name} like that of the model")
+        if parameter.requires_grad:
+            others.append(other.to(parameter))
+        elif not torch.equal(other.to(parameter), parameter):
+            raise UserError(
+                f"model.reference: '{reference.source}' differs from the model in {name}, which this run does not train"
+            )
+    return OriginalWeights(model, others)

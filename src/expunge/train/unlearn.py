@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set
+from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
@@ -61,6 +63,7 @@ def unlearn(
     folder: Path,
     progress: Progress = SILENT,
     squeeze: SqueezeConfig | None = None,
+    reference: OriginalWeights | None = None,
 ) -> Training:
     """Train a model to forget, from the last whole checkpoint in `folder` if there is one.
 
@@ -77,6 +80,7 @@ def unlearn(
         folder: for checkpoints.
         progress: where to report.
         squeeze: how to follow other wordings of the forget answers during training; None: not at all.
+        reference: weights of another model that the losses compare with; None: of the model as it is.
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     targets = forget_rows
@@ -86,7 +90,7 @@ def unlearn(
         trained_on = own_answers(model, trained_on, progress)
     encode, epochs = model.encoder.example, train.epochs
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
-    with progress.bar("preparing", 2) as bar:
+    with progress.bar("preparing", 2) as bar, reference.swapped_in() if reference else nullcontext():
         sequences = [encode_forget(row) for row in forget_rows]
         forget_stream = make_stream("forget", forget, Setup(model, forget_rows, sequences, f"{seed}/forget", epochs))
         bar.advance()
