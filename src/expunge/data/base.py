@@ -43,15 +43,7 @@ class DataSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, list) and value:
-            first = cls._shorthand(value[0])
-            return {**first, "also": [*first.get("also", ()), *value[1:]]} if isinstance(first, dict) else value
-        table = {"name": value} if isinstance(value, str) else value
-        name = table.get("name") if isinstance(table, dict) and "split" not in table else None
-        if isinstance(name, str) and ":" in name and not Path(name).exists():
-            name, _, split = name.rpartition(":")
-            return {**table, "name": name, "split": split}
-        return table
+        return _as_table(value)
 
     @field_validator("also", mode="before")
     @classmethod
@@ -61,6 +53,19 @@ class DataSpec(Frozen):
     def __str__(self) -> str:
         own = f"{self.name}:{self.split}" if self.split else self.name
         return " + ".join([own, *map(str, self.also)])
+
+
+def _as_table(value: Any) -> Any:
+    """The table that a name, a `name:split` or a list of data sets stands for; anything else as it is."""
+    if isinstance(value, list) and value:
+        first = _as_table(value[0])
+        return {**first, "also": [*first.get("also", ()), *value[1:]]} if isinstance(first, dict) else value
+    table = {"name": value} if isinstance(value, str) else value
+    name = table.get("name") if isinstance(table, dict) and "split" not in table else None
+    if isinstance(name, str) and ":" in name and not Path(name).exists():
+        name, _, split = name.rpartition(":")
+        return {**table, "name": name, "split": split}
+    return table
 
 
 class DataConfig(Frozen):

@@ -74,16 +74,13 @@ def collect(
         for request in _requests(split, row, example, needs, config, seed, model.encoder)
         if request.answers or request.greedy or request.seeds
     ]
-    was_training = model.network.training
-    model.network.eval()
-    with progress.bar(label, len(requests)) as bar, torch.inference_mode():
+    with model.evaluating(), progress.bar(label, len(requests)) as bar, torch.inference_mode():
         for indices in by_length([len(request.prompt) for request in requests], config.token_budget):
             batch = [requests[index] for index in indices]
             for request, found in zip(batch, _ask(model, batch, config), strict=True):
                 item = evidence[request.split][request.row]
                 evidence[request.split][request.row] = replace(item, **found)
             bar.advance(len(batch))
-    model.network.train(was_training)
     return evidence
 
 

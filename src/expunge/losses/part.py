@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from expunge.data.batch import Batch
-from expunge.losses.base import RowSet, View
+from expunge.losses.base import View
+from expunge.models.forward import RowSet
 
 
 class Part:

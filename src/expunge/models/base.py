@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -79,6 +79,16 @@ class LanguageModel:
         """The arithmetic of every forward pass."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode within this block, and the mode before it afterwards."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train(was_training)
+
     def head(self, hidden: Tensor, matrix: nn.Module | None = None) -> Tensor:
         """Logits of final hidden states: (..., D) -> (..., V).
 
@@ -137,12 +147,9 @@ class LanguageModel:
     def _check_head(self) -> None:
         """Compare `head` with the model's own logits once, so that no unknown scaling is ever left out."""
         ids = torch.arange(1, 5, device=self.device)[None] % self.base.config.get_text_config().vocab_size
-        was_training = self.network.training
-        self.network.eval()
-        with self.autocast():
+        with self.evaluating(), self.autocast():
             own = self.base(input_ids=ids, use_cache=False).logits.float()
             ours = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state).float()
-        self.network.train(was_training)
         if not torch.allclose(own, ours, rtol=1e-3, atol=1e-2):
             raise UserError(
                 f"model: {type(self.base).__name__} changes its logits after the output matrix in a way that is not "

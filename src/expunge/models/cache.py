@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,15 +25,15 @@ class RoomyLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write S new positions, (B, H, S, D) each, and give all that are filled, (B, H, T, D) each."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
+            self.lazy_initialization(key_states, value_states)  # type: ignore[no-untyped-call]
+        start: int = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._stores is None or end > self._stores[0].shape[-2]:
-            self._stores = (_grown(self.keys, key_states, start, end), _grown(self.values, value_states, start, end))
-        for store, states in zip(self._stores, (key_states, value_states), strict=True):
+        stores = self._stores
+        if stores is None or end > stores[0].shape[-2]:
+            stores = (_grown(self.keys, key_states, start, end), _grown(self.values, value_states, start, end))
+        for store, states in zip(stores, (key_states, value_states), strict=True):
             store[..., start:end, :] = states
-        self._show(end)
-        return self.keys, self.values
+        return self._show(stores, end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows, in this order."""
@@ -42,26 +43,27 @@ class RoomyLayer(DynamicLayer):
         """Repeat every row."""
         self._rebuild(lambda store: store.repeat_interleave(repeats, dim=0))
 
-    def _rebuild(self, change: Any) -> None:
+    def _rebuild(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._stores is not None:
-            length = self.get_seq_length()
-            self._stores = (change(self._stores[0]), change(self._stores[1]))
-            self._show(length)
+            keys, values = self._stores
+            self._show((change(keys), change(values)), self.get_seq_length())
 
-    def _show(self, length: int) -> None:
-        assert self._stores is not None
-        self.keys, self.values = (store[..., :length, :] for store in self._stores)
+    def _show(self, stores: tuple[Tensor, Tensor], length: int) -> tuple[Tensor, Tensor]:
+        self._stores = stores
+        self.keys, self.values = shown = (stores[0][..., :length, :], stores[1][..., :length, :])
+        return shown
 
 
 def roomy_cache(config: Any) -> DynamicCache:
     """An empty cache; blocks with a sliding window keep transformers' own layers."""
     cache = DynamicCache(config=config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    roomy: Callable[[], RoomyLayer] = RoomyLayer
+    cache.layers = [roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
-def _grown(filled: Tensor, new: Tensor, start: int, end: int) -> Tensor:
+def _grown(filled: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:
     store = torch.empty(*new.shape[:-2], end + _ROOM, new.shape[-1], dtype=new.dtype, device=new.device)
-    if start:
+    if filled is not None and start:
         store[..., :start, :] = filled
     return store

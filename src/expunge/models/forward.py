@@ -153,17 +153,14 @@ def score_rows(
         For each row, in the order given, (n,) token log-probabilities, or (n, D) final hidden states, float32.
     """
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
-    was_training = model.network.training
-    model.network.eval()
     for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with model.autocast(), _start(inputs, indices):
+        with model.evaluating(), model.autocast(), _start(inputs, indices):
             values = final_hidden(model, batch)
             values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
         lengths = [len(sequences[index].labels) for index in indices]
         for index, value in zip(indices, torch.split(values, lengths), strict=True):
             results[index] = value.clone()
-    model.network.train(was_training)
     return results
 
 

@@ -200,7 +200,7 @@ def _choose(logits: Tensor, uniform: Tensor | None, temperature: float, top_k: i
         return logits.argmax(-1).tolist()
     if top_k or top_p < 1:
         return _choose_top(logits, uniform, temperature, top_k, top_p)
-    cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1)
+    cumulative = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1).cumsum(-1)
     threshold = uniform.to(logits)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
 

@@ -73,13 +73,11 @@ class BlockInputs:
             raise _Reached
 
         handle = self._blocks[self.first].register_forward_pre_hook(keep, with_kwargs=True)
-        was_training = model.network.training
-        model.network.eval()
         try:
             for indices in by_length([len(sequence.ids) for sequence in sequences], _TOKEN_BUDGET):
                 batch = collate([sequences[index] for index in indices], indices).to(model.device)
                 try:
-                    with model.autocast():
+                    with model.evaluating(), model.autocast():
                         model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
                 except _Reached:
                     pass
@@ -88,7 +86,6 @@ class BlockInputs:
                     rows[index] = hidden[row, : len(sequences[index].ids)].clone()
         finally:
             handle.remove()
-            model.network.train(was_training)
         return rows
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from pydantic import Field
 
 from expunge.core.records import Frozen
-from expunge.data.batch import by_length
 from expunge.data.encode import DOCUMENT_PROMPT, Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.continuations import continued, scored
 
-_TOKEN_BUDGET = 4096
 _LONGEST = 1.5
 """A sample is at most this many times as long as the row's own answer: a run-on one would outweigh it."""
 _MIN_DOCUMENT_PROMPT = 32
@@ -75,34 +72,25 @@ class Sampler:
         Returns:
             For each row its samples in the order of the seeds, without the empty ones.
         """
-        samples: list[list[Sample]] = [[] for _ in indices]
-        limits = [self._limit(index) for index in indices]
-        costs = [
-            len(names) * (len(self._prompts[index]) + limit)
-            for index, names, limit in zip(indices, seeds, limits, strict=True)
+        config, prompts = self._config, [self._prompts[index] for index in indices]
+        drawn = continued(
+            self._model,
+            prompts,
+            [self._limit(index) for index in indices],
+            seeds,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+        )
+        stop_ids = self._model.encoder.stop_ids
+        filled = [[ids for ids in answers if ids[0] not in stop_ids] for answers in drawn]
+        return [
+            [
+                self._sample(index, tuple(ids), sum(one.logp) / len(ids))
+                for ids, one in zip(answers, scores, strict=True)
+            ]
+            for index, answers, scores in zip(indices, filled, scored(self._model, prompts, filled), strict=True)
         ]
-        network, stop_ids = self._model.network, self._model.encoder.stop_ids
-        was_training = network.training
-        network.eval()
-        for places in by_length(costs, _TOKEN_BUDGET):
-            prefix = encode_prompts(self._model, [self._prompts[indices[place]] for place in places])
-            rows = [row for row, place in enumerate(places) for _ in seeds[place]]
-            answers = decode(
-                prefix.select(torch.tensor(rows, device=self._model.device)),
-                [limits[places[row]] for row in rows],
-                stop_ids,
-                [seed for place in places for seed in seeds[place]],
-                self._config.temperature,
-                top_k=self._config.top_k,
-                top_p=self._config.top_p,
-                keep_stop=True,
-            )
-            filled = [(row, ids) for row, ids in zip(rows, answers, strict=True) if ids[0] not in stop_ids]
-            scores = score_answers(prefix, [row for row, _ in filled], [ids for _, ids in filled]) if filled else []
-            for (row, ids), score in zip(filled, scores, strict=True):
-                samples[places[row]].append(self._sample(indices[places[row]], tuple(ids), sum(score.logp) / len(ids)))
-        network.train(was_training)
-        return samples
 
     def _limit(self, index: int) -> int:
         own = int(_LONGEST * len(self._answers[index]))

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from expunge.core.progress import SILENT, Progress
-from expunge.data.batch import by_length
 from expunge.data.example import Example, holds_any
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts
+from expunge.models.continuations import continued
 
 MAX_NEW_TOKENS = 24
 """The start of an answer is where the fact is said; longer ones would only make every step dearer."""
-_TOKEN_BUDGET = 8192
 
 
 def own_answers(
@@ -74,20 +70,15 @@ def _answers(
 ) -> list[list[str]]:
     """What the model answers to each row, `draws` times: sampled by the seed or greedy, whole sentences, cut short."""
     prompts = [model.encoder.prompt(row.question or "", row.id) for row in rows]
-    answers: list[list[str]] = [[] for _ in rows]
-    was_training = model.network.training
-    model.network.eval()
+    seeds = None
+    if seed is not None:
+        seeds = [[f"{seed}/{place}/{draw}" for draw in range(draws)] for place in range(len(rows))]
     with progress.bar(label, len(prompts)) as bar:
-        for places in by_length([draws * (len(prompt) + MAX_NEW_TOKENS) for prompt in prompts], _TOKEN_BUDGET):
-            prefix = encode_prompts(model, [prompts[place] for place in places])
-            drawn = [place for place in places for _ in range(draws)]
-            branch = prefix.select(torch.arange(len(places), device=model.device).repeat_interleave(draws))
-            seeds = None if seed is None else [f"{seed}/{place}/{index % draws}" for index, place in enumerate(drawn)]
-            for place, ids in zip(drawn, decode(branch, MAX_NEW_TOKENS, model.encoder.stop_ids, seeds), strict=True):
-                answers[place].append(_whole_sentences(model.encoder.decode(ids), ended=len(ids) < MAX_NEW_TOKENS))
-            bar.advance(len(places))
-    model.network.train(was_training)
-    return answers
+        found = continued(model, prompts, MAX_NEW_TOKENS, seeds, bar=bar)
+    stop = model.encoder.stop_ids
+    return [
+        [_whole_sentences(model.encoder.decode(ids), ended=ids[-1] in stop) for ids in answers] for answers in found
+    ]
 
 
 def _whole_sentences(text: str, ended: bool) -> str:

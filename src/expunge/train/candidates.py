@@ -17,7 +17,7 @@ from expunge.data.batch import by_length
 from expunge.data.encode import DOCUMENT_PROMPT, Encoded
 from expunge.data.example import Example, normalise
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.continuations import continued, scored
 from expunge.train.config import SqueezeConfig
 
 FEWEST = 10
@@ -136,27 +136,10 @@ def ranked(scores: Sequence[Sequence[float]]) -> Bands:
 def score(
     model: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[list[float]]]:
-    """[summed, mean] log-probability of every answer after its prompt; a prompt is encoded once for all of its answers.
-
-    Args:
-        model: any model; is put in evaluation mode meanwhile.
-        prompts: P prompts.
-        answers: token ids of each prompt's answers, none empty.
-    """
-    found = [[[0.0, 0.0] for _ in some] for some in answers]
-    was_training = model.network.training
-    model.network.eval()
-    for places in by_length([len(prompt) for prompt in prompts], _TOKEN_BUDGET):
-        prefix = encode_prompts(model, [prompts[place] for place in places])
-        flat = [(row, place, number) for row, place in enumerate(places) for number in range(len(answers[place]))]
-        lengths = [prefix.mask.shape[1] + len(answers[place][number]) for _, place, number in flat]
-        for group in by_length(lengths, _TOKEN_BUDGET):
-            part = [flat[index] for index in group]
-            scored = score_answers(prefix, [row for row, _, _ in part], [answers[at][number] for _, at, number in part])
-            for (_, place, number), one in zip(part, scored, strict=True):
-                found[place][number] = [sum(one.logp), sum(one.logp) / len(one.logp)]
-    model.network.train(was_training)
-    return found
+    """[summed, mean] log-probability of every answer after its prompt."""
+    return [
+        [[sum(one.logp), sum(one.logp) / len(one.logp)] for one in some] for some in scored(model, prompts, answers)
+    ]
 
 
 @torch.no_grad()
@@ -166,8 +149,6 @@ def beam_search(
     """The `beams` answers to each prompt that are best by mean token log-probability, in order (transformers' own)."""
     answers: list[list[Generated]] = [[] for _ in prompts]
     base: Any = model.base
-    was_training = model.network.training
-    model.network.eval()
     for places in by_length([beams * (len(prompt) + max_new_tokens) for prompt in prompts], _TOKEN_BUDGET):
         width = max(len(prompts[place]) for place in places)
         ids = torch.zeros(len(places), width, dtype=torch.long)
@@ -175,7 +156,7 @@ def beam_search(
         for row, place in enumerate(places):
             ids[row, width - len(prompts[place]) :] = torch.tensor(prompts[place])
             mask[row, width - len(prompts[place]) :] = 1
-        with model.autocast():
+        with model.evaluating(), model.autocast():
             found = base.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -191,7 +172,6 @@ def beam_search(
         for row, tokens in enumerate(found[:, width:].tolist()):
             answers[places[row // beams]].append(_answer(model, tokens))
         bar.advance(len(places))
-    model.network.train(was_training)
     return answers
 
 
@@ -204,20 +184,9 @@ def draw(
     bar: Bar,
 ) -> list[list[Generated]]:
     """`count` answers to each prompt at temperature 1; a prompt's draws depend on its name and on nothing else."""
-    answers: list[list[Generated]] = [[] for _ in prompts]
-    was_training = model.network.training
-    model.network.eval()
-    for places in by_length([count * (len(prompt) + max_new_tokens) for prompt in prompts], _TOKEN_BUDGET):
-        prefix = encode_prompts(model, [prompts[place] for place in places])
-        drawn = [place for place in places for _ in range(count)]
-        branch = prefix.select(torch.arange(len(places), device=model.device).repeat_interleave(count))
-        seeds = [f"{names[place]}/{index % count}" for index, place in enumerate(drawn)]
-        for place, ids in zip(drawn, decode(branch, max_new_tokens, model.encoder.stop_ids, seeds), strict=True):
-            ended = [model.encoder.end_id] if len(ids) < max_new_tokens else []
-            answers[place].append(_answer(model, [*ids, *ended]))
-        bar.advance(len(places))
-    model.network.train(was_training)
-    return answers
+    seeds = [[f"{name}/{number}" for number in range(count)] for name in names]
+    found = continued(model, prompts, max_new_tokens, seeds, bar=bar)
+    return [[_answer(model, ids) for ids in some] for some in found]
 
 
 def _answer(model: LanguageModel, tokens: Sequence[int]) -> Generated:

@@ -17,7 +17,7 @@ from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.forward import score_rows
+from expunge.models.forward import RowSet, row_set, score_rows
 from expunge.train.config import GuardConfig
 from expunge.train.pairing import named_generator
 
@@ -53,8 +53,8 @@ class Guard(TrainerCallback):
         bar: Bar,
     ) -> None:
         self.model = model
-        self.forget = _sample(forget, config.rows, f"{seed}/guard/forget")
-        self.utility = _sample(held_out, config.rows, f"{seed}/guard/utility")
+        self.forget = row_set(model, _sample(forget, config.rows, f"{seed}/guard/forget"))
+        self.utility = row_set(model, _sample(held_out, config.rows, f"{seed}/guard/utility"))
         self.config = config
         self.every = config.every or steps_per_epoch
         self.good = folder / _GOOD
@@ -161,8 +161,9 @@ def _sample(rows: Sequence[Encoded], count: int, name: str) -> list[Encoded]:
     return [rows[index] for index in order]
 
 
-def _probability(model: LanguageModel, rows: Sequence[Encoded]) -> float:
+def _probability(model: LanguageModel, rows: RowSet) -> float:
     """Mean over rows of the geometric-mean token probability; 0 without rows."""
-    if not rows:
+    if not rows.sequences:
         return 0.0
-    return float(torch.stack([logp.mean().exp() for logp in score_rows(model, rows)]).mean())
+    scored = score_rows(model, rows.sequences, inputs=rows.inputs)
+    return float(torch.stack([logp.mean().exp() for logp in scored]).mean())

@@ -208,14 +208,12 @@ def token_level(
 
 def _along(model: LanguageModel, targets: Sequence[Encoded]) -> Iterator[tuple[int, Tensor]]:
     """Place of each target, longest first, and (n, V) log-probabilities before its tokens, float32."""
-    was_training = model.network.training
-    model.network.eval()
     for places in by_length([len(target.ids) for target in targets], _TOKEN_BUDGET):
         rows = [targets[place] for place in places]
-        logits = Forward(model, collate(rows, places).to(model.device)).logits()
+        with model.evaluating():
+            logits = Forward(model, collate(rows, places).to(model.device)).logits()
         logp = torch.log_softmax(logits.float(), -1)
         yield from zip(places, torch.split(logp, [len(row.labels) for row in rows]), strict=True)
-    model.network.train(was_training)
 
 
 def rouge_l_recall(target: str, answers: Sequence[Generated]) -> float:

@@ -1,0 +1,93 @@
+"""Many prompts continued, or their continuations scored: length-sorted, each prompt encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from expunge.core.progress import Bar
+from expunge.data.batch import by_length
+from expunge.models.base import LanguageModel
+from expunge.models.generate import Scored, decode, encode_prompts, score_answers
+
+_TOKEN_BUDGET = 8192
+
+
+def continued(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int | Sequence[int],
+    seeds: Sequence[Sequence[str]] | None = None,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    bar: Bar | None = None,
+) -> list[list[list[int]]]:
+    """Continue prompts, in evaluation mode; the model's mode is restored.
+
+    Args:
+        model: any model.
+        prompts: P prompts.
+        max_new_tokens: one limit, or one for each prompt.
+        seeds: for each prompt one string a draw; None continues each greedily, once. A draw depends on its seed, its
+            prompt and the model alone.
+        temperature: of the sampling.
+        top_k: sample from the k likeliest tokens only; 0: from all.
+        top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
+        bar: advanced once for each prompt.
+
+    Returns:
+        For each prompt its continuations in the order of the seeds. A stop token is kept: without one, a continuation
+        was cut at its limit.
+    """
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    draws = [1 if seeds is None else len(seeds[place]) for place in range(len(prompts))]
+    costs = [count * (len(prompt) + limit) for count, prompt, limit in zip(draws, prompts, limits, strict=True)]
+    found: list[list[list[int]]] = [[] for _ in prompts]
+    with model.evaluating():
+        for places in by_length(costs, _TOKEN_BUDGET):
+            prefix = encode_prompts(model, [prompts[place] for place in places])
+            rows = [row for row, place in enumerate(places) for _ in range(draws[place])]
+            outputs = decode(
+                prefix.select(torch.tensor(rows, device=model.device)),
+                [limits[places[row]] for row in rows],
+                model.encoder.stop_ids,
+                None if seeds is None else [seed for place in places for seed in seeds[place]],
+                temperature,
+                top_k=top_k,
+                top_p=top_p,
+                keep_stop=True,
+            )
+            for row, ids in zip(rows, outputs, strict=True):
+                found[places[row]].append(ids)
+            if bar is not None:
+                bar.advance(len(places))
+    return found
+
+
+def scored(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
+) -> list[list[Scored]]:
+    """Teacher-forced log-probabilities of every answer after its prompt.
+
+    Args:
+        model: any model; is put in evaluation mode meanwhile.
+        prompts: P prompts.
+        answers: token ids of each prompt's answers, none empty.
+    """
+    found: list[dict[int, Scored]] = [{} for _ in prompts]
+    with model.evaluating():
+        for places in by_length([len(prompt) for prompt in prompts], _TOKEN_BUDGET):
+            prefix = encode_prompts(model, [prompts[place] for place in places])
+            flat = [(row, place, number) for row, place in enumerate(places) for number in range(len(answers[place]))]
+            lengths = [prefix.mask.shape[1] + len(answers[place][number]) for _, place, number in flat]
+            for group in by_length(lengths, _TOKEN_BUDGET):
+                part = [flat[index] for index in group]
+                ids = [answers[place][number] for _, place, number in part]
+                for (_, place, number), one in zip(
+                    part, score_answers(prefix, [row for row, _, _ in part], ids), strict=True
+                ):
+                    found[place][number] = one
+    return [[some[number] for number in range(len(some))] for some in found]
