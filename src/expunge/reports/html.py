@@ -57,6 +57,20 @@ class Measure(Frozen):
     references: str
     rows: list[Row]
 
+    @property
+    def present(self) -> list[Row]:
+        """Splits that have a value at some stage."""
+        return [row for row in self.rows if not row.absent]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why splits have none -> which they are."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.absent:
+                found.setdefault("; ".join(row.reasons), []).append(row.split)
+        return {why: ", ".join(splits) for why, splits in found.items()}
+
 
 class Answers(Frozen):
     """The examples of one split, as the page shows them."""
