@@ -10,11 +10,11 @@ from expunge.config import Run, Tables, load_tables, read_tables
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import SEQUENCE_FILE, Scores, SequenceRecord, SequenceStep
+from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import load_examples, load_splits
 from expunge.evaluate.kinds import Labeller
-from expunge.evaluate.measure import measure
+from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.base import LanguageModel
 from expunge.models.load import load_model
@@ -158,13 +158,16 @@ def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) 
     metrics, labeller = load_metrics(run.evaluate), Labeller(run.evaluate.kinds)
     label = f"after step {number}" if number else "before all steps"
 
-    def scores(splits: Splits, what: str) -> Scores:
-        return measure(model, splits, metrics, labeller, run.evaluate, run.seed, progress, f"{label}: {what}").scores
+    def measured(splits: Splits, what: str) -> Measured:
+        return measure(model, splits, metrics, labeller, run.evaluate, run.seed, progress, f"{label}: {what}")
 
     requests = [
-        scores(Splits(rows, ()), f"request {index}")["forget"] for index, rows in enumerate(plan.requests, start=1)
+        measured(Splits(rows, ()), f"request {index}").scores["forget"]
+        for index, rows in enumerate(plan.requests, start=1)
     ]
-    return SequenceStep(step=number, requests=requests, utility=scores(plan.kept, "the rest"))
+    kept = measured(plan.kept, "the rest")
+    utility = {name: found for name, found in kept.aggregates.items() if name.startswith("mu")}
+    return SequenceStep(step=number, requests=requests, utility=kept.scores, aggregates=utility)
 
 
 def _check_disjoint(requests: Sequence[Sequence[Example]]) -> None:

@@ -251,6 +251,7 @@ class SequenceStep(Frozen):
     step: int
     requests: list[dict[str, Score]] = Field(description="Metric name -> score, for every request in order")
     utility: Scores = Field(description="The same for the base retain rows and what is only measured")
+    aggregates: Aggregates = Field(default_factory=dict, description="Model utility over them")
     message: str = Field("", description="What the guard did in this step, if anything")
     seconds: float = Field(0.0, description="Wall time of the step's own run")
 

@@ -48,7 +48,7 @@ def matrices(record: SequenceRecord) -> list[Matrix]:
         _matrix(metric, [_request(record, metric, index) for index in range(len(record.requests))])
         for metric in _present(record, (*KEYWORD_METRICS, *FALLBACK_METRICS))
     ]
-    return [*requests, *([kept] if (kept := _kept(record)) else [])]
+    return [*requests, *([whole] if (whole := _whole(record)) else []), *([kept] if (kept := _kept(record)) else [])]
 
 
 def verdict(record: SequenceRecord) -> str:
@@ -119,6 +119,22 @@ def _present(record: SequenceRecord, metrics: tuple[str, ...]) -> list[str]:
         for metric in metrics
         if any(metric in scores and scores[metric].value is not None for scores in record.steps[0].requests)
     ]
+
+
+def _whole(record: SequenceRecord) -> Matrix | None:
+    """Model utility, by every aggregate that has a value."""
+    names = [name for name, found in record.steps[0].aggregates.items() if found.value is not None]
+    lines = [
+        Line(
+            name=name,
+            scores=[
+                Score(value=found.value, low=found.low, high=found.high)
+                for found in (step.aggregates[name] for step in record.steps)
+            ],
+        )
+        for name in names
+    ]
+    return _matrix("model utility", lines) if lines else None
 
 
 def _kept(record: SequenceRecord) -> Matrix | None:
