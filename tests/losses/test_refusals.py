@@ -6,15 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fake_view import view_of
 
 from expunge.core.errors import UserError
 from expunge.data.batch import collate
 from expunge.data.example import Example, normalise
+from expunge.forget.refusal import Refusal
 from expunge.losses.base import Setup
-from expunge.losses.refusals import draw_refusal, load_refusals, refused, refused_places, require_questions
+from expunge.losses.refusals import draw_refusal, load_refusals, refused
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, row_set
+from expunge.models.forward import Forward
 
 SHIPPED = load_refusals()
 
@@ -74,7 +74,9 @@ def test_every_epoch_asks_the_same_questions_and_ends_otherwise(
         assert tiny.encoder.decode(sequence.labels) == draw_refusal(SHIPPED, "0/forget", epoch, row)
         assert sequence.labels[-1] == tiny.encoder.end_id
     view = Forward(tiny, collate([setup.sequences[2], setup.sequences[0]], [2, 0]), epoch=1)
-    found = view.over(row_set(tiny, sequences), refused_places(view, 4))
+    loss = Refusal(Refusal.Config())
+    loss.prepare(setup)
+    found = loss.refusals(view)
     assert found.batch.labels.tolist() == [*sequences[6].labels, *sequences[4].labels]
 
 
@@ -88,14 +90,9 @@ def test_keyword_targets_do_not_reach_the_refusals(
     assert found[0] == found[1]
 
 
-def test_places_follow_the_view() -> None:
-    view = view_of([[0.5], [0.5], [0.5]])
-    view.epoch = 4
-    assert refused_places(view, 10) == [40, 41, 42]
-
-
 def test_documents_are_named() -> None:
     rows = [Example("q", question="Who?", answer="I."), Example("novel#3", text="It was a dark night.")]
-    require_questions(rows[:1], "it")
+    loss = Refusal(Refusal.Config())
+    loss.check(rows[:1])
     with pytest.raises(UserError, match=r"'novel#3'.*document"):
-        require_questions(rows, "it")
+        loss.check(rows)

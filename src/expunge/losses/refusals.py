@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -12,7 +13,8 @@ from expunge.core.provenance import sha256_text
 from expunge.core.records import Frozen
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.base import Setup, View
+from expunge.losses.base import Loss, Setup, View
+from expunge.models.forward import row_set
 
 _SHIPPED = Path(__file__).with_name("refusals.txt")
 
@@ -53,19 +55,34 @@ def draw_refusal(refusals: Sequence[str], seed: str, epoch: int, row: int) -> st
     return refusals[int(sha256_text(seed, str(epoch), str(row)), 16) % len(refusals)]
 
 
-def require_questions(rows: Sequence[Example], who: str) -> None:
-    """Refuse rows that ask nothing.
+class RefusalLoss(Loss):
+    """What losses share that set a drawn refusal beside every question of their stream."""
 
-    Args:
-        rows: of one stream.
-        who: the loss, for the message.
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._refusals = load_refusals(config.refusals)
 
-    Raises:
-        UserError: a row is a document.
-    """
-    for row in rows:
-        if row.question is None:
-            raise UserError(f"row '{row.id}': {who} answers questions with refusals, and this row is a document")
+    def check(self, rows: Sequence[Example]) -> None:
+        """Refuse documents: there is no question to refuse.
+
+        Raises:
+            UserError: a row is a document.
+        """
+        for row in rows:
+            if row.question is None:
+                name = type(self).__name__
+                raise UserError(f"row '{row.id}': {name} answers questions with refusals, and this row is a document")
+
+    def prepare(self, setup: Setup) -> None:
+        """Lay out every refusal that will be drawn, scored by the original model if the loss needs that."""
+        self.check(setup.rows)
+        self._num_rows = len(setup.rows)
+        sequences = refused(setup, self._refusals)
+        self._refused = row_set(setup.model, sequences, logp=self.needs.reference_logp, reused=False)
+
+    def refusals(self, view: View) -> View:
+        """The questions of a view with the refusals of its epoch."""
+        return view.over(self._refused, [view.epoch * self._num_rows + index for index in view.batch.indices])
 
 
 def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:
@@ -79,13 +96,3 @@ def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:
         for epoch in range(setup.epochs)
         for index, row in enumerate(setup.rows)
     ]
-
-
-def refused_places(view: View, num_rows: int) -> list[int]:
-    """Where in `refused` the rows of a view are, in the view's order.
-
-    Args:
-        view: a batch of the stream.
-        num_rows: rows of the stream.
-    """
-    return [view.epoch * num_rows + index for index in view.batch.indices]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.data.example import Example
 from expunge.losses.base import Setup, View
-from expunge.losses.refusals import RefusalConfig, load_refusals, refused, refused_places, require_questions
+from expunge.losses.refusals import RefusalConfig, RefusalLoss
 from expunge.losses.token import sequence_length, sequence_sum
-from expunge.models.forward import row_set
 from expunge.retain.base import RetainLoss
 
 
-class AnswerPreservation(RetainLoss):
+class AnswerPreservation(RefusalLoss, RetainLoss):
     """DPO without a reference on retain rows: the answer wins, a refusal loses.
 
     Raises the answer and lowers the refusal with one weight `W` (logged as `ap_weight`): near 0 once the model prefers
@@ -33,24 +28,10 @@ class AnswerPreservation(RetainLoss):
             False, description="Compare means over tokens instead of sums, with beta times the mean answer length"
         )
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._refusals = load_refusals(config.refusals)
-
-    def check(self, rows: Sequence[Example]) -> None:
-        """Refuse documents: there is no question to refuse.
-
-        Raises:
-            UserError: a row is a document.
-        """
-        require_questions(rows, "retain 'answer_preservation'")
-
     def prepare(self, setup: Setup) -> None:
-        """Lay out every refusal that will be drawn, and take the mean answer length in tokens."""
-        self.check(setup.rows)
-        self._num_rows = len(setup.rows)
+        """Also take the mean answer length in tokens."""
+        super().prepare(setup)
         self._mean_length = sum(len(sequence.labels) for sequence in setup.sequences) / len(setup.sequences)
-        self._refused = row_set(setup.model, refused(setup, self._refusals), reused=False)
 
     def loss(self, view: View) -> Tensor:
         """`1/beta * mean log(1 + exp(beta * (S(refusal) - S(answer))))`, S = log pi summed over tokens.
@@ -59,7 +40,7 @@ class AnswerPreservation(RetainLoss):
         `W = sigmoid(beta * (S(refusal) - S(answer)))`. `length_normalised` is our addition.
         """
         beta = self.config.beta * (self._mean_length if self.config.length_normalised else 1)
-        refusals = view.over(self._refused, refused_places(view, self._num_rows))
+        refusals = self.refusals(view)
         excess = beta * (self._preference(refusals) - self._preference(view))
         self.logs["ap_weight"] = float(excess.detach().sigmoid().mean())
         value: Tensor = softplus(excess).mean() / beta
