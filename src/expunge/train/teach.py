@@ -21,7 +21,7 @@ from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.trainer import NOTHING, Stream, Task
 from expunge.train.unlearn import Training, fit
 
-_NO_GUARD = GuardConfig(utility_floor=0.0)
+_NO_GUARD = GuardConfig(utility_floor=0.0, rows=4)
 
 
 class TeachData(Frozen):
