@@ -87,6 +87,8 @@ def test_a_killed_sequence_goes_on_after_the_last_whole_step(file: Path, done: P
     (out / "sequence.json").write_text(whole.model_copy(update={"steps": whole.steps[:2]}).model_dump_json())
     with pytest.raises(UserError, match="1 of 2 steps done; add --resume"):
         execute_plan(load_plan(file, out), out)
+    with pytest.raises(UserError, match="holds another sequence"):
+        execute_plan(load_plan(file, out, ["train.lr=2e-3"]), out, resume=True)
     again = execute_plan(load_plan(file, out), out, resume=True)
     assert [step.requests for step in again.steps] == [step.requests for step in whole.steps]
 

@@ -261,9 +261,10 @@ def _relative_to(tables: Tables, folder: Path) -> Tables:
         beside = isinstance(value, str) and not Path(value).exists() and (folder / value).is_file()
         return str(folder / value) if beside else value
 
-    return (
-        {**tables, "data": {key: found(value) for key, value in tables["data"].items()}} if "data" in tables else tables
-    )
+    if "data" not in tables:
+        return tables
+    data = {key: found(value) for key, value in tables["data"].items()}
+    return {**tables, "data": data}
 
 
 def _text(value: Any, where: str) -> str:

@@ -127,6 +127,7 @@ def read_sequence(out: Path) -> SequenceRecord:
 def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
     new = SequenceRecord(
         recipe=plan.runs[0].recipe,
+        config=plan.runs[0].tables(),
         requests=[str(run.data.forget) for run in plan.runs],
         data=[fingerprint(rows) for rows in plan.requests],
         steps=[],
@@ -137,7 +138,9 @@ def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
         return new
     found = read_sequence(out)
     if found.model_copy(update={"steps": []}) != new:
-        raise UserError(f"{out}: holds another sequence; choose another --out")
+        raise UserError(
+            f"{out}: holds another sequence (other requests or another configuration); choose another --out"
+        )
     if not resume:
         done = len(found.steps) - 1
         raise UserError(f"{out}: holds this sequence, {done} of {len(plan.runs)} steps done; add --resume to go on")

@@ -45,6 +45,7 @@ def test_json_is_one_object_with_every_score(finished: Any) -> None:
                 else:
                     assert score["low"] <= score["value"] <= score["high"], (stage, split, name)
                     assert score["n"] == rows[split]
+    assert set(printed["kinds"]["after"]) == set(rows)
     assert printed["scores"]["after"] == read_record(finished.folder).model_dump()["after"]
 
 

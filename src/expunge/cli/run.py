@@ -83,6 +83,7 @@ def runner(**tables: Any) -> Callable[..., None]:
                         }
                         for stage, scores in (("before", record.before), ("after", record.after))
                     },
+                    "kinds": record.kinds,
                     "aggregates": {
                         stage: {name: aggregate.model_dump() for name, aggregate in aggregates.items()}
                         for stage, aggregates in (

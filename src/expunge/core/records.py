@@ -261,6 +261,7 @@ class SequenceRecord(Frozen):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recipe: str
+    config: dict[str, Any] = Field(description="The resolved configuration of the first step")
     requests: list[str] = Field(description="The requests in order, as the user named them")
     data: list[str] = Field(description="Hash of the rows of each request")
     steps: list[SequenceStep] = Field(description="Step 0 and every step that is done")
