@@ -125,7 +125,7 @@ def test_part_of_the_demo_can_be_asked_for() -> None:
 
 def test_a_split_can_be_a_list_of_data_sets() -> None:
     run = load_run(None, {}, ['data.retain=["people:retain", {name = "more.jsonl", skip = 2}]'])
-    assert str(run.data.retain) == "people:retain + more.jsonl"
+    assert str(run.data.retain) == "people:retain + more.jsonl[2:]"
     assert check_run(run.tables()) == run
 
 

@@ -84,17 +84,14 @@ def test_parts_of_files_are_put_together(tmp_path: Path) -> None:
     spec = _write(tmp_path, "jsonl", ROWS)
     a, b = load_examples(spec)
     assert load_examples(DataSpec(name=spec.name, skip=1)) == (b,)
-    assert load_examples(
-        DataSpec.model_validate([{"name": spec.name, "skip": 1}, {"name": spec.name, "limit": 1}])
-    ) == (
-        b,
-        a,
-    )
+    parts = [{"name": spec.name, "skip": 1}, {"name": spec.name, "limit": 1}]
+    assert load_examples(DataSpec.model_validate(parts)) == (b, a)
     with pytest.raises(UserError, match="no rows after the first 2"):
         load_examples(DataSpec(name=spec.name, skip=2))
     with pytest.raises(UserError, match=r"id 'a' is in .* more than once"):
         load_examples(DataSpec.model_validate([spec.name, spec.name]))
     assert str(DataSpec.model_validate(["people:forget", "more.jsonl"])) == "people:forget + more.jsonl"
+    assert [str(DataSpec.model_validate(part)) for part in parts] == [f"{spec.name}[1:]", f"{spec.name}[0:1]"]
 
 
 def test_default_ids_blanks_and_limit(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class DataSpec(Frozen):
 
     def __str__(self) -> str:
         own = f"{self.name}:{self.split}" if self.split else self.name
+        if self.skip or self.limit:
+            own += f"[{self.skip}:{self.skip + self.limit if self.limit else ''}]"
         return " + ".join([own, *map(str, self.also)])
 
 
