@@ -1,6 +1,6 @@
 """Five requests in turn, by four methods: `python benchmarks/continual.py MODEL OUT [SEED ...]` (default 0 1 2).
 
-MODEL is what `expunge reproduce beliefs` teaches (`target/model` in its directory): it knows ten invented authors.
+MODEL is what `expunge reproduce beliefs` teaches (the larger set under `taught/`): it knows ten invented authors.
 Authors 1 to 5 are forgotten in turn, 6 to 8 are retained, 9 and 10 are neighbours. A second call finds finished steps.
 """
 

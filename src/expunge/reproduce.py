@@ -130,14 +130,14 @@ def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progre
 
     Args:
         plan: what to do.
-        out: holds the taught model, one directory a run, and `table.md`.
+        out: holds one directory a run, and `table.md`; taught models lie under `taught/` by content, for all to find.
         command: the command line, for the records and the table.
         progress: where to report.
 
     Raises:
         UserError: bad input, or directories that hold other runs.
     """
-    target = execute_teach(check(Teach, plan.teach, "teach"), out / "target", progress).folder / MODEL_FOLDER
+    target = execute_teach(check(Teach, plan.teach, "teach"), None, progress).folder / MODEL_FOLDER
     runner = _Runner(target, command, progress)
     points: dict[str, list[Point]] = {}
     for method in plan.methods:
@@ -163,7 +163,7 @@ def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progre
 def _retrained(plan: Reproduction, out: Path, runner: _Runner, progress: Progress) -> dict[str, Any]:
     """The reference that never saw the forget rows, as if a run had ended in it."""
     teach: Tables = merge(plan.teach, plan.retrained)
-    taught = execute_teach(check(Teach, teach, "retrained"), out / "retrained", progress)
+    taught = execute_teach(check(Teach, teach, "retrained"), None, progress)
     method = next(iter(plan.methods))
     strength = plan.grid_of(method).values[0]
     run = plan.run_of(method, plan.seeds[0], taught.folder / MODEL_FOLDER, strength, tune=False)
