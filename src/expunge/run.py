@@ -176,6 +176,7 @@ def execute(
                 num_parameters=sum(parameter.numel() for parameter in model.trainable()),
                 names=list(selection.names),
                 evidence=selection.evidence,
+                curves=list(selection.curves),
             ),
             before=before.scores,
             after=after.scores,

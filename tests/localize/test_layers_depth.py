@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from expunge.core.errors import UserError
@@ -21,8 +23,23 @@ def test_depth_is_a_share_of_the_three_layers(
 
 
 @pytest.mark.parametrize(
-    "options", [{"depth": (0.5, 0.2)}, {"depth": (0.0, 1.5)}, {"depth": (0.0, 1.0), "layers": (1,)}]
+    ("options", "layers"), [({"top": 0.34}, [0, 1]), ({"top": 0.99, "window": 2}, [1, 2]), ({"top": 0.0}, [0])]
 )
-def test_a_depth_that_cannot_be_is_refused(tiny: LanguageModel, options: dict[str, tuple[float, ...]]) -> None:
-    with pytest.raises(UserError, match=r"localize\.depth"):
+def test_a_window_ends_at_a_share_of_the_depth(
+    tiny: LanguageModel, options: dict[str, float], layers: list[int]
+) -> None:
+    assert Layers(Layers.Config(**options)).select(tiny, Splits((), ()), 0).evidence["layers"] == layers
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": (0.5, 0.2)}, r"localize\.depth"),
+        ({"depth": (0.0, 1.5)}, r"localize\.depth"),
+        ({"depth": (0.0, 1.0), "layers": (1,)}, "layers and depth both say"),
+        ({"top": 0.5, "layers": (1,)}, "layers and top both say"),
+    ],
+)
+def test_blocks_that_cannot_be_are_refused(tiny: LanguageModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Layers(Layers.Config(**options)).select(tiny, Splits((), ()), 0)

@@ -100,6 +100,15 @@ class ModelPrint(Frozen):
     adapter: str = Field("none", description="none, or the peft adapter that was trained")
 
 
+class LayerCurve(Frozen):
+    """One value for each block, first to last."""
+
+    name: str = Field(description="What is shown, in the words of a figure")
+    values: list[float]
+    low: list[float] = Field(default_factory=list, description="95% interval, if there is one")
+    high: list[float] = Field(default_factory=list)
+
+
 class SelectionPrint(Frozen):
     """Which weights were allowed to move, and why."""
 
@@ -107,6 +116,7 @@ class SelectionPrint(Frozen):
     num_parameters: int = Field(description="Trainable weights")
     names: list[str] = Field(description="Names of the selected parameters")
     evidence: dict[str, Any] = Field(default_factory=dict, description="What the localizer measured to choose them")
+    curves: list[LayerCurve] = Field(default_factory=list, description="The same for every block")
 
 
 class StepLog(Frozen):

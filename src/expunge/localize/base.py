@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
-from expunge.core.records import Frozen
+from expunge.core.records import Frozen, LayerCurve
 from expunge.data.example import Splits
 from expunge.models.base import LanguageModel
 
@@ -18,7 +18,9 @@ class Selection:
     names: tuple[str, ...]
     """Parameter names, in the model's order."""
     evidence: dict[str, Any] = field(default_factory=dict)
-    """What was measured to choose them; plain JSON values."""
+    """What was measured to choose them; plain JSON values. `layers` lists the chosen blocks."""
+    curves: tuple[LayerCurve, ...] = ()
+    """One value for each block, where the choice rests on such."""
 
 
 class Localizer(ABC):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from expunge.core.errors import UserError, near
+from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.data.example import Splits
+from expunge.localize._blocks import parameter_names, window_below
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
 
@@ -26,37 +27,34 @@ class Layers(Localizer):
         depth: tuple[float, float] | None = Field(
             None, description="Blocks from one share of the depth up to another, e.g. 0.66 to 0.87; instead of layers"
         )
+        top: float | None = Field(
+            None, ge=0, lt=1, description="Share of the depth at which the highest block lies; instead of layers"
+        )
+        window: int = Field(3, ge=1, description="With top: so many neighbouring blocks, ending there")
         modules: tuple[str, ...] = Field((), description="Module names within a block, e.g. mlp.down_proj; empty: all")
 
     def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
         """Parameters of the named modules in the named blocks.
 
         Raises:
-            UserError: a block that does not exist, or a module name that no chosen block has.
+            UserError: a block that does not exist, or a module name that a chosen block lacks.
         """
-        blocks = model.blocks()
-        chosen = self._chosen(len(blocks))
-        names = []
-        for index in chosen:
-            prefix, block = blocks[index]
-            parameters = [name for name, _ in block.named_parameters()]
-            for module in self.config.modules:
-                if not any(_within(name, module) for name in parameters):
-                    known = {name.rpartition(".")[0] for name in parameters}
-                    raise UserError(f"localize.modules: no module '{module}' in {prefix}{near(module, known)}")
-            wanted = self.config.modules or ("",)
-            names += [f"{prefix}.{name}" for name in parameters if any(_within(name, module) for module in wanted)]
-        return Selection(tuple(names), {"layers": chosen, "modules": list(self.config.modules)})
+        chosen = self._chosen(len(model.blocks()))
+        names = parameter_names(model, chosen, self.config.modules)
+        return Selection(names, {"layers": chosen, "modules": list(self.config.modules)})
 
     def _chosen(self, num_layers: int) -> list[int]:
+        given = [name for name in ("layers", "depth", "top") if getattr(self.config, name) not in ((), None)]
+        if len(given) > 1:
+            raise UserError(f"localize: {' and '.join(given)} both say which blocks; give one of them")
+        if self.config.top is not None:
+            return list(window_below(min(round(self.config.top * num_layers), num_layers - 1), self.config.window))
         if self.config.depth is None:
             named = {self._index(layer, num_layers) for layer in self.config.layers}
             return sorted(named) or list(range(num_layers))
         start, end = self.config.depth
-        if self.config.layers or not 0 <= start < end <= 1:
-            raise UserError(
-                f"localize.depth: two shares from 0 to 1, the first smaller, and no layers; got {start}, {end}"
-            )
+        if not 0 <= start < end <= 1:
+            raise UserError(f"localize.depth: two shares from 0 to 1, the first smaller; got {start}, {end}")
         found = list(range(round(start * num_layers), round(end * num_layers)))
         return found or [min(round(start * num_layers), num_layers - 1)]
 
@@ -65,7 +63,3 @@ class Layers(Localizer):
         if not -num_layers <= layer < num_layers:
             raise UserError(f"localize.layers: no layer {layer}; this model has layers 0 to {num_layers - 1}")
         return layer % num_layers
-
-
-def _within(parameter: str, module: str) -> bool:
-    return not module or parameter.startswith(f"{module}.")
