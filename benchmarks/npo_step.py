@@ -19,7 +19,7 @@ from expunge.data.batch import collate
 from expunge.forget.gradient_ascent import GradientAscent
 from expunge.forget.npo import NPO
 from expunge.losses.base import Loss
-from expunge.models.forward import Forward, row_set
+from expunge.models.forward import Forward, Needs, row_set
 from expunge.retain.nll import NLL
 
 BATCH = 8
@@ -33,7 +33,7 @@ def main(repeats: int) -> None:
     forget_rows = rows(BATCH, PROMPT, ANSWER, vocabulary, 0)
     forget, retain = (collate(part, range(BATCH)) for part in (forget_rows, rows(BATCH, PROMPT, ANSWER, vocabulary, 1)))
     start = time.perf_counter()
-    kept = row_set(network, forget_rows, logp=True)
+    kept = row_set(network, forget_rows, Needs(reference_logp=True))
     cache_seconds = time.perf_counter() - start
     optimizer = torch.optim.AdamW(network.trainable(), lr=1e-9, fused=True)
     combine, nll = WeightedSum(WeightedSum.Config()), NLL(NLL.Config())

@@ -17,7 +17,7 @@ MODULES = ("config", "run", "teach", "continual", "reproduce", "api")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
-    "losses": ("core", "data", "losses", "models.base", "models.forward"),
+    "losses": ("core", "data", "losses", "models.base", "models.forward", "models.partial"),
     "models": ENGINE,
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
     "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),

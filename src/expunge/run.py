@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
 import torch
+from torch import Tensor
 
 from expunge.config import Run, check_run, read_toml
 from expunge.core.errors import UserError
@@ -197,7 +198,7 @@ def execute(
         stages = {stage: (one.evidence, one.values, one.kinds) for stage, one in measured.items()}
         write_items(out / ITEMS_FILE, stages, run.report.show_forget_text)
         with watch.stage("save"):
-            _save(model, record, out)
+            _save(model, record, out, training.tensors)
         record = record.model_copy(update={"seconds": watch.total()})
         write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
         _finish(out)
@@ -358,7 +359,7 @@ def _peak_memory_mb(model: LanguageModel) -> float:
     return peak_memory_mb()
 
 
-def _save(model: LanguageModel, record: Record, out: Path) -> None:
+def _save(model: LanguageModel, record: Record, out: Path, tensors: Mapping[str, Tensor]) -> None:
     from expunge.reports.model_card import model_card
 
-    save_model(model, out / MODEL_FOLDER, model_card(record))
+    save_model(model, out / MODEL_FOLDER, model_card(record), tensors)

@@ -52,7 +52,7 @@ def subject(request: pytest.FixtureRequest, tiny: LanguageModel, examples: dict[
     sequences = [tiny.encoder.example(row) for row in rows]
     assert len({len(row.ids) for row in sequences}) > 1, "rows of one length would need no padding"
     filler.prepare(Setup(tiny, rows, sequences, "0/forget", 1))
-    kept = row_set(tiny, sequences, logp=filler.needs.reference_logp, logits=filler.needs.reference_logits)
+    kept = row_set(tiny, sequences, filler.needs)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in tiny.network.parameters():

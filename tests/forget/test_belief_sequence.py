@@ -21,7 +21,7 @@ from expunge.forget.belief_sequence import BeliefSequence
 from expunge.forget.npo import NPO
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, row_set
+from expunge.models.forward import Forward, Needs, row_set
 from expunge.models.original import OriginalWeights
 from expunge.models.sample import Sample, Sampler
 
@@ -162,7 +162,7 @@ class Real:
 
     def view(self, epoch: int = 0, rows: Sequence[int] = (0, 1, 2)) -> Forward:
         batch = collate([self.setup.sequences[row] for row in rows], rows)
-        kept = row_set(self.model, self.setup.sequences, logp=True)
+        kept = row_set(self.model, self.setup.sequences, Needs(reference_logp=True))
         return Forward(self.model, batch, kept, epoch)
 
     @torch.no_grad()
@@ -254,7 +254,7 @@ def test_npo_compares_samples_with_the_original_model(real: Real, draws: list[An
         samples = [sample.encoded for sample in row]
         assert samples, "a row without samples shows nothing here"
         with original.swapped_in():
-            rows = row_set(real.model, samples, logp=True)
+            rows = row_set(real.model, samples, Needs(reference_logp=True))
         with torch.no_grad():
             expected.append(NPO(NPO.Config()).loss(Forward.of(real.model, rows, range(len(samples)))))
     torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-5, atol=1e-5)

@@ -12,7 +12,7 @@ from expunge.data.example import Example
 from expunge.forget.dpo import DPO
 from expunge.losses.base import Setup
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, row_set, score_rows
+from expunge.models.forward import Forward, Needs, row_set, score_rows
 
 ANSWERS, REFUSALS = [[0, 3, 1], [4, 4]], [[2], [5, 6, 1]]
 
@@ -87,7 +87,7 @@ def test_reference_is_the_model_that_prepared_it_in_every_epoch(setup: Setup) ->
     """On the real view: 2 ln 2 / beta before any step, in both epochs; after one, the formula by separate scoring."""
     model = setup.model
     filler = dpo(setup, 0.1)
-    rows = row_set(model, setup.sequences, logp=True)
+    rows = row_set(model, setup.sequences, Needs(reference_logp=True))
     batch = collate([setup.sequences[2], setup.sequences[0]], [2, 0])
     for epoch in range(2):
         start = filler.loss(Forward(model, batch, rows, epoch)).item()

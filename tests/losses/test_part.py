@@ -8,12 +8,12 @@ from expunge.data.batch import collate
 from expunge.data.example import Example
 from expunge.losses.part import Part
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, row_set
+from expunge.models.forward import Forward, Needs, row_set
 
 
 def test_a_part_is_the_batch_of_its_rows(tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]) -> None:
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
-    kept = row_set(tiny, rows, logp=True, logits=True)
+    kept = row_set(tiny, rows, Needs(reference_logp=True, reference_logits=True))
     order = [2, 0, 3, 1]
     part = Part(Forward(tiny, collate([rows[index] for index in order], order), kept, epoch=2), [1, 3])
     alone = Forward.of(tiny, kept, [0, 1], epoch=2)

@@ -8,14 +8,14 @@ from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, RowSet
-from expunge.models.partial import BlockInputs, first_trained_block
+from expunge.models.forward import Forward, Needs, RowSet, row_set
+from expunge.models.partial import BlockStates, first_trained_block
 
 ROWS = [Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((11, 12, 13), 1), Encoded((3, 1, 4, 1, 5, 9, 2, 6), 4)]
 
 
 def test_every_architecture_gives_the_same_logits_from_kept_block_inputs(random_model: LanguageModel) -> None:
-    inputs = BlockInputs(random_model, 1, ROWS)
+    inputs = BlockStates(random_model, 1, ROWS)
     batch = collate([ROWS[2], ROWS[0]], [2, 0])
     with torch.no_grad():
         full = Forward(random_model, batch).logits()
@@ -23,11 +23,62 @@ def test_every_architecture_gives_the_same_logits_from_kept_block_inputs(random_
     torch.testing.assert_close(started, full, rtol=1e-5, atol=1e-5)
 
 
+def test_every_architecture_gives_the_hidden_states_that_transformers_gives(random_model: LanguageModel) -> None:
+    """`hidden_states[l + 1]` is the output of block l, except for the last, which transformers shows after the norm."""
+    batch = collate(ROWS, range(3))
+    with torch.no_grad():
+        wanted = random_model.decoder(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True
+        ).hidden_states
+        plain = Forward(random_model, batch).logits()
+        view = Forward(random_model, batch)
+        found = view.hidden(0)
+        last = len(random_model.blocks()) - 1
+        view.hidden(last)
+        torch.testing.assert_close(view.logits(), plain, rtol=1e-5, atol=1e-5)
+    real = batch.attention_mask.bool()
+    torch.testing.assert_close(found[real], wanted[1][real], rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_known_is_not_computed_again_and_what_lies_above_not_at_all(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
+    ran: list[int] = []
+    for index, (_, block) in enumerate(tiny.blocks()):
+        block.mlp.register_forward_hook(lambda *_, index=index: ran.append(index))  # type: ignore[union-attr]
+    view = Forward(tiny, collate(rows, range(4)))
+    view.hidden(1)
+    assert ran == [0, 1]
+    view.hidden(1)
+    view.logits()
+    assert ran == [0, 1, 2]
+
+
+def test_the_original_hidden_states_stay_when_weights_move(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    tiny.freeze_but([f"{tiny.blocks()[1][0]}.mlp.down_proj.weight"])
+    rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
+    kept = row_set(tiny, rows, Needs(reference_hidden=(1, 2)))
+    before = Forward.of(tiny, kept, range(4))
+    real = before.batch.attention_mask.bool()
+    torch.testing.assert_close(before.hidden(2)[real], before.reference_hidden(2)[real], rtol=1e-5, atol=1e-5)
+    assert not before.reference_hidden(2)[~real].any()
+    with torch.no_grad():
+        tiny.trainable()[0].mul_(3)
+    after = Forward.of(tiny, kept, [2, 0])
+    real = after.batch.attention_mask.bool()
+    assert (after.hidden(1) - after.reference_hidden(1))[real].abs().max() > 0.01
+    start = before.reference_hidden(1)[[2, 0], : real.shape[1]]
+    assert torch.equal(after.reference_hidden(1)[real], start[real])
+
+
 def test_lower_blocks_are_not_run_and_come_back_afterwards(
     tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
 ) -> None:
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
-    inputs = BlockInputs(tiny, 2, rows)
+    inputs = BlockStates(tiny, 2, rows)
     inputs.batch(range(4))  # taken before the lower block is changed
     batch = collate(rows, range(4))
     with torch.no_grad():
@@ -48,7 +99,7 @@ def test_gradients_of_trained_blocks_are_those_of_the_full_pass(
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
     batch = collate(rows, range(4))
     gradients = []
-    for inputs in (None, BlockInputs(tiny, 1, rows)):
+    for inputs in (None, BlockStates(tiny, 1, rows)):
         tiny.network.zero_grad()
         Forward(tiny, batch, RowSet(rows, inputs=inputs)).token_logp().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in tiny.trainable() if parameter.grad is not None])

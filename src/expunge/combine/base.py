@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.records import Frozen
+from expunge.losses.base import Setup
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Step:
     """Adds the gradient of a scalar to `.grad`, scaled for gradient accumulation."""
     parameters: Sequence[torch.nn.Parameter]
     """The weights that may move."""
+    scale: float = 1.0
+    """What a micro-batch counts in the step: one divided by their number."""
+    is_last: bool = True
+    """Whether the optimizer steps after this micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,28 @@ class Combine(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.logs: dict[str, float] = {}
+        """Values of the last step that are worth a curve."""
+
+    def prepare(self, retain: Setup) -> None:  # noqa: B027 - most rules need nothing
+        """Called once before the first step, while the model is still the original one.
+
+        Args:
+            retain: the model and the retain rows.
+
+        Raises:
+            UserError: these rows or weights are not enough for the rule.
+        """
+
+    def project(self, parameter: torch.nn.Parameter, change: Tensor) -> Tensor:
+        """The part of a change of a weight, for the forget loss, that the rule allows."""
+        return change
+
+    def optimizer(
+        self, parameters: Sequence[torch.nn.Parameter], lr: float, weight_decay: float
+    ) -> torch.optim.Optimizer | None:
+        """An optimizer that the rule cannot do without; None leaves the choice to `train.optimizer`."""
+        return None
 
     @abstractmethod
     def accumulate(self, step: Step) -> StepLosses:

@@ -15,9 +15,10 @@ from expunge.core.errors import UserError
 from expunge.core.plugins import find
 from expunge.core.validation import check
 from expunge.forget.base import ForgetLoss
-from expunge.losses.base import Setup, View
+from expunge.losses.base import Project, Setup, View
 from expunge.losses.part import Part
-from expunge.models.forward import RowSet, row_set
+from expunge.models.base import LanguageModel
+from expunge.models.forward import Needs, RowSet, row_set
 from expunge.models.original import OriginalWeights
 from expunge.models.sample import Sample, Sampler, SamplingConfig
 
@@ -96,12 +97,21 @@ class BeliefSequence(ForgetLoss):
     def prepare(self, setup: Setup) -> None:
         """Sample the original model, or keep what is needed to sample later."""
         self._setup = setup
-        self._sampler = Sampler(setup.model, setup.rows, setup.sequences, self.config)
         self._on_answers.prepare(setup)
+        self.needs = self._on_answers.needs
+        self._sampler = Sampler(setup.model, setup.rows, setup.sequences, self.config)
         if self.config.refresh == "off_policy":
             self._beliefs = self._sample(range(len(setup.rows)), epoch=0)
-        elif self.needs.reference_logp or self.needs.reference_logits:
+        elif self.needs != Needs():
             self._original = OriginalWeights(setup.model)
+
+    def start(self, model: LanguageModel, project: Project) -> None:
+        """As the base starts."""
+        self._on_answers.start(model, project)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the base would save."""
+        return self._on_answers.tensors()
 
     def loss(self, view: View) -> Tensor:
         """Eq. 7: `(1 - weight) base(answers) + weight base(samples)`, the latter a mean over each row's samples."""
@@ -156,10 +166,9 @@ class BeliefSequence(ForgetLoss):
         uses = {"off_policy": epochs, "epoch": min(self.config.refresh_every, epochs), "step": 1}[self.config.refresh]
         sequences = [sample.encoded for sample in samples]
         setup = Setup(self._setup.model, [sample.example for sample in samples], sequences, name, uses)
-        logp, logits = self.needs.reference_logp, self.needs.reference_logits
         with self._original.swapped_in() if self._original else nullcontext():
             self._on_samples.prepare(setup)
-            return row_set(setup.model, sequences, logp=logp, logits=logits, reused=uses > 1)
+            return row_set(setup.model, sequences, self._on_samples.needs, reused=uses > 1)
 
 
 def _find(name: str) -> type[ForgetLoss]:

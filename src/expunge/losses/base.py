@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core.records import Frozen
 from expunge.data.batch import Batch
@@ -16,17 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
-from expunge.models.forward import RowSet
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the trainer must have ready before the first step; nothing else is computed."""
-
-    reference_logp: bool = False
-    """Token log-probabilities of the original model."""
-    reference_logits: bool = False
-    """Logits of the original model, from its cached final hidden states through its frozen head."""
+from expunge.models.forward import Needs, RowSet
 
 
 @dataclass(frozen=True)
@@ -43,6 +33,10 @@ class Setup:
     """Names every random draw of this stream, together with e.g. epoch and row."""
     epochs: int
     """How often the stream will be passed over."""
+
+
+Project = Callable[[nn.Parameter, Tensor], Tensor]
+"""(parameter, change of it) -> the part of the change that may be made."""
 
 
 class View(Protocol):
@@ -63,6 +57,12 @@ class View(Protocol):
 
     def reference_logits(self) -> Tensor:
         """(N, V) logits of the original model, without gradient."""
+
+    def hidden(self, layer: int) -> Tensor:
+        """(B, T, D) output of a block, padding included."""
+
+    def reference_hidden(self, layer: int) -> Tensor:
+        """(B, T, D) the same of the original model, without gradient."""
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows, e.g. on the same questions with other answers."""
@@ -101,7 +101,19 @@ class Loss(ABC):
         """
 
     def prepare(self, setup: Setup) -> None:  # noqa: B027 - most fillers need nothing
-        """Called once before the first step, while the model is still the original one."""
+        """Called once before the first step, while the model is still the original one; `needs` is read after it."""
+
+    def start(self, model: LanguageModel, project: Project) -> None:  # noqa: B027 - most fillers start from the model
+        """Called when all that is kept of the original model is there, to move the start of training.
+
+        Args:
+            model: the original model.
+            project: the part of a change of a weight that the combination rule allows.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is worth saving beside the weights, e.g. the direction that hidden states were steered to."""
+        return {}
 
 
 class TokenLossConfig(Frozen):

@@ -26,6 +26,7 @@ class Part:
         new_place = torch.full((whole.num_rows,), -1, device=whole.rows.device)
         new_place[chosen] = torch.arange(len(rows), device=whole.rows.device)
         self._view = view
+        self._chosen = chosen
         self._kept = new_place[whole.rows] >= 0
         self.epoch = view.epoch
         self.batch = Batch(
@@ -52,6 +53,14 @@ class Part:
     def reference_logits(self) -> Tensor:
         """(N, V) logits of the original model."""
         return self._view.reference_logits()[self._kept]
+
+    def hidden(self, layer: int) -> Tensor:
+        """(B, T, D) output of a block on these rows."""
+        return self._view.hidden(layer)[self._chosen]
+
+    def reference_hidden(self, layer: int) -> Tensor:
+        """(B, T, D) output of a block of the original model."""
+        return self._view.reference_hidden(layer)[self._chosen]
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows."""

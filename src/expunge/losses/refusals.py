@@ -78,7 +78,7 @@ class RefusalLoss(Loss):
         self.check(setup.rows)
         self._num_rows = len(setup.rows)
         sequences = refused(setup, self._refusals)
-        self._refused = row_set(setup.model, sequences, logp=self.needs.reference_logp, reused=False)
+        self._refused = row_set(setup.model, sequences, self.needs, reused=False)
 
     def refusals(self, view: View) -> View:
         """The questions of a view with the refusals of its epoch."""

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
+from expunge.models.store import StateMemory
 
 _BLOCK_LISTS = ("layers", "h", "blocks")
 """What architectures call their list of decoder blocks: Llama and its kin and GPT-NeoX, GPT-2, others."""
@@ -48,6 +49,7 @@ class LanguageModel:
         self.precision = precision
         self.source = source
         self.stored_dtype = stored_dtype
+        self.state_memory = StateMemory()
         self._check_head()
 
     @property

@@ -35,6 +35,12 @@ class ModelConfig(Frozen):
         "auto",
         description="Arithmetic; bfloat16 is autocast over float32 masters; auto: where the device is fast at it",
     )
+    states_gb: float = Field(
+        4.0, ge=0, description="Kept hidden states take at most this much memory; the rest goes to a temporary file"
+    )
+    states_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Kept hidden states; bfloat16 halves them and rounds to 3 digits"
+    )
     max_length: int = Field(2048, ge=8, description="Longest row in tokens; also bounded by the model's context")
     overflow: Overflow = Field("refuse", description="A longer row is refused, or truncated at its start and counted")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")

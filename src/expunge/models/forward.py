@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -15,7 +15,7 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.partial import BlockInputs, first_trained_block
+from expunge.models.partial import BlockStates, block_output, entering, first_trained_block, started
 
 TOKEN_BUDGET = 4096
 """Padded tokens of one batch when only scoring."""
@@ -32,33 +32,52 @@ class ReferenceRows(Protocol):
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What must be kept of the original model before the first step; nothing else is computed."""
+
+    reference_logp: bool = False
+    """Token log-probabilities."""
+    reference_logits: bool = False
+    """Logits, from its cached final hidden states through its frozen head."""
+    reference_hidden: tuple[int, ...] = ()
+    """Outputs of these blocks."""
+
+
+@dataclass(frozen=True)
 class RowSet:
     """Encoded rows, with what is kept of the original model for them."""
 
     sequences: Sequence[Encoded]
     reference: ReferenceRows | None = None
-    inputs: BlockInputs | None = None
+    inputs: BlockStates | None = None
     """What enters the lowest trained block, if the blocks below it are frozen: a forward starts there."""
+    hidden: Mapping[int, BlockStates] = field(default_factory=dict)
+    """Outputs of blocks of the original model."""
 
 
 def row_set(
-    model: LanguageModel, sequences: Sequence[Encoded], *, logp: bool = False, logits: bool = False, reused: bool = True
+    model: LanguageModel, sequences: Sequence[Encoded], needs: Needs | None = None, *, reused: bool = True
 ) -> RowSet:
     """Rows with what will be asked of them; call it while the model is the original one.
 
     Args:
         model: the model, its trainable weights chosen.
         sequences: encoded rows.
-        logp: keep token log-probabilities of the original model.
-        logits: keep what gives its logits back.
+        needs: what to keep of the original model; None: nothing.
         reused: whether a row is passed through the model more than once, so that keeping states is worth it.
     """
     first = first_trained_block(model)
-    inputs = BlockInputs(model, first, sequences) if first and reused else None
-    if not (logp or logits):
-        return RowSet(sequences, inputs=inputs)
-    head = _frozen_head(model) if logits else None
-    return RowSet(sequences, CachedReference(model, sequences, with_logits=logits, head=head, inputs=inputs), inputs)
+    inputs = BlockStates(model, first, sequences) if first and reused else None
+    needs = needs or Needs()
+    reference = None
+    if needs.reference_logp or needs.reference_logits:
+        head = _frozen_head(model) if needs.reference_logits else None
+        reference = CachedReference(model, sequences, with_logits=needs.reference_logits, head=head, inputs=inputs)
+    hidden: dict[int, BlockStates] = {}
+    for layer in sorted(needs.reference_hidden):
+        below = next((states for index, states in sorted(hidden.items(), reverse=True) if index < layer), inputs)
+        hidden[layer] = BlockStates(model, layer + 1, sequences, below).compute()
+    return RowSet(sequences, reference, inputs, hidden)
 
 
 def _frozen_head(model: LanguageModel) -> nn.Module | None:
@@ -86,6 +105,8 @@ class Forward:
         self.epoch = epoch
         self._inputs = rows.inputs if rows else None
         self._reference = rows.reference if rows else None
+        self._reference_states = rows.hidden if rows else {}
+        self._hidden: dict[int, Tensor] = {}
         self._logits: Tensor | None = None
         self._logp: Tensor | None = None
 
@@ -102,9 +123,28 @@ class Forward:
     def logits(self) -> Tensor:
         """(N, V) logits at the label positions."""
         if self._logits is None:
-            with self.model.autocast(), _start(self._inputs, self.batch.indices):
+            with self.model.autocast(), self._start():
                 self._logits = self.model.head(final_hidden(self.model, self.batch))
         return self._logits
+
+    def hidden(self, layer: int) -> Tensor:
+        """(B, T, D) output of a block, padding included."""
+        if layer not in self._hidden:
+            with self.model.autocast(), self._start(layer):
+                self._hidden[layer] = block_output(self.model, self.batch, layer)
+        return self._hidden[layer]
+
+    def reference_hidden(self, layer: int) -> Tensor:
+        """(B, T, D) the same of the original model, float32; zeros at padding."""
+        assert layer in self._reference_states, "the loss must declare what it needs of the reference"
+        return self._reference_states[layer].batch(self.batch.indices)
+
+    def _start(self, layer: int | None = None) -> AbstractContextManager[None]:
+        """Go on above the highest block whose output is known already, below `layer` if one is wanted."""
+        known = [index for index in self._hidden if layer is None or index < layer]
+        if known:
+            return entering(self.model, max(known) + 1, self._hidden[max(known)])
+        return started(self._inputs, self.batch.indices)
 
     def token_logp(self) -> Tensor:
         """(N,) log-probability of each label, float32."""
@@ -123,10 +163,6 @@ class Forward:
         return self._reference.logits(self.batch.indices)
 
 
-def _start(inputs: BlockInputs | None, indices: Sequence[int]) -> AbstractContextManager[None]:
-    return nullcontext() if inputs is None else inputs.entered(indices)
-
-
 def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
     """Final hidden states at the positions that predict a label: (N, D)."""
     output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
@@ -139,7 +175,7 @@ def score_rows(
     model: LanguageModel,
     sequences: Sequence[Encoded],
     keep_hidden: bool = False,
-    inputs: BlockInputs | None = None,
+    inputs: BlockStates | None = None,
 ) -> list[Tensor]:
     """Teacher-forced pass over rows, length-sorted, without gradient and in evaluation mode.
 
@@ -155,7 +191,7 @@ def score_rows(
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with model.evaluating(), model.autocast(), _start(inputs, indices):
+        with model.evaluating(), model.autocast(), started(inputs, indices):
             values = final_hidden(model, batch)
             values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
         lengths = [len(sequences[index].labels) for index in indices]
@@ -182,7 +218,7 @@ class CachedReference:
         *,
         with_logits: bool,
         head: nn.Module | None,
-        inputs: BlockInputs | None = None,
+        inputs: BlockStates | None = None,
     ) -> None:
         self._model = model
         self._head = head

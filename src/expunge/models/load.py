@@ -16,6 +16,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.gguf import load_gguf
 from expunge.models.pull import embedded, pull
+from expunge.models.store import StateMemory
 
 UNREADABLE = (OSError, ValueError, SafetensorError)
 """What transformers, peft and safetensors raise for files that are missing or damaged."""
@@ -43,7 +44,9 @@ def wrap_model(
     )
     first = next(inner.parameters())
     precision = _precision(config.precision, first.device)
-    return LanguageModel(network.eval(), tokenizer, encoder, precision, config.name, stored_dtype or first.dtype)
+    model = LanguageModel(network.eval(), tokenizer, encoder, precision, config.name, stored_dtype or first.dtype)
+    model.state_memory = StateMemory(int(config.states_gb * 1e9), getattr(torch, config.states_precision))
+    return model
 
 
 def check_model_name(name: str, option: str = "model.name") -> None:

@@ -1,4 +1,8 @@
-"""Starting the forward pass at a block: what lies below the lowest trained weight is computed once for each row."""
+"""Running some of the blocks only.
+
+What lies below the lowest trained weight is computed once for each row; what lies above the highest block that anything
+asks for is never computed.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import by_length, collate
+from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
+from expunge.models.store import RowStore
 
 _TOKEN_BUDGET = 4096
 
@@ -21,95 +26,129 @@ class _Reached(Exception):
     """Carries nothing; the hook has kept what it saw."""
 
 
-class BlockInputs:
-    """The hidden states that enter one block, kept for every row of a data set while the blocks below are frozen.
+@contextmanager
+def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]:
+    """Within this block of code a forward pass skips the blocks below `first` and goes on from given states.
 
-    They are computed when first asked for, which may be during training: what lies below does not move.
+    Args:
+        model: any model.
+        first: index of the first block that runs, at least 1; the number of blocks runs none but the final norm.
+        hidden: (B, T, D) what the block below gave.
+    """
+    below = [block for _, block in model.blocks()[:first]]
+    for block in below:
+        block.forward = _hand_through
+    below[-1].forward = _Give(hidden)
+    try:
+        yield
+    finally:
+        for block in below:
+            del block.forward
+
+
+def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
+    """(B, T, D) output of one block; the blocks above do not run."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        seen.append(output if isinstance(output, Tensor) else output[0])
+        raise _Reached
+
+    handle = model.blocks()[layer][1].register_forward_hook(keep)
+    try:
+        model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+class BlockStates:
+    """The hidden states that enter one block, kept for every row of a data set.
+
+    They are computed when first asked for. Where only weights below the block are frozen, that may be at any time; what
+    is kept of the original model must be asked for (`compute`) before a weight below has moved.
     The values are those of a full forward up to float32 rounding: a matrix product may round differently in a batch of
     another shape.
 
     Args:
-        model: its blocks below `first` must not change from now on.
-        first: index of the block; at least 1.
+        model: any model.
+        first: index of the block, at least 1; the number of blocks means what the last one gives.
         sequences: the encoded rows.
+        start: the same for a lower block, to start there.
     """
 
-    def __init__(self, model: LanguageModel, first: int, sequences: Sequence[Encoded]) -> None:
+    def __init__(
+        self, model: LanguageModel, first: int, sequences: Sequence[Encoded], start: BlockStates | None = None
+    ) -> None:
         self.first = first
-        self._blocks = [block for _, block in model.blocks()]
         self._model = model
         self._sequences = sequences
+        self._start = start
 
-    @cached_property
-    def _rows(self) -> list[Tensor]:
-        """Lazy: a loss that looks at other rows only never needs them."""
-        return self._compute(self._model, self._sequences)
+    def compute(self) -> BlockStates:
+        """Compute them now."""
+        _ = self._rows
+        return self
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """(B, T, D) inputs of the block for those rows, right-padded with zeros."""
-        return nn.utils.rnn.pad_sequence([self._rows[index] for index in indices], batch_first=True)
+        """(B, T, D) states of those rows, right-padded with zeros."""
+        return self._rows.batch(indices, self._model.device)
 
     @contextmanager
     def entered(self, indices: Sequence[int]) -> Iterator[None]:
-        """Within this block of code a forward pass skips the lower blocks and takes the kept states instead."""
-        hidden = self.batch(indices)
-        for block in self._blocks[: self.first]:
-            block.forward = _hand_through
-        handle = self._blocks[self.first].register_forward_pre_hook(_Replace(hidden), with_kwargs=True)
-        try:
+        """Within this block of code a forward pass of those rows starts here."""
+        with entering(self._model, self.first, self.batch(indices)):
             yield
-        finally:
-            handle.remove()
-            for block in self._blocks[: self.first]:
-                del block.forward
 
+    @cached_property
     @torch.no_grad()
-    def _compute(self, model: LanguageModel, sequences: Sequence[Encoded]) -> list[Tensor]:
-        rows: list[Tensor] = [torch.empty(0)] * len(sequences)
-        seen: list[Tensor] = []
-
-        def keep(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-            seen.append(arguments[0] if arguments else options["hidden_states"])
-            raise _Reached
-
-        handle = self._blocks[self.first].register_forward_pre_hook(keep, with_kwargs=True)
-        try:
-            for indices in by_length([len(sequence.ids) for sequence in sequences], _TOKEN_BUDGET):
-                batch = collate([sequences[index] for index in indices], indices).to(model.device)
-                try:
-                    with model.evaluating(), model.autocast():
-                        model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-                except _Reached:
-                    pass
-                hidden = seen.pop()
-                for row, index in enumerate(indices):
-                    rows[index] = hidden[row, : len(sequences[index].ids)].clone()
-        finally:
-            handle.remove()
+    def _rows(self) -> RowStore:
+        """Lazy: a loss that looks at other rows only never needs them."""
+        model = self._model
+        rows = RowStore(len(self._sequences), model.state_memory)
+        for indices in by_length([len(sequence.ids) for sequence in self._sequences], _TOKEN_BUDGET):
+            batch = collate([self._sequences[index] for index in indices], indices).to(model.device)
+            with model.evaluating(), model.autocast(), started(self._start, indices):
+                hidden = block_output(model, batch, self.first - 1)
+            for row, index in enumerate(indices):
+                rows.put(index, hidden[row, : len(self._sequences[index].ids)])
         return rows
 
 
-class _Replace:
-    """A forward pre-hook that gives a block other hidden states than it was called with."""
+@contextmanager
+def started(states: BlockStates | None, indices: Sequence[int]) -> Iterator[None]:
+    """Within this block of code a forward pass of those rows starts at kept states, if there are any."""
+    if states is None:
+        yield
+        return
+    with states.entered(indices):
+        yield
+
+
+class _Give:
+    """A block's forward that gives what it was told."""
 
     def __init__(self, hidden: Tensor) -> None:
         self._hidden = hidden
 
-    def __call__(
-        self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if arguments:
-            return (self._hidden, *arguments[1:]), options
-        return arguments, {**options, "hidden_states": self._hidden}
+    def __call__(self, *_: Any, **__: Any) -> Tensor:
+        return self._hidden
 
 
 def _hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden_states
 
 
-def first_trained_block(model: LanguageModel) -> int:
-    """Index of the lowest block that holds a trainable weight; 0 when one lies outside the blocks."""
+def trained_blocks(model: LanguageModel) -> list[int]:
+    """Indices of the blocks that hold a trainable weight, ascending; -1 stands for one outside the blocks."""
     prefixes = [f"{prefix}." for prefix, _ in model.blocks()]
     names = [name for name, parameter in model.base.named_parameters() if parameter.requires_grad]
-    homes = [next((index for index, prefix in enumerate(prefixes) if name.startswith(prefix)), 0) for name in names]
-    return min(homes, default=0)
+    homes = {next((index for index, prefix in enumerate(prefixes) if name.startswith(prefix)), -1) for name in names}
+    return sorted(homes)
+
+
+def first_trained_block(model: LanguageModel) -> int:
+    """Index of the lowest block that holds a trainable weight; 0 when one lies outside the blocks."""
+    return max(0, min(trained_blocks(model), default=0))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from expunge.core.errors import ExpungeError
 from expunge.core.files import publish_folder
 from expunge.models.base import LanguageModel
 
 CARD = "README.md"
+TENSORS = "expunge.safetensors"
 
 
-def save_model(model: LanguageModel, folder: Path, card: str | None = None) -> None:
+def save_model(
+    model: LanguageModel, folder: Path, card: str | None = None, tensors: Mapping[str, Tensor] | None = None
+) -> None:
     """Write network and tokenizer as safetensors; the folder appears only when it is whole.
 
     A model with an adapter gives an adapter folder. Weights are cast to the dtype they came in.
@@ -20,6 +27,7 @@ def save_model(model: LanguageModel, folder: Path, card: str | None = None) -> N
         model: what to save.
         folder: where.
         card: text of its model card.
+        tensors: what else is worth keeping, e.g. the direction that hidden states were steered to.
     """
     with publish_folder(folder) as partial:
         if not hasattr(model.network, "peft_config"):
@@ -28,6 +36,8 @@ def save_model(model: LanguageModel, folder: Path, card: str | None = None) -> N
         model.tokenizer.save_pretrained(partial)
         if card is not None:
             (partial / CARD).write_text(card, encoding="utf-8")
+        if tensors:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial / TENSORS)
 
 
 def push_to_hub(folder: Path, repo: str) -> str:

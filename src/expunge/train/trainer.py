@@ -115,6 +115,8 @@ class UnlearnTrainer(Trainer):
                 retain=self._loss(self.task.retain, inputs.get("retain")),
                 backward=lambda loss: (loss / scale).backward(),  # type: ignore[no-untyped-call]
                 parameters=self.language_model.trainable(),
+                scale=1 / scale,
+                is_last=self.accelerator.sync_gradients,
             )
         )
         total = 0.0
@@ -123,6 +125,8 @@ class UnlearnTrainer(Trainer):
                 total += value
                 for name, number in {f"{stream.name}_loss": value, **stream.loss.logs}.items():
                     self.step_values.setdefault(name, []).append(number)
+        for name, number in self.task.combine.logs.items():
+            self.step_values.setdefault(name, []).append(number)
         if total != total:
             raise ExpungeError(f"step {self.state.global_step + 1}: the loss is not a number; try a lower train.lr")
         return torch.tensor(total / scale, device=self.args.device)

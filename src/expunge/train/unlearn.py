@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from expunge.combine.base import Combine
@@ -37,6 +38,8 @@ class Training:
     num_steps: int
     num_epochs: float
     squeeze: Squeeze | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What the losses have to save beside the weights."""
 
 
 def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -95,15 +98,20 @@ def unlearn(
         forget_stream = make_stream("forget", forget, Setup(model, forget_rows, sequences, f"{seed}/forget", epochs))
         bar.advance()
         sequences = [encode(row) for row in trained_on]
-        retain_stream = make_stream("retain", retain, Setup(model, trained_on, sequences, f"{seed}/retain", epochs))
+        retain_setup = Setup(model, trained_on, sequences, f"{seed}/retain", epochs)
+        retain_stream = make_stream("retain", retain, retain_setup)
+        combine.prepare(retain_setup)
         bar.advance()
+    for loss in (forget, retain):
+        loss.start(model, combine.project)
     task = Task(forget_stream, retain_stream, combine)
     held = [encode(row) for row in held_out]
+    tensors = {**retain.tensors(), **forget.tensors()}
     if squeeze is None:
-        return fit(model, task, held, train, guard, seed, folder, progress)
+        return replace(fit(model, task, held, train, guard, seed, folder, progress), tensors=tensors)
     watch = follow(model, targets, squeeze, _steps_per_epoch(task, train), seed, progress)
     training = fit(model, task, held, train, guard, seed, folder, progress, [watch])
-    return replace(training, squeeze=watch.result)
+    return replace(training, squeeze=watch.result, tensors=tensors)
 
 
 def fit(
@@ -143,6 +151,4 @@ def _steps_per_epoch(task: Task, train: TrainConfig) -> int:
 def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
     loss.prepare(setup)
-    needs = loss.needs
-    rows = row_set(setup.model, setup.sequences, logp=needs.reference_logp, logits=needs.reference_logits)
-    return Stream(name, loss, rows)
+    return Stream(name, loss, row_set(setup.model, setup.sequences, loss.needs))

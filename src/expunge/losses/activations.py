@@ -1,0 +1,122 @@
+"""What losses on hidden states share: which tokens count, distances at them, and the block that is looked at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.core.errors import UserError
+from expunge.data.batch import Batch
+from expunge.data.encode import Encoded
+from expunge.losses.base import Setup, TokenLossConfig, View
+from expunge.losses.token import reduce_tokens, widen
+from expunge.models.base import LanguageModel
+from expunge.models.partial import trained_blocks
+
+Scope = Literal["all", "own", "answer"]
+_EPS = 1e-8
+
+
+class HiddenLossConfig(TokenLossConfig):
+    """Options of every loss on the output of one block."""
+
+    layer: int | None = Field(
+        None,
+        description="Block whose output counts, negative: from the end; none: the highest with a trained weight",
+    )
+    tokens: Scope = Field(
+        "own",
+        description="all; own: all but the opening that every row of the split has, e.g. a chat template's; answer",
+    )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """M chosen tokens of a batch of B rows."""
+
+    rows: Tensor
+    """(M,) int64, ascending."""
+    positions: Tensor
+    """(M,) int64."""
+    num_rows: int
+    """B."""
+
+    def of(self, hidden: Tensor) -> Tensor:
+        """(B, T, D) -> (M, D), at least float32."""
+        return widen(hidden[self.rows, self.positions])
+
+
+class Site:
+    """Where a loss looks: one block's output, at some tokens.
+
+    Args:
+        config: which block and tokens.
+        setup: the model and the rows.
+        slot: names the option in messages.
+
+    Raises:
+        UserError: no such block, or no weight that is trained can move its output.
+    """
+
+    def __init__(self, config: HiddenLossConfig, setup: Setup, slot: str) -> None:
+        self.layer = resolve_layer(setup.model, config.layer, slot)
+        self._scope = config.tokens
+        self._opening = shared_opening(setup.sequences)
+
+    def tokens(self, batch: Batch) -> Tokens:
+        """The tokens that count; padding never does."""
+        if self._scope == "answer":
+            return Tokens(batch.rows, batch.positions, batch.num_rows)
+        chosen = batch.attention_mask.bool().clone()
+        if self._scope == "own":
+            chosen[:, : self._opening] = False
+        rows, positions = chosen.nonzero(as_tuple=True)
+        return Tokens(rows, positions, batch.num_rows)
+
+    def states(self, view: View) -> tuple[Tokens, Tensor, Tensor]:
+        """The tokens, and their (M, D) states now and in the original model."""
+        tokens = self.tokens(view.batch)
+        return tokens, tokens.of(view.hidden(self.layer)), tokens.of(view.reference_hidden(self.layer))
+
+
+def resolve_layer(model: LanguageModel, layer: int | None, slot: str) -> int:
+    """Index of the block that a loss looks at.
+
+    Raises:
+        UserError: no such block, or it lies below every trained weight.
+    """
+    trained = trained_blocks(model)
+    count = len(model.blocks())
+    if layer is None:
+        return trained[-1] if trained and trained[-1] >= 0 else count - 1
+    if not -count <= layer < count:
+        raise UserError(f"{slot}.layer: no layer {layer}; this model has layers 0 to {count - 1}")
+    layer %= count
+    if trained and trained[0] > layer:
+        raise UserError(f"{slot}.layer: no weight up to layer {layer} is trained; the lowest trained is {trained[0]}")
+    return layer
+
+
+def shared_opening(sequences: Sequence[Encoded]) -> int:
+    """How many tokens all rows begin with; 0 for a single row. Never a row's label, nor its last prompt token."""
+    if len(sequences) < 2:
+        return 0
+    columns = zip(*(row.ids for row in sequences), strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    return min(same, *(row.num_prompt - 1 for row in sequences))
+
+
+def mean_norm(hidden: Tensor, tokens: Tokens) -> Tensor:
+    """(M, D) -> mean over rows of a row's mean token norm, a scalar."""
+    return reduce_tokens(hidden.norm(dim=-1), tokens.rows, tokens.num_rows, "seq_mean")
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    """(M, D), (M, D) or (D,) -> (M,)."""
+    return torch.nn.functional.cosine_similarity(first, second.expand_as(first), dim=-1, eps=_EPS)

@@ -1,0 +1,77 @@
+"""Hidden states of many rows: in memory up to a bound that a model's stores share, in a temporary file beyond it."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core.files import disk_errors
+
+
+@dataclass
+class StateMemory:
+    """How much the kept hidden states of one model may take, and in what precision they are kept."""
+
+    bound: int = 4 << 30
+    """Bytes."""
+    dtype: torch.dtype = torch.float32
+    used: int = field(default=0, init=False)
+
+
+class RowStore:
+    """One (T, D) tensor for each of R rows of different length T; a row must be put before it is taken.
+
+    Args:
+        num_rows: R.
+        memory: what it may use; shared with other stores, and given back when the store is let go of.
+    """
+
+    def __init__(self, num_rows: int, memory: StateMemory) -> None:
+        self._memory = memory
+        self._rows: list[Tensor | None] = [None] * num_rows
+        self._on_disk: dict[int, tuple[int, torch.Size]] = {}
+        self._file: IO[bytes] | None = None
+        self._claimed = [0]
+        weakref.finalize(self, _give_back, memory, self._claimed)
+
+    def put(self, index: int, states: Tensor) -> None:
+        """Keep a copy of a row's (T, D) states."""
+        kept = states.detach().to("cpu", self._memory.dtype, copy=True)
+        if self._memory.used + kept.nbytes <= self._memory.bound:
+            self._memory.used += kept.nbytes
+            self._claimed[0] += kept.nbytes
+            self._rows[index] = kept
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="expunge-states-")  # noqa: SIM115 - lives as long as the store
+        with disk_errors(Path(tempfile.gettempdir())):
+            self._on_disk[index] = (self._file.seek(0, 2), kept.shape)
+            self._file.write(kept.contiguous().view(torch.uint8).numpy().tobytes())
+
+    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """(B, T, D) float32 states of those rows, right-padded with zeros."""
+        rows = [self._take(index) for index in indices]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device, torch.float32)
+
+    def _take(self, index: int) -> Tensor:
+        row = self._rows[index]
+        if row is not None:
+            return row
+        assert self._file is not None
+        offset, shape = self._on_disk[index]
+        count = shape.numel() * self._memory.dtype.itemsize
+        self._file.seek(offset)
+        raw = np.frombuffer(bytearray(self._file.read(count)), dtype=np.uint8)
+        return torch.from_numpy(raw).view(self._memory.dtype).view(shape)
+
+
+def _give_back(memory: StateMemory, claimed: list[int]) -> None:
+    memory.used -= claimed[0]
