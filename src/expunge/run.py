@@ -345,7 +345,7 @@ def _data_prints(splits: Splits, model: LanguageModel) -> dict[str, DataPrint]:
 
 
 def _warnings(training: Training, model: LanguageModel) -> list[str]:
-    warnings = []
+    warnings = list(training.warnings)
     if training.guard.utility_floor is None:
         warnings.append("The guard had no utility floor: nothing would have stopped a collapse.")
     if cut := len(model.encoder.truncated_ids):

@@ -27,6 +27,8 @@ class Example:
     perturbed_answer: tuple[str, ...] = ()
     """Wrong answers of the same form."""
     subject: str | None = None
+    topic: str | None = None
+    """Domain of a forget row, e.g. biology, where a method treats domains apart."""
     keywords: tuple[str, ...] = ()
     """Alternative strings; any of them in an answer means that the fact was said."""
 

@@ -16,7 +16,7 @@ from expunge.data.example import Example, Splits
 from expunge.data.sources import _files
 from expunge.data.sources._files import Located
 
-_TEXT_FIELDS = ("id", "question", "answer", "text", "paraphrased_question", "paraphrased_answer", "subject")
+_TEXT_FIELDS = ("id", "question", "answer", "text", "paraphrased_question", "paraphrased_answer", "subject", "topic")
 _LIST_FIELDS = ("perturbed_answer", "keywords")
 FIELDS = _TEXT_FIELDS + _LIST_FIELDS
 

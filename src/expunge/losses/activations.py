@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch
+from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.token import reduce_tokens, widen
+from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
 from expunge.models.base import LanguageModel
-from expunge.models.partial import trained_blocks
+from expunge.models.forward import TOKEN_BUDGET
+from expunge.models.partial import block_output, trained_blocks
 
 Scope = Literal["all", "own", "answer"]
 _EPS = 1e-8
@@ -32,7 +33,7 @@ class HiddenLossConfig(TokenLossConfig):
     )
     tokens: Scope = Field(
         "own",
-        description="all; own: all but the opening that every row of the split has, e.g. a chat template's; answer",
+        description="all; own: all but the opening that all rows of the split share, e.g. a template's; answer",
     )
 
 
@@ -85,6 +86,25 @@ class Site:
         return tokens, tokens.of(view.hidden(self.layer)), tokens.of(view.reference_hidden(self.layer))
 
 
+@torch.no_grad()
+def row_norms(setup: Setup, site: Site) -> Tensor:
+    """(R, 2): mean norm of a row's tokens, and their mean squared norm, at a site of the original model.
+
+    A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.
+    """
+    model = setup.model
+    norms = torch.empty(len(setup.sequences), 2)
+    for indices in by_length([len(row.ids) for row in setup.sequences], TOKEN_BUDGET):
+        batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
+        with model.evaluating(), model.autocast():
+            hidden = block_output(model, batch, site.layer)
+        tokens = site.tokens(batch)
+        length = tokens.of(hidden).norm(dim=-1)
+        sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)
+        norms[list(indices)] = (sums / sequence_length(tokens.rows, len(indices))[:, None]).cpu()
+    return norms
+
+
 def resolve_layer(model: LanguageModel, layer: int | None, slot: str) -> int:
     """Index of the block that a loss looks at.
 
@@ -112,9 +132,9 @@ def shared_opening(sequences: Sequence[Encoded]) -> int:
     return min(same, *(row.num_prompt - 1 for row in sequences))
 
 
-def mean_norm(hidden: Tensor, tokens: Tokens) -> Tensor:
-    """(M, D) -> mean over rows of a row's mean token norm, a scalar."""
-    return reduce_tokens(hidden.norm(dim=-1), tokens.rows, tokens.num_rows, "seq_mean")
+def mean_by_row(values: Tensor, tokens: Tokens) -> float:
+    """(M,) -> mean over rows of a row's mean, for a curve."""
+    return float(reduce_tokens(values.detach(), tokens.rows, tokens.num_rows, "seq_mean"))
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:

@@ -88,6 +88,8 @@ class Loss(ABC):
         self.config = config
         self.logs: dict[str, float] = {}
         """Values of the last `loss` call that are worth a curve."""
+        self.warnings: list[str] = []
+        """What the reader of a report should know before trusting the run; whole sentences."""
 
     @abstractmethod
     def loss(self, view: View) -> Tensor:

@@ -16,10 +16,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
+from expunge.data.generator import named_generator
 from expunge.models.base import LanguageModel
 from expunge.models.forward import RowSet, row_set, score_rows
 from expunge.train.config import GuardConfig
-from expunge.train.pairing import named_generator
 
 _FORGET = "check_forget"
 _UTILITY = "check_utility"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from expunge.data.generator import named_generator
+
 Pair = tuple[int, tuple[int, ...]]
 """A forget row and its retain rows."""
 
@@ -64,10 +66,3 @@ class PairBatches(Sampler[list[Pair]]):
 
 def _permutation(size: int, name: str) -> list[int]:
     return torch.randperm(size, generator=named_generator(name)).tolist()
-
-
-def named_generator(name: str) -> torch.Generator:
-    """A generator whose numbers depend on a name alone, the same in every process and on every machine."""
-    from expunge.core.provenance import sha256_text
-
-    return torch.Generator().manual_seed(int(sha256_text(name)[:15], 16))

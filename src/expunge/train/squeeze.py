@@ -17,11 +17,11 @@ from expunge.core.records import Squeeze
 from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example, holds_any
+from expunge.data.generator import named_generator
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward
 from expunge.train.candidates import Followed, Generated, draw, pools, ranked, score, target_of
 from expunge.train.config import SqueezeConfig
-from expunge.train.pairing import named_generator
 from expunge.train.squeeze_scores import Counts, Look, summarise
 
 EARLY_STEPS = (1, 2, 4, 8)

@@ -16,6 +16,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
+from expunge.data.generator import named_generator
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set
@@ -23,7 +24,6 @@ from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
-from expunge.train.pairing import named_generator
 from expunge.train.squeeze import follow
 from expunge.train.trainer import Stream, Task, UnlearnTrainer, last_checkpoint
 
@@ -40,6 +40,8 @@ class Training:
     squeeze: Squeeze | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """What the losses have to save beside the weights."""
+    warnings: list[str] = field(default_factory=list)
+    """What the losses and the combination rule have to say."""
 
 
 def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -106,12 +108,15 @@ def unlearn(
         loss.start(model, combine.project)
     task = Task(forget_stream, retain_stream, combine)
     held = [encode(row) for row in held_out]
-    tensors = {**retain.tensors(), **forget.tensors()}
+    said = {
+        "tensors": {**retain.tensors(), **forget.tensors()},
+        "warnings": [*forget.warnings, *retain.warnings, *combine.warnings],
+    }
     if squeeze is None:
-        return replace(fit(model, task, held, train, guard, seed, folder, progress), tensors=tensors)
+        return replace(fit(model, task, held, train, guard, seed, folder, progress), **said)
     watch = follow(model, targets, squeeze, _steps_per_epoch(task, train), seed, progress)
     training = fit(model, task, held, train, guard, seed, folder, progress, [watch])
-    return replace(training, squeeze=watch.result, tensors=tensors)
+    return replace(training, squeeze=watch.result, **said)
 
 
 def fit(

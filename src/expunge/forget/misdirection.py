@@ -1,0 +1,127 @@
+"""RMU, Adaptive RMU: steer the hidden states of forget rows to one random direction (arXiv:2408.06223)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.data.generator import named_generator
+from expunge.forget.base import ForgetLoss
+from expunge.losses.activations import HiddenLossConfig, Site, cosine, mean_by_row, row_norms
+from expunge.losses.base import Setup, View
+from expunge.losses.token import reduce_tokens
+
+_DRAWS = {"uniform": torch.rand, "gaussian": torch.randn}
+
+
+class Misdirection(ForgetLoss):
+    """Squared distance of each token's hidden state to `c u`: RMU (arXiv:2403.03218) for a fixed c, else Adaptive RMU.
+
+    u is drawn once and saved with the model. The uniform draw has no negative entry, so that every u points 30 degrees
+    off the all-ones direction, and those of two topics 41 degrees apart; the Gaussian has neither property.
+
+    Norms are those of the original model, means over a row's tokens. The papers take all tokens, those of a template
+    and of the start included, whose norms can be many times the others'; `tokens = "all"` is that.
+    The official adaptive code measures one batch, by weights that may already have moved: `mode = "first_batch"` is the
+    same with the original weights. Forgetting needs c above the norm (arXiv:2408.06223, section 4.3).
+    """
+
+    class Config(HiddenLossConfig):
+        """Where to, and how far."""
+
+        coefficient: float | Literal["adaptive"] = Field(
+            "adaptive", description="Length c of the target; adaptive: scale times the norm of the original states"
+        )
+        scale: float = Field(5.0, gt=0, description="With an adaptive coefficient: target length in norms (beta)")
+        mode: Literal["corpus", "per_sample", "per_batch", "first_batch"] = Field(
+            "corpus", description="Whose mean norm: all rows of the topic, each row, each batch, the topic's first rows"
+        )
+        first_rows: int = Field(4, ge=1, description="With mode first_batch: so many rows of each topic")
+        direction: Literal["uniform", "gaussian"] = Field("uniform", description="Distribution of the entries of u")
+        orthogonal_topics: bool = Field(False, description="Make the directions of different topics orthogonal")
+        normalise: bool = Field(
+            True, description="Divide by the mean squared norm of the original states; false: by their width"
+        )
+
+    def prepare(self, setup: Setup) -> None:
+        """Draw a direction for each topic and measure the original norms.
+
+        Raises:
+            UserError: no such layer, or none that training can move.
+        """
+        site = Site(self.config, setup, "forget")
+        norms, squares = row_norms(setup, site).to(setup.model.device).unbind(1)
+        names = [row.topic or "" for row in setup.rows]
+        topics = sorted(set(names))
+        width = int(setup.model.base.config.get_text_config().hidden_size)
+        seed = setup.seed.partition("/")[0]
+        directions = [_unit(_DRAWS[self.config.direction], width, f"{seed}/direction/{topic}") for topic in topics]
+        if self.config.orthogonal_topics:
+            directions = list(torch.linalg.qr(torch.stack(directions, 1)).Q.mT)
+        self.directions = dict(zip(topics, directions, strict=True))
+        self._site = site
+        self._norms = norms
+        self._unit = float(squares.mean()) if self.config.normalise else float(width)
+        self._topics = torch.tensor([topics.index(name) for name in names], device=norms.device)
+        self._matrix = torch.stack(directions).to(norms.device)
+        self._lengths = torch.stack([self._length(norms[self._topics == place]) for place in range(len(topics))])
+        self._warn(topics)
+
+    def loss(self, view: View) -> Tensor:
+        """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""
+        tokens = self._site.tokens(view.batch)
+        hidden = tokens.of(view.hidden(self._site.layer))
+        indices = list(view.batch.indices)
+        topics = self._topics[indices]
+        targets = self._coefficients(indices)[:, None] * self._matrix[topics]
+        values = (hidden - targets[tokens.rows]).square().sum(-1) / self._unit
+        self.logs = {
+            "forget_norm": mean_by_row(hidden.norm(dim=-1), tokens),
+            "forget_cosine_to_direction": mean_by_row(cosine(hidden, self._matrix[topics][tokens.rows]), tokens),
+            "coefficient": float(self._coefficients(indices).mean()),
+        }
+        return reduce_tokens(values, tokens.rows, tokens.num_rows, self.config.reduction)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The direction of each topic, (D,), and the length of its target."""
+        return {
+            **{f"direction{_suffix(topic)}": direction for topic, direction in self.directions.items()},
+            "coefficient": self._lengths,
+        }
+
+    def _length(self, norms: Tensor) -> Tensor:
+        """Target length of one topic, from the mean norms of its rows."""
+        if self.config.coefficient != "adaptive":
+            return norms.new_tensor(self.config.coefficient)
+        measured = norms[: self.config.first_rows] if self.config.mode == "first_batch" else norms
+        return self.config.scale * measured.mean()
+
+    def _coefficients(self, indices: list[int]) -> Tensor:
+        """(B,) target length for each row of a batch."""
+        if self.config.coefficient == "adaptive" and self.config.mode in ("per_sample", "per_batch"):
+            norms = self.config.scale * self._norms[indices]
+            return norms if self.config.mode == "per_sample" else norms.mean().expand(len(indices))
+        return self._lengths[self._topics[indices]]
+
+    def _warn(self, topics: list[str]) -> None:
+        for place, topic in enumerate(topics):
+            norm, length = float(self._norms[self._topics == place].mean()), float(self._lengths[place])
+            if length <= norm:
+                of_topic = f" of topic '{topic}'" if topic else ""
+                self.warnings.append(
+                    f"The target length {length:.3g}{of_topic} is not above the mean norm {norm:.3g} of layer "
+                    f"{self._site.layer}: little will be forgotten; raise forget.coefficient or forget.scale."
+                )
+
+
+def _unit(draw: Any, width: int, name: str) -> Tensor:
+    """(D,) direction of length 1, drawn in float32 on the CPU, whatever the model's device and dtype."""
+    direction: Tensor = draw(width, generator=named_generator(name))
+    return direction / direction.norm()
+
+
+def _suffix(topic: str) -> str:
+    return f".{topic}" if topic else ""

@@ -1,0 +1,42 @@
+"""Hidden cosine: keep the direction of retain rows' hidden states (arXiv:2502.01472)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from expunge.losses.activations import HiddenLossConfig, Scope, Site, cosine, mean_by_row
+from expunge.losses.base import Setup, View
+from expunge.losses.token import reduce_tokens
+from expunge.models.forward import Needs
+from expunge.retain.base import RetainLoss
+
+
+class HiddenCosine(RetainLoss):
+    """`1 - cos(h, h0)` for each token, at one block; the length of the states is left free (eq. 11)."""
+
+    class Config(HiddenLossConfig):
+        """Which tokens."""
+
+        tokens: Scope = Field(
+            "all", description="all; own: all but the opening that every row of the split has; answer"
+        )
+
+    def prepare(self, setup: Setup) -> None:
+        """Say which block's states must be kept.
+
+        Raises:
+            UserError: no such layer, or none that training can move.
+        """
+        self._site = Site(self.config, setup, "retain")
+        self.needs = Needs(reference_hidden=(self._site.layer,))
+
+    def loss(self, view: View) -> Tensor:
+        """Mean over tokens; between 0 and 2. The ratio of norms is logged."""
+        tokens, hidden, original = self._site.states(view)
+        self.logs = {
+            "retain_norm": mean_by_row(hidden.norm(dim=-1), tokens),
+            "retain_norm_ratio": mean_by_row(hidden.norm(dim=-1) / original.norm(dim=-1), tokens),
+        }
+        values = 1 - cosine(hidden, original)
+        return reduce_tokens(values, tokens.rows, tokens.num_rows, self.config.reduction)
