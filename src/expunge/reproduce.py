@@ -5,8 +5,6 @@ Each method's strength is chosen on rows and a seed of their own; what is report
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,16 @@ from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Frozen, Record
+from expunge.core.records import Frozen
 from expunge.core.validation import check
 from expunge.data.load import load_splits
 from expunge.evaluate.kinds import Labeller
-from expunge.evaluate.measure import Measured, measure
+from expunge.evaluate.measure import measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
 from expunge.reports.reproduction import Point, choose, table
-from expunge.run import MODEL_FOLDER, execute
+from expunge.run import MODEL_FOLDER
+from expunge.series import Series
 from expunge.teach import execute_teach
 from expunge.train.teach import Teach
 
@@ -74,32 +73,6 @@ class Reproduction(Frozen):
         return load_tables(merge(tables, read_settings([f"{self.grid_of(method).key}={strength!r}"])))
 
 
-@dataclass
-class _Runner:
-    """Carries out runs; what the untouched model knew is measured once for each seed and data."""
-
-    target: Path
-    command: str
-    progress: Progress
-    before: dict[str, Measured] = field(default_factory=dict)
-
-    def record(self, run: Run, folder: Path) -> Record:
-        self.progress.say(f"{folder.parent.name}: {folder.name}")
-        key = f"{run.seed} {run.data!r} {run.evaluate!r}"
-        result = execute(
-            run,
-            folder,
-            resume=folder.is_dir(),
-            before=self.before.get(key),
-            command=self.command,
-            progress=self.progress,
-        )
-        if result.before is not None:
-            self.before[key] = result.before
-        shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes, and run.toml makes it again
-        return result.record
-
-
 def names() -> list[str]:
     """Names of the shipped reproductions."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -138,29 +111,29 @@ def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progre
         UserError: bad input, or directories that hold other runs.
     """
     target = execute_teach(check(Teach, plan.teach, "teach"), None, progress).folder / MODEL_FOLDER
-    runner = _Runner(target, command, progress)
+    series = Series(command, progress)
     points: dict[str, list[Point]] = {}
     for method in plan.methods:
         points[method] = []
         for strength in plan.grid_of(method).values:
             run = plan.run_of(method, plan.tune_seed, target, strength, tune=True)
-            record = runner.record(run, out / "tune" / f"{method}-{strength:g}")
+            record = series.record(run, out / "tune" / f"{method}-{strength:g}")
             points[method].append(Point.of(record, plan.grid_of(method).key, strength, plan.utility, plan.leak))
     chosen = {method: choose(found, plan.keep) for method, found in points.items()}
     records: dict[str, list[dict[str, Any]]] = {}
     for seed in plan.seeds:
         for method in plan.methods:
             run = plan.run_of(method, seed, target, chosen[method].strength, tune=False)
-            record = runner.record(run, out / "report" / f"{method}-{seed}")
+            record = series.record(run, out / "report" / f"{method}-{seed}")
             records.setdefault(method, []).append(record.model_dump(mode="json"))
     if plan.retrained:
-        records = {"retrained": [_retrained(plan, out, runner, progress)], **records}
+        records = {"retrained": [_retrained(plan, progress)], **records}
     text = table(plan.summary, command, plan.columns, points, chosen, records)
     write_atomic(out / TABLE, text)
     return out / TABLE
 
 
-def _retrained(plan: Reproduction, out: Path, runner: _Runner, progress: Progress) -> dict[str, Any]:
+def _retrained(plan: Reproduction, progress: Progress) -> dict[str, Any]:
     """The reference that never saw the forget rows, as if a run had ended in it."""
     teach: Tables = merge(plan.teach, plan.retrained)
     taught = execute_teach(check(Teach, teach, "retrained"), None, progress)

@@ -117,6 +117,15 @@ def test_coefficients_are_scaled_norms_of_the_original(
         assert found.tolist() == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_length_measured_at_one_depth_is_the_same_for_all_layers(
+    tiny: LanguageModel, examples: Rows, prepared: Callable[..., Misdirection]
+) -> None:
+    lengths = [prepared(norm_depth=0.34, layer=layer).tensors()["coefficient"] for layer in (0, 1, 2)]
+    assert torch.equal(lengths[0], lengths[1])
+    assert torch.equal(lengths[1], lengths[2])
+    assert torch.equal(lengths[1], prepared(layer=1).tensors()["coefficient"]), "0.34 of 3 blocks is block 1"
+
+
 def test_adaptive_with_the_norm_taken_out_is_fixed(
     tiny: LanguageModel, examples: Rows, prepared: Callable[..., Misdirection]
 ) -> None:

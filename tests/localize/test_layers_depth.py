@@ -23,7 +23,13 @@ def test_depth_is_a_share_of_the_three_layers(
 
 
 @pytest.mark.parametrize(
-    ("options", "layers"), [({"top": 0.34}, [0, 1]), ({"top": 0.99, "window": 2}, [1, 2]), ({"top": 0.0}, [0])]
+    ("options", "layers"),
+    [
+        ({"top": 0.34}, [0, 1]),
+        ({"top": 0.99, "window": 2}, [1, 2]),
+        ({"top": 0.0}, [0]),
+        ({"top": 2, "window": 1}, [2]),
+    ],
 )
 def test_a_window_ends_at_a_share_of_the_depth(
     tiny: LanguageModel, options: dict[str, float], layers: list[int]
@@ -38,6 +44,8 @@ def test_a_window_ends_at_a_share_of_the_depth(
         ({"depth": (0.0, 1.5)}, r"localize\.depth"),
         ({"depth": (0.0, 1.0), "layers": (1,)}, "layers and depth both say"),
         ({"top": 0.5, "layers": (1,)}, "layers and top both say"),
+        ({"top": 1.0}, "a share of the depth below 1.0, or a whole number"),
+        ({"top": 3}, "no layer 3"),
     ],
 )
 def test_blocks_that_cannot_be_are_refused(tiny: LanguageModel, options: dict[str, Any], message: str) -> None:

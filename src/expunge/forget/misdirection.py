@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import HiddenLossConfig, Site, cosine, mean_by_row, row_norms
+from expunge.losses.activations import HiddenLossConfig, Site, cosine, layer_at, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
 
@@ -36,6 +36,9 @@ class Misdirection(ForgetLoss):
             "adaptive", description="Length c of the target; adaptive: scale times the norm of the original states"
         )
         scale: float = Field(5.0, gt=0, description="With an adaptive coefficient: target length in norms (beta)")
+        norm_depth: float | None = Field(
+            None, ge=0, lt=1, description="Measure norms at this share of the depth instead: one length for any layer"
+        )
         mode: Literal["corpus", "per_sample", "per_batch", "first_batch"] = Field(
             "corpus", description="Whose mean norm: all rows of the topic, each row, each batch, the topic's first rows"
         )
@@ -54,6 +57,8 @@ class Misdirection(ForgetLoss):
         """
         site = Site(self.config, setup, "forget")
         norms, squares = row_norms(setup, site).to(setup.model.device).unbind(1)
+        depth = self.config.norm_depth
+        other = None if depth is None else row_norms(setup, site, layer_at(setup.model, depth))[:, 0].to(norms)
         names = [row.topic or "" for row in setup.rows]
         topics = sorted(set(names))
         width = int(setup.model.base.config.get_text_config().hidden_size)
@@ -63,12 +68,12 @@ class Misdirection(ForgetLoss):
             directions = list(torch.linalg.qr(torch.stack(directions, 1)).Q.mT)
         self.directions = dict(zip(topics, directions, strict=True))
         self._site = site
-        self._norms = norms
+        self._norms = norms if other is None else other
         self._unit = float(squares.mean()) if self.config.normalise else float(width)
         self._topics = torch.tensor([topics.index(name) for name in names], device=norms.device)
         self._matrix = torch.stack(directions).to(norms.device)
-        self._lengths = torch.stack([self._length(norms[self._topics == place]) for place in range(len(topics))])
-        self._warn(topics)
+        self._lengths = torch.stack([self._length(self._norms[self._topics == place]) for place in range(len(topics))])
+        self._warn(topics, norms)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""
@@ -106,9 +111,9 @@ class Misdirection(ForgetLoss):
             return norms if self.config.mode == "per_sample" else norms.mean().expand(len(indices))
         return self._lengths[self._topics[indices]]
 
-    def _warn(self, topics: list[str]) -> None:
+    def _warn(self, topics: list[str], norms: Tensor) -> None:
         for place, topic in enumerate(topics):
-            norm, length = float(self._norms[self._topics == place].mean()), float(self._lengths[place])
+            norm, length = float(norms[self._topics == place].mean()), float(self._lengths[place])
             if length <= norm:
                 of_topic = f" of topic '{topic}'" if topic else ""
                 self.warnings.append(

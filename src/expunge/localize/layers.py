@@ -27,8 +27,8 @@ class Layers(Localizer):
         depth: tuple[float, float] | None = Field(
             None, description="Blocks from one share of the depth up to another, e.g. 0.66 to 0.87; instead of layers"
         )
-        top: float | None = Field(
-            None, ge=0, lt=1, description="Share of the depth at which the highest block lies; instead of layers"
+        top: int | float | None = Field(
+            None, ge=0, description="Highest block: its index, or a share of the depth below 1.0; instead of layers"
         )
         window: int = Field(3, ge=1, description="With top: so many neighbouring blocks, ending there")
         modules: tuple[str, ...] = Field((), description="Module names within a block, e.g. mlp.down_proj; empty: all")
@@ -48,7 +48,7 @@ class Layers(Localizer):
         if len(given) > 1:
             raise UserError(f"localize: {' and '.join(given)} both say which blocks; give one of them")
         if self.config.top is not None:
-            return list(window_below(min(round(self.config.top * num_layers), num_layers - 1), self.config.window))
+            return list(window_below(self._top(self.config.top, num_layers), self.config.window))
         if self.config.depth is None:
             named = {self._index(layer, num_layers) for layer in self.config.layers}
             return sorted(named) or list(range(num_layers))
@@ -57,6 +57,13 @@ class Layers(Localizer):
             raise UserError(f"localize.depth: two shares from 0 to 1, the first smaller; got {start}, {end}")
         found = list(range(round(start * num_layers), round(end * num_layers)))
         return found or [min(round(start * num_layers), num_layers - 1)]
+
+    def _top(self, top: float, num_layers: int) -> int:
+        if isinstance(top, int):
+            return self._index(top, num_layers)
+        if top >= 1:
+            raise UserError(f"localize.top: a share of the depth below 1.0, or a whole number for a block; got {top}")
+        return min(round(top * num_layers), num_layers - 1)
 
     @staticmethod
     def _index(layer: int, num_layers: int) -> int:

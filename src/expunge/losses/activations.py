@@ -87,8 +87,8 @@ class Site:
 
 
 @torch.no_grad()
-def row_norms(setup: Setup, site: Site) -> Tensor:
-    """(R, 2): mean norm of a row's tokens, and their mean squared norm, at a site of the original model.
+def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
+    """(R, 2): mean norm and mean squared norm of each row's tokens, at a site of the original model or another layer.
 
     A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.
     """
@@ -97,12 +97,18 @@ def row_norms(setup: Setup, site: Site) -> Tensor:
     for indices in by_length([len(row.ids) for row in setup.sequences], TOKEN_BUDGET):
         batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
         with model.evaluating(), model.autocast():
-            hidden = block_output(model, batch, site.layer)
+            hidden = block_output(model, batch, site.layer if layer is None else layer)
         tokens = site.tokens(batch)
         length = tokens.of(hidden).norm(dim=-1)
         sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)
         norms[list(indices)] = (sums / sequence_length(tokens.rows, len(indices))[:, None]).cpu()
     return norms
+
+
+def layer_at(model: LanguageModel, depth: float) -> int:
+    """Index of the block at a share of the depth."""
+    count = len(model.blocks())
+    return min(round(depth * count), count - 1)
 
 
 def resolve_layer(model: LanguageModel, layer: int | None, slot: str) -> int:

@@ -84,7 +84,7 @@ def _row(cells: Sequence[str]) -> list[str]:
 
 
 def _cell(records: Sequence[Mapping[str, Any]], path: str) -> str:
-    found = [value for record in records if (value := _at(record, path)) is not None]
+    found = [value for record in records if (value := at_path(record, path)) is not None]
     values = [value["value"] if isinstance(value, Mapping) else value for value in found]
     values = [value for value in values if value is not None]
     if not values:
@@ -96,7 +96,7 @@ def _cell(records: Sequence[Mapping[str, Any]], path: str) -> str:
     return mean if low == high else f"{mean} [{number(low)}, {number(high)}]"
 
 
-def _at(record: Any, path: str) -> Any:
+def at_path(record: Any, path: str) -> Any:
     """What lies at a dotted path of tables and lists (-1 is the last entry); None where it leads nowhere."""
     for part in path.split("."):
         try:
