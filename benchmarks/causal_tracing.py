@@ -1,4 +1,4 @@
-"""Causal tracing against plain forwards: `python benchmarks/causal_tracing.py [facts] [cells]`.
+"""Causal tracing against plain forwards: `python benchmarks/causal_tracing.py [facts] [cells] [draws]`.
 
 The plain way runs the whole sequence through the whole model for each fact, block and noise draw, the draws as one
 batch, with a hook that puts the clean value back. It is timed on a few (fact, block) cells spread over the depth, and
@@ -21,9 +21,6 @@ from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.models.base import LanguageModel
 from expunge.models.restoring import Restoring, Traced, embedding_width, input_embeddings
 
-FACTS = 40
-CELLS = 6
-DRAWS = 10
 NOISE = 0.3
 """About three standard deviations of the embedded model's input embeddings; the time does not depend on it."""
 
@@ -37,13 +34,13 @@ def found(network: LanguageModel, count: int) -> list[Fact]:
     return [find_fact(network.encoder, row, subject_of(row) or "", keywords=True) for row in named]
 
 
-def noise_of(network: LanguageModel, fact: Fact) -> torch.Tensor:
+def noise_of(network: LanguageModel, fact: Fact, draws: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return NOISE * torch.randn(DRAWS, len(fact.subject), embedding_width(network), generator=generator)
+    return NOISE * torch.randn(draws, len(fact.subject), embedding_width(network), generator=generator)
 
 
 @torch.no_grad()
-def plain_cell(network: LanguageModel, fact: Fact, layer: int) -> float:
+def plain_cell(network: LanguageModel, fact: Fact, layer: int, draws: int) -> float:
     """Probability with one block's clean feed-forward output put back, by whole forwards."""
     ids = torch.tensor(fact.encoded.ids)
     embedded = input_embeddings(network, ids)[None]
@@ -58,8 +55,8 @@ def plain_cell(network: LanguageModel, fact: Fact, layer: int) -> float:
             output[:, fact.last] = kept[0]
 
         handle = module.register_forward_hook(put_back)
-        runs = embedded.repeat(DRAWS, 1, 1)
-        runs[:, list(fact.subject)] += noise_of(network, fact)
+        runs = embedded.repeat(draws, 1, 1)
+        runs[:, list(fact.subject)] += noise_of(network, fact, draws)
         logits = network.base(inputs_embeds=runs).logits
         handle.remove()
     places = list(fact.encoded.places)
@@ -67,22 +64,22 @@ def plain_cell(network: LanguageModel, fact: Fact, layer: int) -> float:
     return float(logp[:, range(len(places)), ids[places]].mean(-1).exp().mean())
 
 
-def main(num_facts: int, cells: int) -> None:
+def main(num_facts: int = 40, cells: int = 6, draws: int = 10) -> None:
     """Print the seconds of both ways, and their ratio."""
     network = model()
     facts = found(network, num_facts)
     runs = Restoring(network)
     start = time.perf_counter()
     traced: list[Traced] = [
-        runs.trace(fact.encoded.ids, fact.encoded.places, fact.subject, [fact.last], noise_of(network, fact))
+        runs.trace(fact.encoded.ids, fact.encoded.places, fact.subject, [fact.last], noise_of(network, fact, draws))
         for fact in facts
     ]
     ours = time.perf_counter() - start
     layers = len(network.blocks())
     chosen = [(index * len(facts) // cells, index * layers // cells) for index in range(cells)]
-    plain_cell(network, facts[0], 0)
+    plain_cell(network, facts[0], 0, draws)
     start = time.perf_counter()
-    plain = [plain_cell(network, facts[fact], layer) for fact, layer in chosen]
+    plain = [plain_cell(network, facts[fact], layer, draws) for fact, layer in chosen]
     seconds = (time.perf_counter() - start) / cells
     report(
         "causal tracing: plain forwards / ours",
@@ -91,7 +88,7 @@ def main(num_facts: int, cells: int) -> None:
         plain_seconds=seconds * len(facts) * layers,
         facts=float(len(facts)),
         layers=float(layers),
-        draws=float(DRAWS),
+        draws=float(draws),
         largest_difference=max(
             abs(value - traced[fact].restored[layer]) for value, (fact, layer) in zip(plain, chosen, strict=True)
         ),
@@ -100,4 +97,4 @@ def main(num_facts: int, cells: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(value) for value in (*sys.argv[1:], *(str(FACTS), str(CELLS))[len(sys.argv) - 1 :])))
+    main(*map(int, sys.argv[1:]))

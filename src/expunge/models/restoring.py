@@ -93,7 +93,7 @@ class Restoring:
                 self._restored(group, noised, embedded[None, first:], places, positions - first, wanted)
                 for group in self._groups(len(noise) * (len(read) - first))
             ]
-        means = torch.cat(back).unflatten(0, (len(self._blocks), len(noise))).mean(1)
+        means = torch.cat(back).view(len(self._blocks), len(noise)).mean(1)
         return Traced(float(found[0]), float(found[1:].mean()), tuple(means.tolist()))
 
     def _groups(self, num_tokens: int) -> list[range]:
@@ -117,7 +117,7 @@ class Restoring:
             return torch.cat([*old, *new])
 
         def put_back(index: int, output: Tensor) -> None:
-            runs = output.unflatten(0, (joined, -1))
+            runs = output.view(joined, -1, *output.shape[1:])
             for run, layer in enumerate(group[:joined]):
                 if layer - below <= index < layer - below + self._width:
                     runs[run][:, places] = noised.values[index][places]
@@ -143,8 +143,8 @@ class Restoring:
         """(B, N, D) final hidden states before N labels -> (B,)."""
         rows = max(1, _HEAD_BUDGET // len(labels))
         logp = [
-            token_logp(self._model.head(some).flatten(0, 1), labels.repeat(len(some))).unflatten(0, (len(some), -1))
-            for some in hidden.split(rows)
+            token_logp(self._model.head(some).flatten(0, 1), labels.repeat(len(some))).view(len(some), -1)
+            for some in torch.split(hidden, rows)
         ]
         return torch.cat(logp).mean(-1).exp()
 
@@ -199,29 +199,28 @@ class _Noised:
 
     def earlier(self) -> Cache:
         """Keys and values of the noisy rows at the places before `first`."""
-        return Cache(
-            layers=[
-                _Earlier(layer.keys[1:, :, : self.first], layer.values[1:, :, : self.first])
-                for layer in self.cache.layers
-            ]
-        )
+        layers: list[Any] = self.cache.layers
+        return Cache([_Earlier(layer.keys[1:, :, : self.first], layer.values[1:, :, : self.first]) for layer in layers])
 
 
-class _Earlier(DynamicLayer):  # type: ignore[misc]
+class _Earlier(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values of earlier places for the rows of each block in turn; it keeps nothing that is added."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self.keys = keys
         self.values = values
+        self._kept = (keys, values)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """What a layer of attention reads: (B, H, first, D) before (B, H, S, D)."""
-        times = len(key_states) // len(self.keys)
-        keys = torch.cat([self.keys.repeat(times, 1, 1, 1), key_states], dim=-2)
-        values = torch.cat([self.values.repeat(times, 1, 1, 1), value_states], dim=-2)
-        return keys, values
+        keys, values = self._kept
+        times = len(key_states) // len(keys)
+        return (
+            torch.cat([keys.repeat(times, 1, 1, 1), key_states], dim=-2),
+            torch.cat([values.repeat(times, 1, 1, 1), value_states], dim=-2),
+        )
 
 
 def _module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
