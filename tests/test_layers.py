@@ -13,7 +13,7 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "api")
+MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "api", "locate")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),

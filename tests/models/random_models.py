@@ -29,13 +29,13 @@ CLASSES = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 
 
 def random_network(name: str, **options: Any) -> Any:
-    """Two blocks of width 32 over 128 tokens, weights large enough that logits differ by whole units."""
+    """Blocks of width 32, two unless told otherwise; weights so large that the logits of 128 tokens differ by units."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(
         vocab_size=128,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=options.pop("num_hidden_layers", 2),
         num_attention_heads=4,
         max_position_embeddings=64,
         initializer_range=0.3,

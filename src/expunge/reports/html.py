@@ -125,13 +125,15 @@ def environment() -> Environment:
 def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, object]:
     from markupsafe import Markup
 
+    from expunge.reports.blocks import chosen_layers, curve_picture
     from expunge.reports.figures import pictures
 
     judged = verdict(record)
     measures = _measures(comparison(record))
     shown = pictures(record)
     squeezed = _squeezed(record)
-    drawn = [one for one in (*shown, *([squeezed.picture] if squeezed else [])) if one.figure is not None]
+    located = [curve_picture(curve, chosen_layers(record.selection)) for curve in record.selection.curves]
+    drawn = [one for one in (*shown, *([squeezed.picture] if squeezed else []), *located) if one.figure is not None]
     label = LABELS[judged.outcome]
     harmed = judged.outcome in ("forgotten", "partly") and judged.cost == "harmed"
     return {
@@ -150,8 +152,9 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "kind_meanings": MEANINGS,
         "pictures": shown,
         "squeezed": squeezed,
+        "located": located,
         "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},
-        "plotly": _plotly() if drawn else "",
+        "plotly": plotly_source() if drawn else "",
         "has_text": any(one.has_text for one in pairs),
         "answers": _answers(pairs),
         "evidence": numbers_only(record.selection.evidence),
@@ -198,7 +201,7 @@ def _answers(pairs: list[Pair]) -> list[Answers]:
     return found
 
 
-def _plotly() -> str:
+def plotly_source() -> str:
     """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
     from plotly.offline import get_plotlyjs
 

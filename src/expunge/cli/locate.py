@@ -1,0 +1,64 @@
+"""`expunge locate`: which blocks hold the knowledge?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def locate(
+    model: Annotated[str, typer.Argument(help="Embedded name, folder, .gguf file or hub id.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="forget=DATA or retain=DATA, e.g. forget=facts.jsonl; none: the shipped people."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="How to choose; see `expunge localize`.")] = "causal_tracing",
+    template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any option of the localizer: localize.KEY=VALUE.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write FILE.json, FILE.html with the curve, or both into a directory.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Choose blocks as a run would, and show why: a value for each block. Nothing is trained."""
+    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.core.errors import UserError, near
+    from expunge.locate import DATA, check_target, write_located
+    from expunge.locate import locate as find
+    from expunge.reports.located import print_located
+
+    splits: dict[str, str] = {} if data else dict(DATA)
+    for item in data or ():
+        name, equals, spec = item.partition("=")
+        if not equals:
+            name, spec = "forget", item
+        if name not in DATA:
+            raise UserError(f"--data {item}: no split '{name}'{near(name, DATA)}")
+        splits[name] = spec
+    if template not in ("chat", "plain"):
+        raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
+    if out is not None:
+        check_target(out)
+    quiet_libraries()
+    found = find(
+        model,
+        splits,
+        by=by,
+        seed=seed,
+        settings=settings or (),
+        model_config={"template": template},
+        progress=progress_for(quiet),
+    )
+    written = write_located(found, out) if out is not None else []
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return
+    print_located(found.selection, console())
+    for path in written:
+        console().print(f"{path.suffix[1:]:<6}  {path}", highlight=False)

@@ -1,0 +1,171 @@
+"""Causal tracing: the blocks whose clean values bring a fact back when its subject is blurred (arXiv:2202.05262)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from expunge.core.errors import UserError
+from expunge.core.provenance import sha256_text
+from expunge.core.records import Frozen, LayerCurve
+from expunge.data.example import Example, Splits
+from expunge.localize._blocks import best_window, parameter_names
+from expunge.localize._facts import Fact, find_fact, subject_of
+from expunge.localize.base import Localizer, Selection
+from expunge.models.base import LanguageModel
+from expunge.models.forward import score_rows
+from expunge.models.restoring import Restoring, Site, Traced, embedding_width, input_embeddings
+
+Numbers = NDArray[np.float64]
+
+BOOTSTRAP_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Known:
+    """Facts that the model knows, and how many rows were looked at in vain."""
+
+    facts: list[Fact]
+    unknown: int
+    without_subject: int
+
+
+class CausalTracing(Localizer):
+    """A window of blocks with the largest average indirect effect on forget facts that the model knows.
+
+    A fact is run clean, then with noise on its subject's input embeddings, then, for each block, with the noise and
+    that block's clean output put back at the subject's last token. What the third regains over the second is the
+    block's indirect effect, what the first has over the second the total effect. How KUDA (arXiv:2602.19275) traces is
+    known from summaries only: the feed-forward site, one block put back and a window of three are a reconstruction.
+    """
+
+    class Config(Frozen):
+        """Which facts, which runs, and what is chosen by them."""
+
+        facts: int = Field(40, ge=1, description="Facts to trace, at most; drawn by the seed from those that are known")
+        target: Literal["keywords", "answer"] = Field(
+            "keywords",
+            description="Tokens whose probability is traced: the answer's keywords where it holds any, or all",
+        )
+        min_probability: float = Field(
+            0.2, ge=0, le=1, description="A fact is known whose target has at least this probability a token"
+        )
+        min_effect: float = Field(0.05, description="Leave out facts whose probability the noise lowers by less")
+        noise: float = Field(3.0, ge=0, description="Noise, in standard deviations of the subjects' input embeddings")
+        draws: int = Field(10, ge=1, description="Noise draws for each fact, the same for every block")
+        noisy: Literal["everywhere", "question"] = Field(
+            "everywhere", description="Blur the subject in the answer's words too, which else give it away, or not"
+        )
+        site: Site = Field(
+            "ffn", description="Output that is put back: of the feed-forward part, the attention, or the whole block"
+        )
+        tokens: Literal["last", "subject", "all"] = Field(
+            "last",
+            description="Where it is put back: at the subject's last token, at all its tokens, or at every token",
+        )
+        restore_width: int = Field(1, ge=1, description="Neighbouring blocks that are put back together")
+        window: int = Field(3, ge=1, description="Neighbouring blocks that are chosen")
+        modules: tuple[str, ...] = Field(
+            ("mlp.down_proj",), description="Module names within a block that may move; empty: all"
+        )
+
+    def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
+        """Parameters of the named modules in the best window; of equal windows the lowest.
+
+        Raises:
+            UserError: no row with a question and an answer, a subject that is not in its question, no known fact, no
+                fact that depends on its subject, or a module name that a chosen block lacks.
+        """
+        parameter_names(model, range(len(model.blocks())), self.config.modules)  # before minutes of tracing
+        known = self._known(model, splits.forget, seed)
+        deviation = self.config.noise * _deviation(model, known.facts)
+        runs = Restoring(model, self.config.site, self.config.restore_width)
+        traced = [self._trace(model, runs, fact, deviation, seed) for fact in known.facts]
+        used = [one for one in traced if one.clean - one.corrupted >= self.config.min_effect]
+        if not used:
+            raise UserError(
+                f"localize: noise on the subject lowers none of {len(traced)} known facts by {self.config.min_effect}; "
+                "raise localize.noise or lower localize.min_effect"
+            )
+        effects = np.array([one.restored for one in used]) - np.array([[one.corrupted] for one in used])
+        total = np.array([one.clean - one.corrupted for one in used])
+        curve = _mean_with_interval("average indirect effect", effects, seed)
+        layers = list(best_window(curve.values, self.config.window))
+        evidence = {
+            "layers": layers,
+            "modules": list(self.config.modules),
+            "facts": len(used),
+            "unknown": known.unknown,
+            "without_subject": known.without_subject,
+            "small_effect": len(traced) - len(used),
+            "clean_probability": float(np.mean([one.clean for one in used])),
+            "corrupted_probability": float(np.mean([one.corrupted for one in used])),
+            "total_effect": float(total.mean()),
+            "share_of_total_effect": (effects.sum(axis=0) / total.sum()).tolist(),
+            "noise_deviation": deviation,
+        }
+        return Selection(parameter_names(model, layers, self.config.modules), evidence, (curve,))
+
+    def _known(self, model: LanguageModel, rows: Sequence[Example], seed: int) -> Known:
+        """Facts in an order drawn by the seed, until there are enough of them."""
+        asked = [row for row in rows if row.question and row.answer]
+        if not asked:
+            raise UserError("localize: causal tracing needs forget rows with a question and an answer; there are none")
+        subjects = [(row, subject) for row in asked if (subject := subject_of(row)) is not None]
+        order = torch.randperm(len(subjects), generator=_generator(f"{seed}/causal_tracing/facts")).tolist()
+        facts: list[Fact] = []
+        unknown = 0
+        for start in range(0, len(order), self.config.facts):
+            some = [subjects[place] for place in order[start : start + self.config.facts]]
+            found = [find_fact(model.encoder, row, subject, self.config.target == "keywords") for row, subject in some]
+            probabilities = [float(logp.mean().exp()) for logp in score_rows(model, [fact.encoded for fact in found])]
+            known = [
+                fact
+                for fact, probability in zip(found, probabilities, strict=True)
+                if probability >= self.config.min_probability
+            ]
+            unknown += len(found) - len(known)
+            facts += known
+            if len(facts) >= self.config.facts:
+                break
+        if not facts:
+            raise UserError(
+                f"localize: no known fact to trace: of {len(asked)} forget rows {len(asked) - len(subjects)} have no "
+                f"subject in their question, and no other has an answer of probability {self.config.min_probability} "
+                "(localize.min_probability)"
+            )
+        return Known(facts[: self.config.facts], unknown, len(asked) - len(subjects))
+
+    def _trace(self, model: LanguageModel, runs: Restoring, fact: Fact, deviation: float, seed: int) -> Traced:
+        ids, labels = fact.encoded.ids, fact.encoded.places
+        read = range(max(labels))
+        subject = fact.subject + (fact.repeated if self.config.noisy == "everywhere" else ())
+        noisy = [place for place in subject if place in read]
+        restored = {"last": [fact.last], "subject": fact.subject, "all": read}[self.config.tokens]
+        generator = _generator(f"{seed}/causal_tracing/{fact.row.id}")
+        shape = (self.config.draws, len(noisy), embedding_width(model))
+        return runs.trace(ids, labels, noisy, restored, deviation * torch.randn(shape, generator=generator))
+
+
+def _deviation(model: LanguageModel, facts: Sequence[Fact]) -> float:
+    """Standard deviation over all entries of the subjects' input embeddings."""
+    ids = torch.tensor([fact.encoded.ids[place] for fact in facts for place in fact.subject], device=model.device)
+    with torch.no_grad():
+        return float(input_embeddings(model, ids).float().std())
+
+
+def _mean_with_interval(name: str, effects: Numbers, seed: int) -> LayerCurve:
+    """Mean over facts, with its 95% bootstrap interval: (F, L) -> L values."""
+    draws = np.random.default_rng(seed).integers(len(effects), size=(BOOTSTRAP_DRAWS, len(effects)))
+    low, high = np.quantile(effects[draws].mean(axis=1), [0.025, 0.975], axis=0)
+    return LayerCurve(name=name, values=effects.mean(axis=0).tolist(), low=low.tolist(), high=high.tolist())
+
+
+def _generator(text: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int(sha256_text(text)[:15], 16))

@@ -1,0 +1,165 @@
+"""Where is the knowledge? Any localizer on any model and data: the blocks that it chooses, and its curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.api import Rows
+from expunge.config import read_settings
+from expunge.core import plugins
+from expunge.core.errors import UserError, near
+from expunge.core.files import disk_errors, write_atomic
+from expunge.core.progress import SILENT, Progress
+from expunge.core.records import DataPrint, Frozen, SelectionPrint
+from expunge.core.validation import check
+from expunge.data.base import DataSpec
+from expunge.data.example import Example, Splits, fingerprint
+from expunge.data.load import examples_from_rows, load_examples
+from expunge.localize.base import Localizer
+from expunge.models.config import ModelConfig
+from expunge.models.load import load_model, wrap_model
+
+DATA: Mapping[str, str] = {"forget": "people:forget", "retain": "people:retain"}
+"""What is read when no data are named."""
+PAGE = "locate.html"
+RECORD = "locate.json"
+
+
+class Located(Frozen):
+    """What one localizer found."""
+
+    model: str
+    seed: int
+    config: dict[str, Any]
+    data: dict[str, DataPrint]
+    selection: SelectionPrint
+
+
+def locate(
+    model: Any,
+    data: Mapping[str, Rows] = DATA,
+    *,
+    by: str = "causal_tracing",
+    tokenizer: Any = None,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    model_config: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Located:
+    """Choose weights as a run would; nothing is trained or written.
+
+    Args:
+        model: embedded name, path, hub id, or a loaded causal LM.
+        data: `forget` and `retain` -> rows; a split that is missing is empty.
+        by: name of a localizer, or a dotted path to one.
+        tokenizer: needed with a loaded model.
+        seed: of everything random.
+        settings: `localize.a=b` strings.
+        model_config: further keys of `[model]`, e.g. `{"template": "plain"}`.
+        progress: where to report.
+
+    Raises:
+        UserError: bad input, or nothing to locate.
+    """
+    if unknown := sorted(set(data) - set(DATA)):
+        raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], DATA)}")
+    localizer, options = _localizer(by, settings)
+    rows = {name: _rows(name, value) for name, value in data.items()}
+    splits = Splits(rows.get("forget", ()), rows.get("retain", ()))
+    splits.check()
+    loaded = not isinstance(model, str | Path)
+    name = f"a loaded {type(model).__name__}" if loaded else str(model)
+    config = check(ModelConfig, {**(model_config or {}), "name": name}, "model")
+    if loaded and tokenizer is None:
+        raise UserError("a loaded model needs its tokenizer too: tokenizer=...")
+    network = wrap_model(model, tokenizer, config) if loaded else load_model(config, progress)
+    progress.say(f"{by} on {sum(map(len, rows.values()))} rows ...")
+    found = localizer.select(network, splits, seed)
+    sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
+    return Located(
+        model=config.name,
+        seed=seed,
+        config=options,
+        data={
+            name: DataPrint(
+                source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
+                rows=len(some),
+                sha256=fingerprint(some),
+            )
+            for name, some in rows.items()
+        },
+        selection=SelectionPrint(
+            localizer=by,
+            num_parameters=sum(sizes[name] for name in found.names),
+            names=list(found.names),
+            evidence=found.evidence,
+            curves=list(found.curves),
+        ),
+    )
+
+
+def check_target(out: Path) -> None:
+    """Refuse a place that cannot be written to, before minutes of work.
+
+    Raises:
+        UserError: a file where a directory is meant, or a directory that is not there.
+    """
+    folder = out.parent if out.suffix in (".html", ".json") else out
+    if out.suffix in (".html", ".json") and out.is_dir():
+        raise UserError(f"--out {out}: is a directory")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {out}: {folder} is a file, not a directory")
+    with disk_errors(folder):
+        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        if not os.access(existing, os.W_OK):
+            raise UserError(f"--out {out}: no permission to write in {existing}")
+
+
+def write_located(found: Located, out: Path) -> list[Path]:
+    """Write the record, the page, or both.
+
+    Args:
+        found: what to write.
+        out: a `.json` file, a `.html` file, or a directory for both.
+
+    Returns:
+        The files.
+    """
+    from expunge.reports.located import page
+
+    paths = [out] if out.suffix in (".html", ".json") else [out / PAGE, out / RECORD]
+    texts = {".html": lambda: page(found.selection, found.model, _sources(found)), ".json": lambda: _json(found)}
+    written = [(path, texts[path.suffix]()) for path in paths]
+    with disk_errors(out):
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path, text in written:
+        write_atomic(path, text)
+    return paths
+
+
+def _json(found: Located) -> str:
+    return found.model_dump_json(indent=1)
+
+
+def _sources(found: Located) -> dict[str, str]:
+    return {name: f"{data.source}, {data.rows} rows" for name, data in found.data.items()}
+
+
+def _localizer(by: str, settings: Sequence[str]) -> tuple[Localizer, dict[str, Any]]:
+    tables = read_settings(settings, {"localize": {}})
+    if unknown := sorted(set(tables) - {"localize"}):
+        raise UserError(f"--set: only options of 'localize' can be set here, got '{unknown[0]}'")
+    if not isinstance(tables["localize"], dict):
+        raise UserError(f"--set: 'localize' is a table of options, got {tables['localize']!r}")
+    kind = plugins.find("localize", by, Localizer)  # type: ignore[type-abstract]
+    config = check(kind.Config, tables["localize"], "localize")
+    return kind(config), config.model_dump(mode="json")
+
+
+def _rows(name: str, value: Rows) -> tuple[Example, ...]:
+    if isinstance(value, str | Path):
+        return load_examples(DataSpec.model_validate(str(value)), f"data.{name}")
+    return examples_from_rows(value, name)
