@@ -222,3 +222,13 @@ def test_users_own_filler_trains(
     record = execute(run, tmp_path / "out").record
     assert record.after["forget"]["probability"].value < record.before["forget"]["probability"].value
     assert load_run(tmp_path / "out" / "run.toml") == run
+
+
+def test_another_optimizer_inherits_no_options(file: Any) -> None:
+    """rho means nothing to AdamW; the same optimizer keeps what is not set anew."""
+    path = file(train={"optimizer": "sophia_g", "optimizer_options": {"rho": 0.5, "batch_factor": 10.0}})
+    assert load_run(path, None, ["train.optimizer_options.rho=0.7"]).train.optimizer_options == {
+        "rho": 0.7,
+        "batch_factor": 10.0,
+    }
+    assert load_run(path, None, ["train.optimizer=adamw_torch"]).train.optimizer_options is None

@@ -12,7 +12,7 @@ from expunge.core.plugins import ROOT, listing
 
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
-FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "attacks", "reports")
+FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "attacks", "reports")
 MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "api", "locate")
 ALLOWED = {
     "core": ("core",),
@@ -20,7 +20,8 @@ ALLOWED = {
     "losses": ("core", "data", "losses", "models.base", "models.forward", "models.partial"),
     "models": ENGINE,
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
-    "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),
+    "optimizers": ("core", "optimizers.base"),
+    "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
     "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
     "reports": ("core", "reports"),
@@ -29,7 +30,7 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = ("forget", "retain", "combine", "localize", "evaluate/metrics", "data/sources")
+LISTED = ("forget", "retain", "combine", "localize", "optimizers", "evaluate/metrics", "data/sources")
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -206,8 +206,10 @@ def read_toml(path: Path) -> Tables:
 
 
 def merge(low: Tables, high: Tables) -> Tables:
-    """Tables of `high` over those of `low`; a slot with another filler, or another data set, inherits no options."""
+    """Tables of `high` over those of `low`; another filler, data set or optimizer inherits no options."""
     merged = dict(low)
+    if "optimizer" in high and high["optimizer"] != low.get("optimizer"):
+        merged.pop("optimizer_options", None)
     for key, value in high.items():
         if key in _NAMED and isinstance(value, str):
             value = {"name": value}

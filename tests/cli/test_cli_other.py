@@ -14,7 +14,7 @@ from expunge.config import read_toml, recipe_names
 from expunge.core import plugins
 from expunge.core.records import read_record
 
-LISTINGS = ("forget", "retain", "combine", "localize", "metrics", "data")
+LISTINGS = ("forget", "retain", "combine", "localize", "optimizers", "metrics", "data")
 
 
 @pytest.mark.parametrize("command", [*LISTINGS, "recipes", "models"])

@@ -26,6 +26,9 @@ VARIANTS = {
     "accumulated": {"train": TRAIN.model_copy(update={"batch_size": 1, "accumulation": 2, "checkpoint_every": 3})},
     "refusals drawn anew each epoch": {"forget": "refusal", "retain": "answer_preservation"},
     "lora with dropout": {"lora": LoraConfig(r=4, dropout=0.3)},
+    "an optimizer of our own": {
+        "train": TRAIN.model_copy(update={"optimizer": "sophia_g", "optimizer_options": {"rho": 0.01}})
+    },
     "guarded": {"guard": GuardConfig(utility_floor=0.7, every=2), "train": TRAIN.model_copy(update={"lr": 2e-3})},
 }
 

@@ -1,4 +1,4 @@
-"""`expunge recipes|forget|retain|combine|localize|metrics|data`: what there is, one line and the paper each."""
+"""`expunge recipes|forget|retain|combine|localize|optimizers|metrics|data`: what there is, a line each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _FOLDERS = {
     "retain": ("retain", "Losses that hold the rest in place."),
     "combine": ("combine", "Rules that make one step of two gradients."),
     "localize": ("localize", "Choices of the weights that may move."),
+    "optimizers": ("optimizers", "Optimizers beside those of transformers."),
     "metrics": ("evaluate/metrics", "What is measured."),
     "data": ("data/sources", "Data sets that are shipped."),
 }

@@ -27,6 +27,19 @@ def window_below(top: int, width: int) -> range:
     return range(max(0, top - width + 1), top + 1)
 
 
+def share_of_depth(depth: tuple[float, float], num_layers: int) -> range:
+    """Blocks from one share of the depth up to another; at least one.
+
+    Raises:
+        UserError: shares that are none.
+    """
+    start, end = depth
+    if not 0 <= start < end <= 1:
+        raise UserError(f"localize.depth: two shares from 0 to 1, the first smaller; got {start}, {end}")
+    first = min(round(start * num_layers), num_layers - 1)
+    return range(first, max(round(end * num_layers), first + 1))
+
+
 def parameter_names(model: LanguageModel, layers: Iterable[int], modules: Sequence[str]) -> tuple[str, ...]:
     """Names of the parameters of some modules in some blocks, in the model's order.
 
@@ -51,7 +64,7 @@ def parameter_names(model: LanguageModel, layers: Iterable[int], modules: Sequen
 
 def _called(module: str, parameters: Sequence[str], prefix: str) -> str:
     """What this architecture calls a module."""
-    family = next((family for family in _EQUIVALENT if module in family), ())
+    family: tuple[str, ...] = next((family for family in _EQUIVALENT if module in family), ())
     for candidate in (module, *family):
         if any(_within(name, candidate) for name in parameters):
             return candidate

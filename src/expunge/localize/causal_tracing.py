@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.errors import UserError
-from expunge.core.provenance import sha256_text
 from expunge.core.records import Frozen, LayerCurve
 from expunge.data.example import Example, Splits
+from expunge.data.generator import named_generator
 from expunge.localize._blocks import best_window, parameter_names
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.localize.base import Localizer, Selection
@@ -118,7 +118,7 @@ class CausalTracing(Localizer):
         if not asked:
             raise UserError("localize: causal tracing needs forget rows with a question and an answer; there are none")
         subjects = [(row, subject) for row in asked if (subject := subject_of(row)) is not None]
-        order = torch.randperm(len(subjects), generator=_generator(f"{seed}/causal_tracing/facts")).tolist()
+        order = torch.randperm(len(subjects), generator=named_generator(f"{seed}/causal_tracing/facts")).tolist()
         facts: list[Fact] = []
         unknown = 0
         for start in range(0, len(order), self.config.facts):
@@ -148,7 +148,7 @@ class CausalTracing(Localizer):
         subject = fact.subject + (fact.repeated if self.config.noisy == "everywhere" else ())
         noisy = [place for place in subject if place in read]
         restored = {"last": [fact.last], "subject": fact.subject, "all": read}[self.config.tokens]
-        generator = _generator(f"{seed}/causal_tracing/{fact.row.id}")
+        generator = named_generator(f"{seed}/causal_tracing/{fact.row.id}")
         shape = (self.config.draws, len(noisy), embedding_width(model))
         return runs.trace(ids, labels, noisy, restored, deviation * torch.randn(shape, generator=generator))
 
@@ -165,7 +165,3 @@ def _mean_with_interval(name: str, effects: Numbers, seed: int) -> LayerCurve:
     draws = np.random.default_rng(seed).integers(len(effects), size=(BOOTSTRAP_DRAWS, len(effects)))
     low, high = np.quantile(effects[draws].mean(axis=1), [0.025, 0.975], axis=0)
     return LayerCurve(name=name, values=effects.mean(axis=0).tolist(), low=low.tolist(), high=high.tolist())
-
-
-def _generator(text: str) -> torch.Generator:
-    return torch.Generator().manual_seed(int(sha256_text(text)[:15], 16))

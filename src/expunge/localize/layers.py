@@ -7,7 +7,7 @@ from pydantic import Field
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.data.example import Splits
-from expunge.localize._blocks import parameter_names, window_below
+from expunge.localize._blocks import parameter_names, share_of_depth, window_below
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
 
@@ -52,11 +52,7 @@ class Layers(Localizer):
         if self.config.depth is None:
             named = {self._index(layer, num_layers) for layer in self.config.layers}
             return sorted(named) or list(range(num_layers))
-        start, end = self.config.depth
-        if not 0 <= start < end <= 1:
-            raise UserError(f"localize.depth: two shares from 0 to 1, the first smaller; got {start}, {end}")
-        found = list(range(round(start * num_layers), round(end * num_layers)))
-        return found or [min(round(start * num_layers), num_layers - 1)]
+        return list(share_of_depth(self.config.depth, num_layers))
 
     def _top(self, top: float, num_layers: int) -> int:
         if isinstance(top, int):

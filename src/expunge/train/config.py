@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -28,9 +28,16 @@ class TrainConfig(Frozen):
     retain_ratio: int = Field(1, ge=1, description="Retain rows beside each forget row")
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="Learning rate after warm-up")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises from 0")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this global norm; 0: never")
-    optimizer: str = Field("adamw_torch_fused", description="Any optimizer name of transformers' TrainingArguments")
+    optimizer: str = Field(
+        "adamw_torch_fused",
+        description="One of `expunge optimizers`, or any optimizer name of transformers' TrainingArguments",
+    )
+    optimizer_options: dict[str, Any] | None = Field(
+        None,
+        description="The optimizer's own options, e.g. eps and betas of AdamW, rho of sophia_g; none: its defaults",
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower steps")
     checkpoint_every: int = Field(
         0,

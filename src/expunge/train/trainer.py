@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.training_args import OptimizerNames
 
 from expunge.combine.base import Combine, Step
 from expunge.core.errors import ExpungeError, UserError, near
@@ -24,6 +23,7 @@ from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet
 from expunge.train.config import TrainConfig
+from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_optimizer
 from expunge.train.pairing import Pair, PairBatches
 
 _STAGING = "staging"
@@ -88,7 +88,13 @@ class UnlearnTrainer(Trainer):
         )
         arguments = _arguments(config, seed, folder, model.device, len(self.batches), _whole_epochs(task))
         self.folder = folder
-        super().__init__(model=model.network, args=arguments, callbacks=callbacks, data_collator=self._collate)
+        super().__init__(
+            model=model.network,
+            args=arguments,
+            callbacks=callbacks,
+            data_collator=self._collate,
+            optimizer_cls_and_kwargs=own_optimizer(config),
+        )
         self.remove_callback(PrinterCallback)
         if config.gradient_checkpointing:
             model.network.gradient_checkpointing_enable()
@@ -206,11 +212,9 @@ def check_train(config: TrainConfig) -> None:
     """Refuse names that transformers does not know, before anything heavy happens.
 
     Raises:
-        UserError: unknown optimizer or logger.
+        UserError: unknown optimizer, option of it, or logger.
     """
-    optimizers = [name.value for name in OptimizerNames]
-    if config.optimizer not in optimizers:
-        raise UserError(f"train.optimizer: no '{config.optimizer}'{near(config.optimizer, optimizers)}")
+    check_optimizer(config)
     for name in config.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
@@ -239,7 +243,7 @@ def _arguments(
             warmup_steps=round(config.warmup_epochs * updates),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            optim=config.optimizer,
+            **optimizer_arguments(config),
             save_strategy="steps" if config.checkpoints else "no",
             save_steps=every,
             logging_steps=1,

@@ -108,15 +108,13 @@ def unlearn(
         loss.start(model, combine.project)
     task = Task(forget_stream, retain_stream, combine)
     held = [encode(row) for row in held_out]
-    said = {
-        "tensors": {**retain.tensors(), **forget.tensors()},
-        "warnings": [*forget.warnings, *retain.warnings, *combine.warnings],
-    }
+    tensors = {**retain.tensors(), **forget.tensors()}
+    warnings = [*forget.warnings, *retain.warnings, *combine.warnings]
     if squeeze is None:
-        return replace(fit(model, task, held, train, guard, seed, folder, progress), **said)
+        return replace(fit(model, task, held, train, guard, seed, folder, progress), tensors=tensors, warnings=warnings)
     watch = follow(model, targets, squeeze, _steps_per_epoch(task, train), seed, progress)
     training = fit(model, task, held, train, guard, seed, folder, progress, [watch])
-    return replace(training, squeeze=watch.result, **said)
+    return replace(training, squeeze=watch.result, tensors=tensors, warnings=warnings)
 
 
 def fit(

@@ -1,0 +1,1 @@
+"""Plug-ins: how does a gradient become a step, where transformers has no such rule?"""
