@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from expunge.forget.base import ForgetLoss
-from expunge.losses.base import Needs, View
+from expunge.losses.base import View
 from expunge.losses.refusals import RefusalConfig, RefusalLoss
 from expunge.losses.token import sequence_sum
+from expunge.models.forward import Needs
 
 
 class DPO(RefusalLoss, ForgetLoss):

@@ -102,14 +102,15 @@ class Misdirection(ForgetLoss):
         if self.config.coefficient != "adaptive":
             return norms.new_tensor(self.config.coefficient)
         measured = norms[: self.config.first_rows] if self.config.mode == "first_batch" else norms
-        return self.config.scale * measured.mean()
+        length: Tensor = self.config.scale * measured.mean()
+        return length
 
     def _coefficients(self, indices: list[int]) -> Tensor:
         """(B,) target length for each row of a batch."""
         if self.config.coefficient == "adaptive" and self.config.mode in ("per_sample", "per_batch"):
-            norms = self.config.scale * self._norms[indices]
+            norms: Tensor = self.config.scale * self._norms[indices]
             return norms if self.config.mode == "per_sample" else norms.mean().expand(len(indices))
-        return self._lengths[self._topics[indices]]
+        return torch.index_select(self._lengths, 0, self._topics[indices])
 
     def _warn(self, topics: list[str], norms: Tensor) -> None:
         for place, topic in enumerate(topics):
@@ -124,8 +125,9 @@ class Misdirection(ForgetLoss):
 
 def _unit(draw: Any, width: int, name: str) -> Tensor:
     """(D,) direction of length 1, drawn in float32 on the CPU, whatever the model's device and dtype."""
-    direction: Tensor = draw(width, generator=named_generator(name))
-    return direction / direction.norm()
+    entries: Tensor = draw(width, generator=named_generator(name))
+    direction: Tensor = entries / entries.norm()
+    return direction
 
 
 def _suffix(topic: str) -> str:

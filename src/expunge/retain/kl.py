@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from expunge.losses.base import Needs, TokenLossConfig, View
+from expunge.losses.base import TokenLossConfig, View
 from expunge.losses.divergence import kl
 from expunge.losses.token import reduce_tokens
+from expunge.models.forward import Needs
 from expunge.retain.base import RetainLoss
 
 
