@@ -1,0 +1,178 @@
+"""Orthogonal: where the two gradients conflict, forget gives up what would undo retain (arXiv:2502.01472)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.combine.base import Combine, Step, StepLosses
+from expunge.core.records import Frozen
+
+Weight = Annotated[float, Field(ge=0)]
+Gradients = list[Tensor | None]
+"""One for each parameter; None for one that a loss does not reach."""
+
+
+class Orthogonal(Combine):
+    """Projects the forget gradient onto the complement of the retain gradient wherever their cosine is negative.
+
+    A step along the result never raises the retain loss, to first order. It may raise the forget loss, since retain
+    weighs more: `step_forget_cosine` is then negative, and `keep_descent` prevents it. Where the gradients agree the
+    code's weights all but switch forgetting off; `gradient_conflict` is the share of tensors where they do not.
+
+    Gradients are summed over micro-batches before anything is decided, so that the step is that of one large batch.
+    Memory: twice the gradients of the trained weights.
+    """
+
+    class Config(Frozen):
+        """Weights of both gradients, and where and how they are projected."""
+
+        conflict_weights: tuple[Weight, Weight] = Field(
+            (0.8, 1.2), description="Weights of forget and retain gradient where they conflict, after the projection"
+        )
+        align_weights: tuple[Weight, Weight] = Field(
+            (0.1, 1.9), description="Weights of forget and retain gradient where they agree"
+        )
+        projection_scope: Literal["per_param", "global"] = Field(
+            "per_param", description="Decide for each weight tensor, or once for all of them together"
+        )
+        projection: Literal["forget_only", "symmetric"] = Field(
+            "forget_only", description="Project the forget gradient alone, or each off the other"
+        )
+        retain_weight: float = Field(1.0, gt=0, description="Multiplies the retain loss before all else (alpha)")
+        keep_descent: bool = Field(
+            False, description="Lower the retain gradient's weight where the step would otherwise raise the forget loss"
+        )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._forget: Gradients = []
+        self._retain: Gradients = []
+
+    def accumulate(self, step: Step) -> StepLosses:
+        """Backpropagate each loss by itself; combine both when the micro-batches are complete."""
+        parameters = step.parameters
+        before = [parameter.grad for parameter in parameters]
+        forget, self._forget = _backward(step, step.forget, 1.0, self._forget or [None] * len(parameters))
+        weight = self.config.retain_weight
+        retain, self._retain = _backward(step, step.retain, weight, self._retain or [None] * len(parameters))
+        self.logs = {}
+        combined: Gradients = [None] * len(parameters)
+        if step.is_last:
+            combined = self._combined()
+            self._forget, self._retain = [], []
+        for parameter, there, gradient in zip(parameters, before, combined, strict=True):
+            parameter.grad = gradient if there is None else there if gradient is None else there + gradient
+        return StepLosses(forget, retain)
+
+    @torch.no_grad()
+    def _combined(self) -> Gradients:
+        """The gradients of the step, written over those of the losses."""
+        pairs = list(zip(self._forget, self._retain, strict=True))
+        products = [Products.of(*pair) for pair in pairs]
+        deciding = products
+        if self.config.projection_scope == "global":
+            deciding = [Products.total(products)] * len(products)
+        factors = [self._factors(one) for one in deciding]
+        self.logs = _account(products, deciding, factors)
+        return [_sum(forget, one, retain, other) for (forget, retain), (one, other) in zip(pairs, factors, strict=True)]
+
+    def _factors(self, products: Products) -> tuple[float, float]:
+        """Eq. 12-14 as the two factors of `factor * forget + factor * retain`; the weights are the published code's.
+
+        With `g_F - (dot / retain) g_R` for the projected forget gradient, weights a and b make the factors a and
+        `b - a dot / retain`; a symmetric projection adds `-b dot / forget` to the first.
+        """
+        if not products.conflict:
+            return self.config.align_weights
+        forget, retain = self.config.conflict_weights
+        first, second = forget, retain - forget * products.dot / products.retain
+        if self.config.projection == "symmetric":
+            first -= retain * products.dot / products.forget
+        if self.config.keep_descent:
+            second = min(second, first * products.forget / -products.dot)
+        return first, second
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of a forget gradient F and a retain gradient R: the rule needs no more of them."""
+
+    forget: float
+    """<F, F>."""
+    retain: float
+    """<R, R>."""
+    dot: float
+    """<F, R>."""
+
+    @classmethod
+    def of(cls, forget: Tensor | None, retain: Tensor | None) -> Products:
+        """Of one tensor; a gradient that is None is zero."""
+        return cls(_dot(forget, forget), _dot(retain, retain), _dot(forget, retain))
+
+    @classmethod
+    def total(cls, products: Sequence[Products]) -> Products:
+        """Of all tensors as one vector."""
+        return cls(*(sum(getattr(one, name) for one in products) for name in ("forget", "retain", "dot")))
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the cosine is negative; never where one of them is zero."""
+        return self.dot < 0 and self.forget > 0 and self.retain > 0
+
+    @property
+    def cosine(self) -> float:
+        """Of F and R; 0 where one of them is zero."""
+        scale = math.sqrt(self.forget) * math.sqrt(self.retain)
+        return self.dot / scale if scale else 0.0
+
+
+def _account(
+    products: Sequence[Products], deciding: Sequence[Products], factors: Sequence[tuple[float, float]]
+) -> dict[str, float]:
+    """What is worth a curve: means over the tensors that both losses reach, and cosines over all weights together."""
+    logs = {}
+    met = [(own, judge) for own, judge in zip(products, deciding, strict=True) if own.forget and own.retain]
+    if met:
+        logs["gradient_conflict"] = sum(judge.conflict for _, judge in met) / len(met)
+        logs["gradient_cosine"] = sum(own.cosine for own, _ in met) / len(met)
+    pairs = list(zip(products, factors, strict=True))
+    with_forget = sum(one * own.forget + other * own.dot for own, (one, other) in pairs)
+    with_retain = sum(one * own.dot + other * own.retain for own, (one, other) in pairs)
+    square = sum(one**2 * own.forget + 2 * one * other * own.dot + other**2 * own.retain for own, (one, other) in pairs)
+    whole = Products.total(products)
+    if whole.forget and square > 0:
+        logs["step_forget_cosine"] = with_forget / math.sqrt(whole.forget * square)
+    if whole.retain and square > 0:
+        logs["step_retain_cosine"] = with_retain / math.sqrt(whole.retain * square)
+        logs["gradient_norm_ratio"] = math.sqrt(whole.forget / whole.retain)
+    return logs
+
+
+def _backward(step: Step, loss: Callable[[], Tensor], weight: float, gradients: Gradients) -> tuple[float, Gradients]:
+    """Value of a loss, and its weighted gradients added to others: `.grad` stands in for them meanwhile."""
+    for parameter, gradient in zip(step.parameters, gradients, strict=True):
+        parameter.grad = gradient
+    value = loss()
+    step.backward(weight * value)
+    return float(value.detach()), [parameter.grad for parameter in step.parameters]
+
+
+def _dot(first: Tensor | None, second: Tensor | None) -> float:
+    if first is None or second is None:
+        return 0.0
+    return float(torch.dot(first.flatten(), second.flatten()))
+
+
+def _sum(first: Tensor | None, factor: float, second: Tensor | None, other: float) -> Tensor | None:
+    """`factor * first + other * second`, written over one of them; None is zero."""
+    if first is None:
+        return None if second is None else second.mul_(other)
+    first.mul_(factor)
+    return first if second is None else first.add_(second, alpha=other)
