@@ -19,7 +19,7 @@ from expunge.losses.activations import Tokens, cosine
 from expunge.losses.base import Setup
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, RowSet, row_set
+from expunge.models.forward import Forward, row_set
 
 Rows = dict[str, tuple[Example, ...]]
 
@@ -147,9 +147,9 @@ def test_before_the_first_step_the_loss_is_that_of_states_that_have_not_moved(se
     wanted = softplus((1 - cosine(original, direction)) / 0.7)
     loss = filler.loss(view)
     torch.testing.assert_close(loss, reduce_tokens(wanted, tokens.rows, 4, "seq_mean"), rtol=1e-5, atol=0)
-    assert filler.logs["contrast_cos_original"] == pytest.approx(1, abs=1e-5)
-    assert filler.logs["contrast_norm_ratio"] == pytest.approx(1, abs=1e-5)
-    assert filler.logs["contrast_cos_pov"] == pytest.approx(cosine(original, direction).mean().item(), abs=1e-5)
+    assert filler.logs["forget_cosine_to_original"] == pytest.approx(1, abs=1e-5)
+    assert filler.logs["forget_norm_ratio"] == pytest.approx(1, abs=1e-5)
+    assert filler.logs["forget_cosine_to_direction"] == pytest.approx(filler.logs["pov_cosine"], abs=0.05)
 
 
 def test_direction_is_of_the_run_alone(setup: Setup) -> None:
@@ -167,7 +167,7 @@ def test_direction_is_of_the_run_alone(setup: Setup) -> None:
     filler.loss(Forward.of(setup.model, row_set(setup.model, setup.sequences, filler.needs), range(4)))
     assert filler.logs["pov_dimensions"] == 48  # half of 96: all directions together would leave nothing
     assert filler.logs["pov_energy"] < 1e-6
-    assert abs(filler.logs["pov_cos"]) <= filler.logs["pov_abs_cos"] < 0.2
+    assert abs(filler.logs["pov_cosine"]) <= filler.logs["pov_abs_cosine"] < 0.2
 
 
 class Stretched(Forward):
@@ -190,24 +190,58 @@ def test_a_stretched_state_costs_its_relative_change_squared(setup: Setup) -> No
 
 @pytest.mark.parametrize("pov", ["paper", "code"])
 def test_a_direction_for_each_batch_is_made_from_its_own_rows(setup: Setup, pov: Any) -> None:
-    """What a batch of two rows gets is what a run on these two rows would get."""
+    """What a batch of two of four rows gets is what a run on these two alone would get."""
     options = {"layer": 1, "pov": pov, "tokens": "all"}
     by_batch = Contrast(Contrast.Config.model_validate({**options, "per": "batch"}))
     by_run = Contrast(Contrast.Config.model_validate(options))
     by_batch.prepare(setup)
-    by_run.prepare(replace(setup, rows=setup.rows[1:3], sequences=setup.sequences[1:3]))
+    by_run.prepare(replace(setup, rows=setup.rows[:2], sequences=setup.sequences[:2]))
     rows = row_set(setup.model, setup.sequences, by_batch.needs)
-    view: Callable[[], Forward] = lambda: Forward.of(setup.model, rows, [1, 2])  # noqa: E731
+    view: Callable[[], Forward] = lambda: Forward.of(setup.model, rows, [0, 1])  # noqa: E731
     torch.testing.assert_close(by_batch.loss(view()), by_run.loss(view()), rtol=1e-4, atol=0)
     assert by_batch.tensors() == {}
+
+
+def test_every_topic_has_a_direction_of_its_own_rows(setup: Setup) -> None:
+    """Rows of two topics in one batch: each is turned to what a run on its topic alone would turn it to."""
+    topics = ["b", "a", "b", "a"]
+    both = replace(setup, rows=[replace(row, topic=name) for row, name in zip(setup.rows, topics, strict=True)])
+    options = {"layer": 1, "tokens": "all"}
+    filler = Contrast(Contrast.Config.model_validate(options))
+    filler.prepare(both)
+    assert list(filler.tensors()) == ["principal_offset.a", "principal_offset.b"]
+    rows = row_set(setup.model, setup.sequences, filler.needs)
+    alone = []
+    for start in (0, 1):
+        part = replace(both, rows=both.rows[start::2], sequences=both.sequences[start::2])
+        one = Contrast(Contrast.Config.model_validate(options))
+        one.prepare(part)
+        name = f"principal_offset.{topics[start]}"
+        torch.testing.assert_close(one.tensors()[name], filler.tensors()[name], rtol=0, atol=1e-4)
+        alone.append(one.loss(Forward.of(setup.model, row_set(setup.model, part.sequences, one.needs), range(2))))
+    found = filler.loss(Forward.of(setup.model, rows, range(4)))
+    torch.testing.assert_close(found, torch.stack(alone).mean(), rtol=1e-4, atol=0)
+    for_all = Contrast(Contrast.Config.model_validate({**options, "per": "run"}))
+    for_all.prepare(both)
+    assert list(for_all.tensors()) == ["principal_offset"]
+
+
+def test_a_direction_within_the_subspace_is_warned_of(setup: Setup) -> None:
+    """Weight 1 takes all of the principal part out of the random vector, 3 turns it round and doubles it."""
+    said = []
+    for weight in (1.0, 3.0):
+        filler = Contrast(Contrast.Config(layer=1, weight=weight))
+        filler.prepare(setup)
+        said.append(filler.warnings)
+    assert said[0] == []
+    assert "in the principal subspace of the forget rows" in said[1][0]
 
 
 def test_no_rows_are_no_error(setup: Setup) -> None:
     """A round of samples may be empty for every row."""
     filler = Contrast(Contrast.Config(layer=1))
     filler.prepare(replace(setup, rows=[], sequences=[]))
-    assert filler.tensors()["principal_offset"].norm().item() == pytest.approx(1, abs=1e-6)
-    assert isinstance(row_set(setup.model, [], filler.needs), RowSet)
+    assert filler.tensors() == {}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])

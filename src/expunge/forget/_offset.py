@@ -39,6 +39,34 @@ class Principal:
         return float((self.directions @ vector).square().sum() / vector.square().sum())
 
 
+@dataclass(frozen=True)
+class Offset:
+    """A direction, and what it has in common with the original states of the forget rows."""
+
+    direction: Tensor
+    """(D,) float32 of length 1."""
+    num_dimensions: int
+    """Of their principal subspace."""
+    energy: float
+    """Share of the direction that lies in that subspace."""
+    cosine: float
+    """Mean of its cosines with the states."""
+    abs_cosine: float
+    """Mean of their absolute values."""
+
+
+def account(direction: Tensor, subspace: Principal, states: Tensor) -> Offset:
+    """Look at a direction beside the principal subspace of (M, D) states, and beside each of them."""
+    cosines = torch.nn.functional.normalize(states, dim=-1) @ direction
+    return Offset(
+        direction,
+        len(subspace.energies),
+        subspace.energy_of(direction),
+        float(cosines.mean()),
+        float(cosines.abs().mean()),
+    )
+
+
 def principal(states: Tensor) -> Principal:
     """Principal directions of (M, D) states, from their (D, D) second moment: memory does not grow with M."""
     width = states.shape[1]

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from statistics import mean
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.provenance import sha256_text
 from expunge.data.batch import collate
-from expunge.forget._offset import code_offset, paper_offset, principal
+from expunge.data.encode import Encoded
+from expunge.data.generator import named_generator
+from expunge.forget._offset import Offset, account, code_offset, paper_offset, principal
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine
+from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
+from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs
 from expunge.models.partial import BlockStates
 
 _POV_TOKENS = 16384
-"""Tokens of the forget rows that a run's direction is made from: 8 batches of the paper's size."""
+"""Tokens of a topic that its direction is made from: 8 batches of the paper's size."""
+_LEFT = 0.01
+"""Share of a direction within the principal subspace that is no more than rounding."""
 
 
 class Contrast(ForgetLoss):
     """InfoNCE on the output of one block: the anchor is a token's state now, the positive a fixed direction p.
 
     The negative is the original model's state of the same token. Only directions count: the gradient is orthogonal to
-    the state, whose length is free to grow (logged as `contrast_norm_ratio`) unless `norm_weight` holds it.
+    the state, whose length is free to grow (`forget_norm_ratio`) unless `norm_weight` holds it.
 
     p is a Principal Offset Vector. By the paper's formula it is random, less the principal subspace of the original
-    states (with `tokens = "all"` an opening token of huge norm can be all of it); the published code computes something
-    else, which in wide models lies mostly within that subspace, and one for each batch, from another batch than the
-    one it is used on. Logged of p: `pov_energy`, its share within the subspace of `pov_dimensions` dimensions, and
-    `pov_cos` and `pov_abs_cos`, the mean of its cosines with the original states and of their absolute values.
+    states; with `tokens = "all"` an opening token of huge norm can be all of that subspace. The published code computes
+    something else, which in wide models lies mostly within it, and makes one for each batch out of another batch.
+    Logged of p: `pov_energy`, its share within the subspace of `pov_dimensions` dimensions, and `pov_cosine` and
+    `pov_abs_cosine`, the mean of its cosines with the original states and of their absolute values.
     """
 
     class Config(HiddenLossConfig):
@@ -49,10 +55,10 @@ class Contrast(ForgetLoss):
         pov: Literal["paper", "code"] = Field(
             "paper", description="The direction by the paper's formula, or by its code: the two differ in kind"
         )
-        per: Literal["run", "batch"] = Field(
-            "run",
-            description="One direction for the run, or for each batch one from its own rows: slow in wide models, and "
-            "the loss of a row then depends on its batch",
+        per: Literal["topic", "run", "batch"] = Field(
+            "topic",
+            description="One direction for each topic of the forget rows, for all of them, or for each batch from its "
+            "own rows: slow in wide models, and the loss of a row then depends on its batch",
         )
         explained_variance: float = Field(
             0.95,
@@ -65,24 +71,27 @@ class Contrast(ForgetLoss):
             1.0, ge=0, description="Paper: how much of the principal subspace is taken out of the direction (w); 1: all"
         )
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._direction: Tensor | None = None
-        self._audit: dict[str, float] = {}
-
     def prepare(self, setup: Setup) -> None:
-        """Draw what is random of the direction, and make it from the original states of the forget rows.
+        """Make the directions from the original states of the forget rows.
 
         Raises:
             UserError: no such layer, or one that no trained weight can move.
         """
         self._site = Site(self.config, setup, "forget")
         self.needs = Needs(reference_hidden=(self._site.layer,))
-        width = setup.model.base.config.get_text_config().hidden_size
-        shape = (width,) if self.config.pov == "paper" else (width, width)
-        self._random = torch.randn(shape, generator=_generator(setup, "pov"))
-        if self.config.per == "run":
-            self._direction = self._offset(self._original_states(setup, width))
+        self._seed = setup.seed.partition("/")[0]
+        self._width = int(setup.model.base.config.get_text_config().hidden_size)
+        by_topic = self.config.per == "topic"
+        names = [row.topic or "" if by_topic else "" for row in setup.rows]
+        self._topics = sorted(set(names))
+        self._places = torch.tensor([self._topics.index(name) for name in names], dtype=torch.long)
+        self._povs: list[Offset] = []
+        if self.config.per == "batch":
+            return
+        for topic in self._topics:
+            rows = [row for row, name in zip(setup.sequences, names, strict=True) if name == topic]
+            self._povs.append(self._offset(topic, self._original_states(setup.model, rows)))
+            self._warn(topic, self._povs[-1])
 
     def loss(self, view: View) -> Tensor:
         """Eq. 9-10: mean of `-log(e^(cos(h, p) / tau) / (e^(cos(h, p) / tau) + sum_z e^(cos(h, h0_z) / tau)))`.
@@ -90,52 +99,61 @@ class Contrast(ForgetLoss):
         With one negative that is `softplus((cos(h, h0) - cos(h, p)) / tau)`. Reduced by `reduction`.
         """
         tokens, states, original = self._site.states(view)
-        direction = self._offset(original.cpu()) if self._direction is None else self._direction
-        towards = cosine(states, direction.to(states))
+        povs = self._povs or [self._offset("", original.cpu())]
+        places = self._places[list(view.batch.indices)].to(tokens.rows.device)[tokens.rows]
+        towards = cosine(states, torch.stack([pov.direction for pov in povs]).to(states)[places])
         away = torch.stack([cosine(states, original[other]) for other in negatives(tokens, self.config.negatives)])
         values = info_nce(towards, away, self.config.temperature)
         ratio = states.norm(dim=-1) / original.norm(dim=-1)
         if self.config.norm_weight:
             values = values + self.config.norm_weight * (ratio - 1) ** 2
         self.logs = {
-            "contrast_cos_pov": float(towards.detach().mean()),
-            "contrast_cos_original": float(away[0].detach().mean()),
-            "contrast_norm_ratio": float(ratio.detach().mean()),
-            **self._audit,
+            "forget_cosine_to_direction": mean_by_row(towards, tokens),
+            "forget_cosine_to_original": mean_by_row(away[0], tokens),
+            "forget_norm_ratio": mean_by_row(ratio, tokens),
+            "pov_dimensions": mean(float(pov.num_dimensions) for pov in povs),
+            "pov_energy": mean(pov.energy for pov in povs),
+            "pov_cosine": mean(pov.cosine for pov in povs),
+            "pov_abs_cosine": mean(pov.abs_cosine for pov in povs),
         }
         return reduce_tokens(values, tokens.rows, tokens.num_rows, self.config.reduction)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The run's direction, (D,)."""
-        return {} if self._direction is None else {"principal_offset": self._direction}
+        """The direction of each topic, (D,)."""
+        return {
+            f"principal_offset.{topic}" if topic else "principal_offset": pov.direction
+            for topic, pov in zip(self._topics, self._povs, strict=False)
+        }
 
-    def _original_states(self, setup: Setup, width: int) -> Tensor:
+    def _original_states(self, model: LanguageModel, rows: Sequence[Encoded]) -> Tensor:
         """(M, D) states of a seeded sample of rows, at the tokens that count; whole rows, until they are enough."""
-        order = torch.randperm(len(setup.sequences), generator=_generator(setup, "pov/rows")).tolist()
-        ends = torch.tensor([len(setup.sequences[index].ids) for index in order]).cumsum(0)
-        chosen = [setup.sequences[index] for index in order[: int((ends < _POV_TOKENS).sum()) + 1]]
-        kept = BlockStates(setup.model, self._site.layer + 1, chosen)
-        batches = [collate([sequence], [index]) for index, sequence in enumerate(chosen)]
-        states = [self._site.tokens(batch).of(kept.batch(batch.indices).cpu()) for batch in batches]
-        return torch.cat([torch.zeros(0, width), *states])
+        order = torch.randperm(len(rows), generator=named_generator(f"{self._seed}/pov/rows")).tolist()
+        ends = torch.tensor([len(rows[index].ids) for index in order]).cumsum(0)
+        chosen = [rows[index] for index in order[: int((ends < _POV_TOKENS).sum()) + 1]]
+        kept = BlockStates(model, self._site.layer + 1, chosen)
+        batches = [collate([row], [index]) for index, row in enumerate(chosen)]
+        return torch.cat([self._site.tokens(batch).of(kept.batch(batch.indices).cpu()) for batch in batches])
 
     @torch.no_grad()
-    def _offset(self, original: Tensor) -> Tensor:
-        """(D,) direction from (M, D) original states, with an account of what the two have in common."""
+    def _offset(self, topic: str, original: Tensor) -> Offset:
+        """The direction of a topic, from (M, D) original states."""
         found = principal(original)
-        subspace = found.first(min(found.num_explaining(self.config.explained_variance), original.shape[1] // 2))
+        subspace = found.first(min(found.num_explaining(self.config.explained_variance), self._width // 2))
+        generator = named_generator(f"{self._seed}/pov/{topic}")
         if self.config.pov == "paper":
-            direction = paper_offset(self._random, subspace, self.config.weight)
-        else:
-            direction = code_offset(found, self._random)
-        cosines = cosine(original, direction)
-        self._audit = {
-            "pov_dimensions": float(len(subspace.energies)),
-            "pov_energy": subspace.energy_of(direction),
-            "pov_cos": float(cosines.mean()),
-            "pov_abs_cos": float(cosines.abs().mean()),
-        }
-        return direction
+            random = torch.randn(self._width, generator=generator)
+            return account(paper_offset(random, subspace, self.config.weight), subspace, original)
+        noise = torch.randn(self._width, self._width, generator=generator)
+        return account(code_offset(found, noise), subspace, original)
+
+    def _warn(self, topic: str, pov: Offset) -> None:
+        chance = pov.num_dimensions / self._width
+        if pov.energy > max(chance, _LEFT):
+            of_topic = f" of topic '{topic}'" if topic else ""
+            self.warnings.append(
+                f"The direction{of_topic} lies to {pov.energy:.0%} in the principal subspace of the forget rows "
+                f"(by chance {chance:.0%}): states are turned into what it should leave."
+            )
 
 
 def info_nce(towards: Tensor, away: Tensor, temperature: float) -> Tensor:
@@ -153,9 +171,3 @@ def negatives(tokens: Tokens, count: int) -> list[Tensor]:
     lengths = lengths[tokens.rows]
     place = torch.arange(len(tokens.rows), device=tokens.rows.device) - starts
     return [starts + (place + lengths * number // count) % lengths for number in range(count)]
-
-
-def _generator(setup: Setup, name: str) -> torch.Generator:
-    """Of the run, whatever rows the loss is on: samples of a base loss are turned to the same direction."""
-    run = setup.seed.partition("/")[0]
-    return torch.Generator().manual_seed(int(sha256_text(f"{run}/{name}")[:15], 16))
