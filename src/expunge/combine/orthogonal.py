@@ -90,7 +90,8 @@ class Orthogonal(Combine):
         `b - a dot / retain`; a symmetric projection adds `-b dot / forget` to the first.
         """
         if not products.conflict:
-            return self.config.align_weights
+            forget, retain = self.config.align_weights
+            return forget, retain
         forget, retain = self.config.conflict_weights
         first, second = forget, retain - forget * products.dot / products.retain
         if self.config.projection == "symmetric":

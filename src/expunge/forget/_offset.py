@@ -71,7 +71,7 @@ def principal(states: Tensor) -> Principal:
     """Principal directions of (M, D) states, from their (D, D) second moment: memory does not grow with M."""
     width = states.shape[1]
     moment = torch.zeros(width, width, dtype=torch.float64)
-    for chunk in states.split(_CHUNK):
+    for chunk in torch.split(states, _CHUNK):
         moment += chunk.double().T @ chunk.double()
     energies, vectors = torch.linalg.eigh(moment)
     rank = int((energies > width * torch.finfo(torch.float64).eps * energies[-1]).sum())
@@ -85,7 +85,8 @@ def paper_offset(random: Tensor, removed: Principal, weight: float) -> Tensor:
     """
     random = random.double()
     offset = random - weight * (removed.directions @ random) @ removed.directions
-    return (offset / offset.norm()).float()
+    unit: Tensor = (offset / offset.norm()).float()
+    return unit
 
 
 def code_offset(found: Principal, noise: Tensor) -> Tensor:
@@ -103,4 +104,5 @@ def code_offset(found: Principal, noise: Tensor) -> Tensor:
     for _ in range(_CODE_ROUNDS):
         vector = torch.tanh(vector @ matrix)
         vector = vector / (vector.norm() + 1e-6)
-    return vector / vector.norm()
+    unit: Tensor = vector / vector.norm()
+    return unit
