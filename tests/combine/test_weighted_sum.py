@@ -18,6 +18,19 @@ def test_gradient_is_that_of_the_summed_loss() -> None:
     assert losses == StepLosses(forget=4.0, retain=6.0)
 
 
+def test_conflict_is_seen_without_changing_the_gradient() -> None:
+    """Forget x0^2 - x1, retain 3 x0 + 4 x1 at (2, 0): gradients (4, -1) and (3, 4), cosine 8 / (sqrt 17 * 5)."""
+    x = torch.nn.Parameter(torch.tensor([2.0, 0.0], dtype=torch.float64))
+    y = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    x.grad = torch.tensor([100.0, 50.0], dtype=torch.float64)
+    rule = WeightedSum(WeightedSum.Config(forget_weight=0.5, watch_conflict=True))
+    step = Step(lambda: x[0] ** 2 - x[1] + y, lambda: 3 * x[0] + 4 * x[1] - y, lambda loss: loss.backward(), [x, y])
+    rule.accumulate(step)
+    assert x.grad.tolist() == [105.0, 53.5]
+    assert rule.logs["gradient_cosine"] == pytest.approx((8 / (17**0.5 * 5) - 1) / 2), "the second tensor: 1 and -1"
+    assert rule.logs["gradient_conflict"] == 0.5
+
+
 @pytest.mark.parametrize("absent", ["forget", "retain"])
 def test_a_stream_of_weight_zero_is_never_computed(absent: str) -> None:
     x = torch.nn.Parameter(torch.tensor(2.0))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from expunge.combine._products import Products, conflict_logs
 from expunge.combine.base import Combine, Step, StepLosses
 from expunge.core.records import Frozen
 
@@ -101,48 +101,11 @@ class Orthogonal(Combine):
         return first, second
 
 
-@dataclass(frozen=True)
-class Products:
-    """Inner products of a forget gradient F and a retain gradient R: the rule needs no more of them."""
-
-    forget: float
-    """<F, F>."""
-    retain: float
-    """<R, R>."""
-    dot: float
-    """<F, R>."""
-
-    @classmethod
-    def of(cls, forget: Tensor | None, retain: Tensor | None) -> Products:
-        """Of one tensor; a gradient that is None is zero."""
-        return cls(_dot(forget, forget), _dot(retain, retain), _dot(forget, retain))
-
-    @classmethod
-    def total(cls, products: Sequence[Products]) -> Products:
-        """Of all tensors as one vector."""
-        return cls(*(sum(getattr(one, name) for one in products) for name in ("forget", "retain", "dot")))
-
-    @property
-    def conflict(self) -> bool:
-        """Whether the cosine is negative; never where one of them is zero."""
-        return self.dot < 0 and self.forget > 0 and self.retain > 0
-
-    @property
-    def cosine(self) -> float:
-        """Of F and R; 0 where one of them is zero."""
-        scale = math.sqrt(self.forget) * math.sqrt(self.retain)
-        return self.dot / scale if scale else 0.0
-
-
 def _account(
     products: Sequence[Products], deciding: Sequence[Products], factors: Sequence[tuple[float, float]]
 ) -> dict[str, float]:
     """What is worth a curve: means over the tensors that both losses reach, and cosines over all weights together."""
-    logs = {}
-    met = [(own, judge) for own, judge in zip(products, deciding, strict=True) if own.forget and own.retain]
-    if met:
-        logs["gradient_conflict"] = sum(judge.conflict for _, judge in met) / len(met)
-        logs["gradient_cosine"] = sum(own.cosine for own, _ in met) / len(met)
+    logs = conflict_logs(products, deciding)
     pairs = list(zip(products, factors, strict=True))
     with_forget = sum(one * own.forget + other * own.dot for own, (one, other) in pairs)
     with_retain = sum(one * own.dot + other * own.retain for own, (one, other) in pairs)
@@ -163,12 +126,6 @@ def _backward(step: Step, loss: Callable[[], Tensor], weight: float, gradients: 
     value = loss()
     step.backward(weight * value)
     return float(value.detach()), [parameter.grad for parameter in step.parameters]
-
-
-def _dot(first: Tensor | None, second: Tensor | None) -> float:
-    if first is None or second is None:
-        return 0.0
-    return float(torch.dot(first.flatten(), second.flatten()))
 
 
 def _sum(first: Tensor | None, factor: float, second: Tensor | None, other: float) -> Tensor | None:

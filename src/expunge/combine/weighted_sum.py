@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import Field
 from torch import Tensor
 
+from expunge.combine._products import Products, conflict_logs
 from expunge.combine.base import Combine, Step, StepLosses
 from expunge.core.records import Frozen
 
@@ -23,13 +24,26 @@ class WeightedSum(Combine):
 
         forget_weight: float = Field(1.0, ge=0, description="Weight of the forget loss (gamma)")
         retain_weight: float = Field(1.0, ge=0, description="Weight of the retain loss (alpha)")
+        watch_conflict: bool = Field(
+            False, description="Log the cosine between the two gradients; keeps two more copies of the gradient"
+        )
 
     def accumulate(self, step: Step) -> StepLosses:
         """Backpropagate each weighted loss."""
-        return StepLosses(
-            forget=self._stream(step, step.forget, self.config.forget_weight),
-            retain=self._stream(step, step.retain, self.config.retain_weight),
-        )
+        before = self._gradients(step)
+        forget = self._stream(step, step.forget, self.config.forget_weight)
+        between = self._gradients(step)
+        retain = self._stream(step, step.retain, self.config.retain_weight)
+        if self.config.watch_conflict:
+            changes = zip(_less(between, before), _less(self._gradients(step), between), strict=True)
+            self.logs = conflict_logs([Products.of(*change) for change in changes])
+        return StepLosses(forget, retain)
+
+    def _gradients(self, step: Step) -> list[Tensor | None]:
+        """Copies of what has been added up so far."""
+        if not self.config.watch_conflict:
+            return []
+        return [None if parameter.grad is None else parameter.grad.clone() for parameter in step.parameters]
 
     @staticmethod
     def _stream(step: Step, loss: Callable[[], Tensor], weight: float) -> float | None:
@@ -38,3 +52,7 @@ class WeightedSum(Combine):
         value = loss()
         step.backward(weight * value)
         return float(value.detach())
+
+
+def _less(after: Sequence[Tensor | None], before: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [one if other is None or one is None else one - other for one, other in zip(after, before, strict=True)]
