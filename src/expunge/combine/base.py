@@ -50,6 +50,8 @@ class Combine(ABC):
         self.config = config
         self.logs: dict[str, float] = {}
         """Values of the last step that are worth a curve."""
+        self.warnings: list[str] = []
+        """What the reader of a report should know before trusting the run; whole sentences."""
 
     def prepare(self, retain: Setup) -> None:  # noqa: B027 - most rules need nothing
         """Called once before the first step, while the model is still the original one.
