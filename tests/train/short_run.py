@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from expunge.combine.base import Combine
 from expunge.combine.weighted_sum import WeightedSum
 from expunge.core.plugins import find
 from expunge.core.progress import Bar, Progress
@@ -63,9 +64,12 @@ class Unlearning:
     forget_loss: Loss | None = None
     retain_loss: Loss | None = None
     squeeze: SqueezeConfig | None = None
+    combine: Combine | None = None
+    module: str = ""
+    """Train only the weights whose name holds this."""
 
     def run(self, after_step: Callable[[int], None] = lambda _: None) -> Training:
-        names = [name for name, _ in self.model.network.named_parameters()]
+        names = [name for name, _ in self.model.network.named_parameters() if self.module in name]
         if self.lora:
             add_lora(self.model, names, self.lora, self.seed)
         else:
@@ -76,7 +80,7 @@ class Unlearning:
             self.examples["retain"],
             self.forget_loss or filler("forget", self.forget),
             self.retain_loss or filler("retain", self.retain),
-            WeightedSum(WeightedSum.Config()),
+            self.combine or WeightedSum(WeightedSum.Config()),
             self.train,
             self.guard,
             self.seed,

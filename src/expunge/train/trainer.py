@@ -105,6 +105,14 @@ class UnlearnTrainer(Trainer):
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The combination rule's own, where it has one; else the one that `train.optimizer` names."""
+        args = self.args
+        self.optimizer = self.task.combine.optimizer(
+            self.language_model.trainable(), args.learning_rate, args.weight_decay
+        )
+        return self.optimizer or super().create_optimizer(model)
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:

@@ -1,0 +1,215 @@
+"""Null space: the forget loss moves weights only where retain inputs hardly reach (arXiv:2602.19275)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from expunge.combine._inputs import Matrix, distinct_tokens, second_moments, trained_matrices
+from expunge.combine._projected_adam import Constraint, ProjectedAdam
+from expunge.combine._projection import Projection, ProjectionConfig, relax
+from expunge.combine.base import Combine, Step, StepLosses
+from expunge.core.errors import UserError
+from expunge.data.encode import Encoded
+from expunge.data.generator import named_generator
+from expunge.losses.base import Setup
+
+_WANTED = 10
+"""Distinct retain tokens for each input of a matrix; with as many as inputs the null space is an accident of the
+sample, and at 10 held-out inputs have at most 1.2 times the allowed energy in it."""
+
+
+class NullSpace(Combine):
+    """Relaxed null-space projection of the forget gradient, computed once from the original model's retain inputs.
+
+    A reconstruction: KUDA's abstract names the projection; the rule, its threshold and what is projected are not known
+    here, and each is an option. For a matrix W with inputs x, a change `dW P` moves what W gives on retain tokens by a
+    mean square of at most the largest free eigenvalue times `||dW P||^2`. The retain gradient is never projected: it
+    lies where the retain inputs are. A trained bias shifts all outputs alike, so only the retain loss moves it.
+
+    Modes `update` and `reparam` bring an Adam of their own, so that `train.optimizer` is not used, and
+    `train.weight_decay` pulls towards the original weights. Adam brings every gradient to full size, also that of a
+    retain loss which starts at zero, such as a distance from the original states: beside one of those a small
+    `retain_weight` holds them better than 1. `grad` projects the gradient alone and leaves the step to
+    `train.optimizer`: Adam then leads out of the projection again, which is what the mode is there to show.
+    The guarantee is for float32: a model that is stored in bfloat16 is rounded to it at the end.
+    """
+
+    class Config(ProjectionConfig):
+        """The projection, and how the two gradients share a step."""
+
+        mode: Literal["update", "grad", "reparam"] = Field(
+            "update",
+            description="Project the forget loss's Adam step; its gradient only; or all that forgetting did so far",
+        )
+        retain_weight: float = Field(
+            1.0, ge=0, description="Of the retain loss's step, or of its gradient in mode grad; 0: never computed"
+        )
+        clip: float = Field(
+            1.0, ge=0, description="Each gradient is clipped to this norm, the forget one as projected; 0: never"
+        )
+        retain_fraction: float = Field(
+            1.0, gt=0, le=1, description="Share of the retain rows whose inputs are protected, a seeded sample"
+        )
+        skip_first: bool = Field(
+            True, description="Leave out position 0, whose huge state would be most of the retain energy"
+        )
+        normalise_tokens: bool = Field(False, description="Give every token the same energy")
+
+    def prepare(self, retain: Setup) -> None:
+        """Stream the retain rows through the blocks and find the free directions of every trained matrix.
+
+        Raises:
+            UserError: weights that are no matrices of the blocks, fewer retain tokens than inputs, no free direction.
+        """
+        matrices = trained_matrices(retain.model)
+        sequences = self._sampled(retain)
+        self._check_tokens(matrices, distinct_tokens(sequences, self.config.skip_first))
+        moments = second_moments(
+            retain.model,
+            matrices,
+            sequences,
+            skip_first=self.config.skip_first,
+            normalise=self.config.normalise_tokens,
+        )
+        projections: dict[int, Projection] = {}
+        for matrix in matrices:
+            moment = moments[matrix.weight]
+            if id(moment) not in projections:
+                projections[id(moment)] = relax(moment, self.config).to(matrix.weight)
+        self._projections = {matrix.weight: projections[id(moments[matrix.weight])] for matrix in matrices}
+        self._inputs_first = {matrix.weight for matrix in matrices if matrix.inputs_first}
+        self._original = {weight: weight.detach().clone() for weight in retain.model.trainable()}
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._forget: dict[nn.Parameter, Tensor] = {}
+        shares = [projection.share for projection in self._projections.values()]
+        self._share = sum(shares) / len(shares)
+        if not any(shares):
+            raise UserError(
+                f"combine: no direction is free by rule {self.config.rule}, so that nothing could be forgotten; "
+                "raise combine.energy or choose another combine.rule"
+            )
+
+    def project(self, parameter: nn.Parameter, change: Tensor) -> Tensor:
+        """`change P` for a matrix; for a bias `rho change`."""
+        if parameter not in self._projections:
+            passed: float = self.config.rho
+            return passed * change
+        projection = self._projections[parameter]
+        if parameter in self._inputs_first:
+            return projection(change.transpose(0, 1)).transpose(0, 1)
+        return projection(change)
+
+    def optimizer(
+        self, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float
+    ) -> torch.optim.Optimizer | None:
+        """Adam with separate moments and a projected forget step; in mode grad none."""
+        if self.config.mode == "grad":
+            return None
+        apart = self.config.mode == "reparam"
+        constraint = Constraint(self._forget, self.project, self._original, self.config.retain_weight, apart)
+        return ProjectedAdam(parameters, lr, weight_decay, constraint)
+
+    def accumulate(self, step: Step) -> StepLosses:
+        """Add up both gradients apart; before the optimizer steps, project and clip them.
+
+        Cosines between the two gradients and the relative displacement of the weights are logged at that moment.
+        """
+        forget = self._accumulate_forget(step)
+        retain = None
+        if self.config.retain_weight:
+            value = step.retain()
+            step.backward(value)
+            retain = float(value.detach())
+        self.logs = self._finish(step.parameters) if step.is_last else {}
+        return StepLosses(forget, retain)
+
+    def _accumulate_forget(self, step: Step) -> float:
+        """Backpropagate into buffers of our own, which stand in for `.grad` meanwhile."""
+        kept = [parameter.grad for parameter in step.parameters]
+        for parameter in step.parameters:
+            parameter.grad = self._sums.get(parameter)
+        value = step.forget()
+        step.backward(value)
+        for parameter, gradient in zip(step.parameters, kept, strict=True):
+            if parameter.grad is not None:
+                self._sums[parameter] = parameter.grad
+            parameter.grad = gradient
+        return float(value.detach())
+
+    @torch.no_grad()
+    def _finish(self, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+        raw, retain = dict(self._sums), {parameter: parameter.grad for parameter in parameters}
+        self._sums.clear()
+        self._forget.clear()
+        self._forget.update({parameter: self.project(parameter, gradient) for parameter, gradient in raw.items()})
+        logs = {
+            "gradient_cosine": _cosine(raw, retain),
+            "projected_gradient_cosine": _cosine(self._forget, retain),
+            "displacement": self._displacement(),
+            "null_space_share": self._share,
+        }
+        _clip(self._forget.values(), self.config.clip)
+        _clip([gradient for gradient in retain.values() if gradient is not None], self.config.clip)
+        if self.config.mode == "grad":
+            self._sum_up(parameters)
+        return {name: value for name, value in logs.items() if value is not None}
+
+    def _sum_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Leave both gradients in `.grad`."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.config.retain_weight)
+            if parameter in self._forget:
+                forget = self._forget[parameter]
+                parameter.grad = forget if parameter.grad is None else parameter.grad.add_(forget)
+
+    def _displacement(self) -> float:
+        """`||W - W_0|| / ||W_0||` over all trained weights, before this step."""
+        moved = torch.stack([(weight - original).norm() for weight, original in self._original.items()])
+        return float(moved.norm() / torch.stack([original.norm() for original in self._original.values()]).norm())
+
+    def _sampled(self, retain: Setup) -> list[Encoded]:
+        count = max(1, round(self.config.retain_fraction * len(retain.sequences)))
+        order = torch.randperm(len(retain.sequences), generator=named_generator(f"{retain.seed}/null_space"))
+        return [retain.sequences[index] for index in sorted(order[:count].tolist())]
+
+    def _check_tokens(self, matrices: Sequence[Matrix], num_tokens: int) -> None:
+        widest = max(matrices, key=lambda matrix: matrix.num_inputs)
+        size = widest.num_inputs
+        if num_tokens < size:
+            raise UserError(
+                f"combine: null_space needs at least {size} retain tokens for {widest.name} with {size} inputs, and "
+                f"there are {num_tokens}; give more or longer retain rows ({_WANTED * size} tokens are enough)"
+            )
+        if num_tokens < _WANTED * size:
+            self.warnings.append(
+                f"The null space was found from {num_tokens} retain tokens for {size} inputs ({widest.name}): other "
+                f"text is protected less than combine.{self.config.rule} says. {_WANTED * size} tokens are enough."
+            )
+
+
+def _cosine(first: dict[nn.Parameter, Tensor], second: dict[nn.Parameter, Tensor | None]) -> float | None:
+    """Cosine of two gradients over all weights; None where one is missing or zero."""
+    pairs = [(gradient, second.get(parameter)) for parameter, gradient in first.items()]
+    dot = sum(float((one * other).sum()) for one, other in pairs if other is not None)
+    norms = _norm(first.values()) * _norm(gradient for gradient in second.values() if gradient is not None)
+    return dot / norms if norms else None
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
+
+
+def _clip(gradients: Iterable[Tensor], largest: float) -> None:
+    """Scale gradients in place so that their common norm is at most `largest`; 0: not at all."""
+    gradients = list(gradients)
+    norm = _norm(gradients)
+    if largest and norm > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / norm)
