@@ -10,9 +10,10 @@ import pytest
 import tomli_w
 from pydantic import BaseModel
 
-from expunge.config import SLOTS, Run, check_run, load_run, read_recipe, read_toml, recipe_names
+from expunge.config import SLOTS, Run, check_run, load_run, read_recipe, recipe_names
 from expunge.core import plugins
 from expunge.core.errors import UserError
+from expunge.core.toml import read_toml
 
 BASE: dict[str, Any] = {"recipe": "npo", "model": {"name": "m"}, "data": {"forget": "f.jsonl", "retain": "r.jsonl"}}
 

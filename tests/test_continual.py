@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import tomli_w
 
-from expunge.config import read_toml
 from expunge.continual import execute_plan, load_plan, read_sequence, step_folder
 from expunge.core.errors import UserError
+from expunge.core.toml import read_toml
 from expunge.reports.sequence import PAGE, matrices, verdict
 
 

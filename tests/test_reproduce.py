@@ -118,7 +118,7 @@ def test_runs_are_made_once_and_chosen_on_other_rows(
     ],
 )
 def test_refusals(plan: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    from expunge.config import read_toml
+    from expunge.core.toml import read_toml
 
     changed = tmp_path / "changed.toml"
     changed.write_text(tomli_w.dumps({**read_toml(plan), **change}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from expunge.combine.base import Combine
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.records import Frozen
+from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
 from expunge.data.base import DataConfig
 from expunge.evaluate.base import EvaluateConfig
@@ -23,11 +23,6 @@ from expunge.reports.base import ReportConfig
 from expunge.retain.base import RetainLoss
 from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer}
 """The four choices, each with its contract."""
 _NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens"}
@@ -36,8 +31,6 @@ DEMO = plugins.ROOT / "demo.toml"
 _RECIPES = plugins.ROOT / "recipes"
 _ABOUT = ("summary", "paper")
 """Keys of a recipe that describe it."""
-
-Tables = dict[str, Any]
 
 
 class Filler(Frozen):
@@ -191,20 +184,6 @@ def describe_recipes() -> list[dict[str, Any]]:
     return rows
 
 
-def read_toml(path: Path) -> Tables:
-    """Tables of a TOML file.
-
-    Raises:
-        UserError: no such file, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
-
-
 def merge(low: Tables, high: Tables) -> Tables:
     """Tables of `high` over those of `low`; another filler, data set or optimizer inherits no options."""
     merged = dict(low)
@@ -242,10 +221,7 @@ def _setting(text: str) -> Tables:
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
         raise UserError(f"--set {text}: write it as key.key=value")
-    try:
-        value: Any = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
+    value = read_value(raw)
     for key in reversed(keys):
         value = {key: value}
     tables: Tables = value

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.config import Run, Tables, load_tables, read_tables
+from expunge.config import Run, load_tables, read_tables
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep
+from expunge.core.toml import Tables
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import load_examples, load_splits
 from expunge.evaluate.kinds import Labeller

@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import Field
 
-from expunge.config import Run, Tables, load_tables, merge, read_settings, read_toml
+from expunge.config import Run, load_tables, merge, read_settings
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen
+from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.load import load_splits
 from expunge.evaluate.kinds import Labeller

@@ -13,7 +13,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from expunge.config import Run, check_run, read_toml
+from expunge.config import Run, check_run
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, require_space, write_atomic
 from expunge.core.progress import SILENT, Progress
@@ -27,6 +27,7 @@ from expunge.core.records import (
     SelectionPrint,
     read_record,
 )
+from expunge.core.toml import read_toml
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
 from expunge.evaluate.items import write_items

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from expunge.config import Run, Tables, load_run, merge, read_toml
+from expunge.config import Run, load_run, merge
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen, Record
+from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
 from expunge.reports.reproduction import at_path

@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.config import Tables, read_toml
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
+from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import load_examples

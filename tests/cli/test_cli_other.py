@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from expunge.config import read_toml, recipe_names
+from expunge.config import recipe_names
 from expunge.core import plugins
 from expunge.core.records import read_record
+from expunge.core.toml import read_toml
 
 LISTINGS = ("forget", "retain", "combine", "localize", "optimizers", "metrics", "data")
 
