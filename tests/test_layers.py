@@ -12,8 +12,8 @@ from expunge.core.plugins import ROOT, listing
 
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
-FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "reproduce", "api")
+FOLDERS = (*ENGINE, *SLOTS, "train", "evaluate", "diagnose", "attacks", "reports")
+MODULES = ("config", "run", "teach", "continual", "reproduce", "diagnosis", "api")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
@@ -22,6 +22,7 @@ ALLOWED = {
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
     "train": (*ENGINE, "train", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
+    "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
     "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
@@ -29,7 +30,7 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = ("forget", "retain", "combine", "localize", "evaluate/metrics", "data/sources")
+LISTED = ("forget", "retain", "combine", "localize", "evaluate/metrics", "diagnose", "data/sources")
 
 
 def imported(path: Path) -> Iterator[str]:
