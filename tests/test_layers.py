@@ -12,8 +12,8 @@ from expunge.core.plugins import ROOT, listing
 
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
-FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "api", "locate")
+FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
+MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "api", "locate")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
@@ -23,6 +23,7 @@ ALLOWED = {
     "optimizers": ("core", "optimizers.base"),
     "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
+    "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
     "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
@@ -30,7 +31,7 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = ("forget", "retain", "combine", "localize", "optimizers", "evaluate/metrics", "data/sources")
+LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "diagnose", "data/sources")
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -1,17 +1,25 @@
-"""`expunge diagnose squeeze`: a run with a diagnostic on; its options are set as `--set diagnose.squeeze.prompts=8`."""
+"""`expunge diagnose NAME`: what hidden states tell of a model or a run; `squeeze` watches a run while it trains."""
 
 from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from expunge.cli.run import runner
+from expunge.core.plugins import listing
 
-app = typer.Typer(help="Watch what a run does to the model while it trains.", no_args_is_help=True)
+app = typer.Typer(help="Look into a model, or into what a run did to it.", no_args_is_help=True)
 
 
 @app.callback()
 def diagnose() -> None:
-    """Watch what a run does to the model while it trains."""
+    """Look into a model, or into what a run did to it."""
 
 
 app.command(
@@ -19,3 +27,55 @@ app.command(
     help="Run, and tell whether other wordings of the forgotten rise while the forget answers fall. "
     "Options of the diagnostic: --set diagnose.squeeze.prompts=8; see `expunge show recipe`.",
 )(runner(diagnose={"squeeze": {}}))
+
+
+def _looker(name: str) -> Callable[..., None]:
+    """The command of one diagnostic."""
+
+    def command(
+        subject: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="A finished run, or a model's name.")],
+        data: Annotated[
+            list[str] | None,
+            typer.Option(help="SPLIT=DATA, forget or retain. None: the run's own; of a model: the shipped people."),
+        ] = None,
+        settings: Annotated[
+            list[str] | None, typer.Option("--set", help="KEY=VALUE; see `expunge show diagnostic NAME`.")
+        ] = None,
+        template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
+        seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn. None: the run's own, or 0.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder for the record and the page.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    ) -> None:
+        from expunge.cli._console import console, progress_for, quiet_libraries
+        from expunge.cli._data import named_data
+        from expunge.config import read_settings
+        from expunge.diagnosis import SPLITS, check_free, default_folder, write
+        from expunge.diagnosis import diagnose as look
+        from expunge.reports.finding import print_finding
+
+        folder = out or default_folder(subject) or Path("diagnose") / f"{datetime.now():%Y%m%d-%H%M%S}"
+        check_free(folder, name)
+        quiet_libraries()
+        found = look(
+            name,
+            subject,
+            read_settings(settings or ()),
+            named_data(data or (), SPLITS),
+            seed=seed,
+            template=template,
+            command=shlex.join(["expunge", *sys.argv[1:]]),
+            progress=progress_for(quiet),
+        )
+        record, page = write(found, folder)
+        if as_json:
+            print(found.model_dump_json(indent=1))
+            return
+        print_finding(found.finding, console())
+        console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
+
+    return command
+
+
+for _line in listing("diagnose"):
+    app.command(_line.name, help=f"{_line.summary} {_line.paper}".strip())(_looker(_line.name))

@@ -31,8 +31,9 @@ def evaluate(
     """Score a model: every metric on every split that is given, with intervals."""
     from expunge.api import measure
     from expunge.cli._console import print_rows, progress_for, quiet_libraries
+    from expunge.cli._data import named_data
     from expunge.config import read_settings
-    from expunge.core.errors import UserError, near
+    from expunge.core.errors import UserError
     from expunge.core.files import write_atomic
     from expunge.core.validation import check
     from expunge.evaluate.base import EvaluateConfig
@@ -40,14 +41,7 @@ def evaluate(
     from expunge.reports.words import number
 
     known = ("forget", "retain", "neighbour", "general")
-    splits: dict[str, str] = {}
-    for item in data or [f"{name}=people:{name}" for name in known]:
-        name, equals, spec = item.partition("=")
-        if not equals:
-            name, spec = "forget", item
-        if name not in known:
-            raise UserError(f"--data {item}: no split '{name}'{near(name, known)}")
-        splits[name] = spec
+    splits = named_data(data or [f"{name}=people:{name}" for name in known], known)
     if template not in ("chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     tables = read_settings(settings or (), {"evaluate": {"samples": samples, "max_new_tokens": max_new_tokens}})

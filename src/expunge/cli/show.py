@@ -1,4 +1,4 @@
-"""`expunge show recipe NAME`: every option of a method, with its text and default."""
+"""`expunge show recipe|diagnostic NAME`: every option of it, with its text and default."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ def recipe(
     if not as_json:
         console().print(f"[bold]{name}[/bold]: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})\n")
     print_rows(rows, as_json)
+
+
+@app.command()
+def diagnostic(
+    name: Annotated[str, typer.Argument(help="Name of a diagnostic; see `expunge diagnose`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+) -> None:
+    """Every option of a diagnostic: its default, and what it means."""
+    from expunge.cli._console import print_rows
+    from expunge.core import plugins
+    from expunge.diagnose.base import Diagnostic
+
+    kind = plugins.find("diagnose", name, Diagnostic)  # type: ignore[type-abstract]
+    print_rows(_fields(name, kind.Config, kind.Config().model_dump(mode="json")), as_json)
 
 
 def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

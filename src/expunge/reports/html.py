@@ -154,7 +154,7 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "squeezed": squeezed,
         "located": located,
         "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},
-        "plotly": plotly_source() if drawn else "",
+        "plotly": plotly_script() if drawn else "",
         "has_text": any(one.has_text for one in pairs),
         "answers": _answers(pairs),
         "evidence": numbers_only(record.selection.evidence),
@@ -201,7 +201,7 @@ def _answers(pairs: list[Pair]) -> list[Answers]:
     return found
 
 
-def plotly_source() -> str:
+def plotly_script() -> str:
     """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
     from plotly.offline import get_plotlyjs
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports.blocks import chosen_layers, curve_picture, named_layers
-from expunge.reports.html import environment, plotly_source
+from expunge.reports.html import environment, plotly_script
 from expunge.reports.squeeze import Table
 from expunge.reports.words import numbers_only
 
@@ -84,6 +84,6 @@ def page(selection: SelectionPrint, model: str, sources: Mapping[str, str]) -> s
             tables=[values(curve, chosen_layers(selection)) for curve in selection.curves],
             evidence=numbers_only(selection.evidence),
             specs={one.name: Markup(one.figure.to_json()) for one in pictures if one.figure is not None},
-            plotly=plotly_source() if pictures else "",
+            plotly=plotly_script() if pictures else "",
         )
     )

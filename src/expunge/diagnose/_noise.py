@@ -1,0 +1,125 @@
+"""How blocks react to noise in what enters them (arXiv:2408.06223, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.data.batch import Batch, by_length, collate
+from expunge.data.example import Example
+from expunge.diagnose._length import best_coefficient, derivatives
+from expunge.diagnose._numbers import Numbers
+from expunge.diagnose._states import TOKEN_BUDGET, mean_by_row, one_token, outputs_above, site_of
+from expunge.losses.activations import Scope, Tokens
+from expunge.models.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One model's reactions; R rows (1 for a mean vector), S scales, K blocks above the layer, L blocks in all."""
+
+    layer: int
+    mean_norm: float
+    """Norm of the mean state of the layer."""
+    token_norm: float
+    """Mean norm of a token's state there."""
+    through: Numbers
+    """(R, S, K) noise in the layer, seen at each block above."""
+    local: Numbers
+    """(R, S, L - 1) noise in each block but the last, seen at the next."""
+    coefficients: dict[str, Numbers]
+    """Topic -> (K,) the length c* of the direction that the blocks up to each one tell least from the mean state."""
+
+
+def sensitivity(clean: Tensor, moved: Tensor) -> Tensor:
+    """`||g(h + xi) - g(h)||^2 / ||g(h)||^2`: (..., D), (..., D) -> (...)."""
+    return (moved - clean).square().sum(-1) / clean.square().sum(-1)
+
+
+@torch.no_grad()
+def profile(
+    model: LanguageModel,
+    rows: Sequence[Example],
+    layer: int,
+    tokens: Scope,
+    noise: Tensor,
+    scales: Sequence[float],
+    directions: Mapping[str, Tensor] | None = None,
+) -> Profile:
+    """What one model's blocks make of noise.
+
+    Args:
+        model: any model.
+        rows: R rows.
+        layer: where noise enters.
+        tokens: which tokens count; noise enters at all.
+        noise: (D,) unit vector.
+        scales: length of the noise in norms of the mean state of the block that it enters.
+        directions: topic -> (D,); None looks at the rows themselves, else a single mean state takes their place.
+    """
+    site, sequences = site_of(model, rows, layer, tokens)
+    batches = [
+        (indices, collate([sequences[index] for index in indices], indices).to(model.device))
+        for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET)
+    ]
+    sums: list[Tensor] = []
+    norms: list[Tensor] = []
+    for _, batch in batches:
+        chosen = site.tokens(batch)
+        states = torch.stack([chosen.of(hidden) for hidden in _all_outputs(model, batch)], 1)
+        sums.append(mean_by_row(states, chosen).sum(0))
+        norms.append(mean_by_row(states[:, layer].norm(dim=-1), chosen))
+    means = torch.stack(sums).sum(0) / len(rows)
+    lengths = torch.tensor(scales, device=means.device)[:, None] * means.norm(dim=-1)
+    noises = lengths[..., None] * noise.to(means)
+    coefficients: dict[str, Numbers] = {}
+    if directions is None:
+        parts = [
+            _reactions(model, batch, site.tokens(batch), _all_outputs(model, batch), noises, layer)
+            for _, batch in batches
+        ]
+        order = np.argsort(np.concatenate([indices for indices, _ in batches]))
+    else:
+        first = torch.zeros(1, dtype=torch.long, device=means.device)
+        single = Tokens(first, first, 1)
+        parts = [_reactions(model, one_token(model), single, [mean[None, None] for mean in means], noises, layer)]
+        order = np.array([0])
+        for topic, direction in directions.items():
+            of_direction, of_state = derivatives(model, layer, means[layer], [direction.to(means), means[layer]])
+            coefficients[topic] = _numpy(best_coefficient(of_direction, of_state))
+    through, local = (np.concatenate(found)[order] for found in zip(*parts, strict=True))
+    return Profile(layer, float(means[layer].norm()), float(torch.cat(norms).mean()), through, local, coefficients)
+
+
+def _reactions(
+    model: LanguageModel, batch: Batch, tokens: Tokens, hidden: Sequence[Tensor], noises: Tensor, layer: int
+) -> tuple[Numbers, Numbers]:
+    """(B, S, K) of noise in the layer, and (B, S, L - 1) of noise in each block; hidden L times, noises (S, L, D)."""
+
+    def reaction(start: int, end: int) -> Tensor:
+        clean = outputs_above(model, batch, start, hidden[start], end)
+        found = []
+        for noise in noises[:, start]:
+            moved = outputs_above(model, batch, start, hidden[start] + noise, end)
+            ratios = [
+                sensitivity(tokens.of(before), tokens.of(after)) for before, after in zip(clean, moved, strict=True)
+            ]
+            found.append(mean_by_row(torch.stack(ratios, 1), tokens))
+        return torch.stack(found, 1)
+
+    last = len(hidden) - 1
+    local = torch.cat([reaction(block, block + 1) for block in range(last)], -1)
+    return _numpy(reaction(layer, last)), _numpy(local)
+
+
+def _all_outputs(model: LanguageModel, batch: Batch) -> list[Tensor]:
+    return outputs_above(model, batch, -1, None, len(model.blocks()) - 1)
+
+
+def _numpy(values: Tensor) -> Numbers:
+    found: Numbers = values.double().cpu().numpy()
+    return found

@@ -1,0 +1,148 @@
+"""Alignment: how close hidden states lie to the direction that a run steered to (arXiv:2408.06223)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from expunge.core.finding import Cell, Chart, Finding, Mark, Table
+from expunge.diagnose._numbers import Numbers, five, histograms
+from expunge.diagnose._states import row_states
+from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
+from expunge.losses.activations import Scope, cosine
+from expunge.models.base import LanguageModel
+
+_BAND = 1.96
+"""Standard deviations on either side that hold 95% of a normal distribution."""
+_COLUMNS = [
+    "rows",
+    "model",
+    "n",
+    "median",
+    "quartile 1",
+    "quartile 3",
+    "unrelated",
+    "above its band",
+    "KS D to original",
+]
+
+
+class Null(NamedTuple):
+    """What the cosine of a state with an unrelated vector would be."""
+
+    centre: float
+    deviation: float
+
+
+class Seen(NamedTuple):
+    """One model's rows."""
+
+    layer: int
+    states: dict[str, Tensor]
+    """Split -> (R, D) mean state of each row."""
+    topics: dict[str, list[str]]
+
+
+class Alignment(Diagnostic):
+    """Cosine of each row's mean state with the direction: of the original model, and of the unlearned one.
+
+    A uniform draw of the direction has no negative entry and leans to the all-ones vector, as hidden states often do:
+    without any steering the cosine is not 0. The band shows what the same entries in a random order would give.
+    """
+
+    class Config(Diagnostic.Config):
+        """Where to look."""
+
+        layer: int | None = Field(
+            None,
+            description="Block that is looked at, negative: from the end; "
+            "none: where the run steered, else at 0.23 of the depth",
+        )
+        tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
+
+    def measure(self, context: Context) -> Finding:
+        """Histograms, and the band of an unrelated direction.
+
+        Raises:
+            UserError: no such layer.
+        """
+
+        def look(model: LanguageModel, rows: Rows) -> Seen:
+            layer = context.layer(model, self.config.layer, self.name)
+            states = {split: row_states(model, some, layer, self.config.tokens) for split, some in rows.items()}
+            return Seen(layer, states, {split: [row.topic or "" for row in some] for split, some in rows.items()})
+
+        seen = {stage: context.on(stage, look) for stage in context.stages}
+        width = seen["original"].states["forget"].shape[1]
+        rows: list[list[Cell]] = []
+        charts, told = [], []
+        for topic, direction in context.directions(width).items():
+            for split in seen["original"].states:
+                cosines = {stage: _cosines(one, split, topic, direction) for stage, one in seen.items()}
+                if not len(cosines["original"]):
+                    continue
+                group = f"{split}, {topic}" if topic else split
+                null = unrelated(seen["original"].states[split], direction)
+                charts.append(_chart(group, cosines, null))
+                rows += [_line(group, stage, values, cosines["original"], null) for stage, values in cosines.items()]
+                told.append(
+                    f"{group} {' -> '.join(f'{np.median(values):.2f}' for values in cosines.values())}"
+                    f" ({null.centre:.2f} for an unrelated direction)"
+                )
+        drawn = "" if context.saved_directions() else ", which was drawn and not steered to"
+        return Finding(
+            title="Alignment with the direction",
+            sentence=f"Median cosine with the direction{drawn}, at block {seen['original'].layer}: {'; '.join(told)}.",
+            notes=["A rise on retain rows is damage: what should stay is pulled to the same place."],
+            tables=[Table(caption="Cosine of each row's mean state with the direction", columns=_COLUMNS, rows=rows)],
+            charts=charts,
+        )
+
+
+def unrelated(states: Tensor, direction: Tensor) -> Null:
+    """The cosine when the direction's entries are put in a random order: mean and deviation, averaged over rows.
+
+    With `m` and `a` the cosines of a state and of the direction with the all-ones vector it is `a m` and
+    `sqrt((1 - a^2)(1 - m^2) / (D - 1))`, exactly. A uniform draw has `a` near `sqrt(3) / 2`.
+
+    Args:
+        states: (R, D).
+        direction: (D,).
+    """
+    ones = torch.ones_like(direction)
+    m, a = cosine(states, ones), cosine(direction[None], ones)
+    deviation = ((1 - a.square()) * (1 - m.square()) / (len(direction) - 1)).clamp(min=0).sqrt()
+    return Null(float((a * m).mean()), float(deviation.mean()))
+
+
+def _cosines(seen: Seen, split: str, topic: str, direction: Tensor) -> Numbers:
+    """Of all rows of a split, of the forget split those of the direction's topic only."""
+    own = [split != "forget" or not topic or name == topic for name in seen.topics[split]]
+    found: Numbers = cosine(seen.states[split], direction).double().numpy()[own]
+    return found
+
+
+def _chart(group: str, cosines: dict[Stage, Numbers], null: Null) -> Chart:
+    reach = _BAND * null.deviation
+    return Chart(
+        title=group.capitalize(),
+        caption="The band holds 95% of the cosines that the original states would have with an unrelated direction of "
+        "the same make.",
+        across="cosine of a row's mean state with the direction",
+        up="share of rows",
+        style="histogram",
+        series=histograms([(stage, stage, values) for stage, values in cosines.items()]),
+        marks=[Mark(text="unrelated", axis="x", at=null.centre, low=null.centre - reach, high=null.centre + reach)],
+    )
+
+
+def _line(group: str, stage: Stage, values: Numbers, original: Numbers, null: Null) -> list[Cell]:
+    _, low, median, high, _ = five(values)
+    above = float((values > null.centre + _BAND * null.deviation).mean())
+    distance = None if stage == "original" else float(ks_2samp(original, values).statistic)
+    return [group, stage, len(values), median, low, high, null.centre, above, distance]

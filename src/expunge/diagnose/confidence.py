@@ -1,0 +1,133 @@
+"""Confidence: how sure a model is of the tokens that it generates (arXiv:2408.06223)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.stats import ks_2samp, wasserstein_distance
+from torch import Tensor
+
+from expunge.core.finding import Cell, Chart, Finding, Table
+from expunge.data.encode import DOCUMENT_PROMPT, Encoded, Encoder
+from expunge.data.example import Example
+from expunge.diagnose._numbers import Numbers, box, five
+from expunge.diagnose.base import Context, Diagnostic, Rows
+from expunge.losses.token import widen
+from expunge.models.base import LanguageModel
+from expunge.models.continuations import continued
+from expunge.models.forward import score_rows
+
+
+class Quantity(NamedTuple):
+    """One number for each generated token."""
+
+    name: str
+    unit: str
+
+
+QUANTITIES = (
+    Quantity("MaxLogit", "largest logit"),
+    Quantity("max probability", "probability of the likeliest token"),
+    Quantity("entropy", "entropy of the next-token distribution, nats"),
+    Quantity("energy", "log of the summed exponentials of the logits"),
+)
+_COLUMNS = ["quantity", "rows", "model", "tokens", "median", "quartile 1", "quartile 3", "KS D", "Wasserstein-1"]
+Seen = dict[str, Numbers]
+"""Group of rows -> (N, 4) the quantities of all tokens generated for it."""
+
+
+class Confidence(Diagnostic):
+    """Largest logit, largest probability, entropy and energy at each token of greedy answers.
+
+    The paper looks at the largest logit alone, which also moves when all logits are scaled; probability and entropy
+    tell the two apart. Answers end where the model ends them, before `max_new_tokens`.
+    """
+
+    class Config(Diagnostic.Config):
+        """How much is generated."""
+
+        max_new_tokens: int = Field(30, ge=1, description="Longest answer, in tokens")
+
+    def measure(self, context: Context) -> Finding:
+        """Distributions of every model, and their distances."""
+        seen = {stage: context.on(stage, self._look) for stage in context.stages}
+        original = seen["original"]
+        charts, rows = [], []
+        for place, quantity in enumerate(QUANTITIES):
+            boxes = [
+                box(stage, {group: values[:, place] for group, values in found.items()}, stage)
+                for stage, found in seen.items()
+            ]
+            charts.append(
+                Chart(
+                    title=quantity.name,
+                    caption="Box: quartiles and median over generated tokens; whiskers: 5% and 95%.",
+                    across="",
+                    up=quantity.unit,
+                    style="box",
+                    series=boxes,
+                )
+            )
+            for group, values in original.items():
+                for stage, found in seen.items():
+                    distances = () if stage == "original" else _distances(values[:, place], found[group][:, place])
+                    rows.append(_line(quantity.name, group, stage, found[group][:, place], distances))
+        told = [
+            f"{group} {' -> '.join(f'{np.median(found[group][:, 1]):.2f}' for found in seen.values())}"
+            for group in original
+        ]
+        return Finding(
+            title="Confidence of generated tokens",
+            sentence=f"Median probability of the model's own next token: {'; '.join(told)}.",
+            notes=["Tokens of one answer depend on each other: read the distances as sizes, not as tests."],
+            tables=[Table(caption="Quantities over all generated tokens", columns=_COLUMNS, rows=rows)],
+            charts=charts,
+        )
+
+    def _look(self, model: LanguageModel, rows: Rows) -> Seen:
+        groups = {
+            f"{split}, {topic}" if topic else split: [row for row in some if row.topic == topic]
+            for split, some in rows.items()
+            for topic in dict.fromkeys(row.topic for row in some)
+        }
+        return {group: self._quantities(model, some) for group, some in groups.items()}
+
+    @torch.no_grad()
+    def _quantities(self, model: LanguageModel, rows: Sequence[Example]) -> Numbers:
+        prompts = [_prompt(model.encoder, row) for row in rows]
+        answers = continued(model, prompts, self.config.max_new_tokens)
+        sequences = [Encoded((*prompt, *ids), len(prompt)) for prompt, (ids,) in zip(prompts, answers, strict=True)]
+        found = []
+        for hidden in score_rows(model, sequences, keep_hidden=True):
+            with model.autocast():
+                logits = model.head(hidden)
+            found.append(quantities(logits))
+        values: Numbers = torch.cat(found).double().cpu().numpy()
+        return values
+
+
+def quantities(logits: Tensor) -> Tensor:
+    """Those of `QUANTITIES`: (N, V) -> (N, 4), at least float32."""
+    logits = widen(logits)
+    probability = logits.softmax(-1)
+    entropy = torch.special.entr(probability).sum(-1)
+    return torch.stack([logits.amax(-1), probability.amax(-1), entropy, logits.logsumexp(-1)], -1)
+
+
+def _prompt(encoder: Encoder, row: Example) -> tuple[int, ...]:
+    if row.text is not None:
+        return encoder.document(row.text, row.id, DOCUMENT_PROMPT).prompt
+    return encoder.prompt(row.question or "", row.id)
+
+
+def _distances(before: Numbers, after: Numbers) -> tuple[float, float]:
+    return float(ks_2samp(before, after).statistic), float(wasserstein_distance(before, after))
+
+
+def _line(quantity: str, group: str, stage: str, values: Numbers, distances: Sequence[float]) -> list[Cell]:
+    _, low, median, high, _ = five(values)
+    return [quantity, group, stage, len(values), median, low, high, *(distances or (None, None))]

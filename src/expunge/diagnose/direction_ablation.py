@@ -1,0 +1,143 @@
+"""Direction ablation: is the knowledge back once the steered direction is taken out? (arXiv:2409.18025)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.core.finding import Cell, Finding, Table
+from expunge.core.records import Score
+from expunge.data.generator import named_generator
+from expunge.diagnose._numbers import bars, recovered
+from expunge.diagnose._states import row_states
+from expunge.diagnose.base import Context, Diagnostic, Rows
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.evidence import collect
+from expunge.evaluate.items import Values
+from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.losses.activations import Scope
+from expunge.models.ablate import ablated
+from expunge.models.base import LanguageModel
+
+METRICS = ("keyword_recall", "probability")
+SAVED, SHIFT, RANDOM = "without the saved direction", "without the mean shift", "without a random direction"
+_COLUMNS = ["rows", "measure", "model", "score", "share recovered"]
+
+
+class DirectionAblation(Diagnostic):
+    """Answers of the unlearned model when the output of one block has no part along a direction.
+
+    Three directions: the one that the run saved, the mean change of the forget rows' states since the original model,
+    and a random one as a control. Where topics were steered apart, those of all are taken out together.
+    """
+
+    compares = True
+
+    class Config(Diagnostic.Config):
+        """Where, and how much is asked."""
+
+        layer: int | None = Field(
+            None,
+            description="Block whose output is changed, negative: from the end; "
+            "none: where the run steered, else at 0.23 of the depth",
+        )
+        tokens: Scope = Field(
+            "own", description="Tokens of the mean change: all; own: without a shared opening; answer"
+        )
+        max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
+
+    def measure(self, context: Context) -> Finding:
+        """Scores of both models, of the unlearned one under each ablation, and the share that each brings back.
+
+        Raises:
+            UserError: no such layer.
+        """
+        ask = EvaluateConfig(metrics=METRICS, max_new_tokens=self.config.max_new_tokens, max_rows=self.config.max_rows)
+        metrics = load_metrics(ask)
+        values: dict[str, Values] = {}
+
+        def look(model: LanguageModel, rows: Rows, condition: str) -> None:
+            evidence = collect(model, rows, needs_of(metrics), ask, context.seed, context.progress, condition)
+            values[condition] = item_values(evidence, metrics)
+
+        def states(model: LanguageModel, rows: Rows) -> tuple[int, Tensor]:
+            layer = context.layer(model, self.config.layer, self.name)
+            return layer, row_states(model, rows["forget"], layer, self.config.tokens)
+
+        def look_at_original(model: LanguageModel, rows: Rows) -> tuple[int, Tensor]:
+            look(model, rows, "original")
+            return states(model, rows)
+
+        layer, before = context.on("original", look_at_original)
+
+        def look_at_unlearned(model: LanguageModel, rows: Rows) -> None:
+            look(model, rows, "unlearned")
+            moved = states(model, rows)[1] - before
+            for condition, directions in _directions(context, moved, [row.topic for row in rows["forget"]]).items():
+                with ablated(model, layer, directions):
+                    look(model, rows, condition)
+
+        context.on("unlearned", look_at_unlearned)
+        scores = {condition: score(found, metrics, context.seed) for condition, found in values.items()}
+        shares = {
+            (split, metric): _shares([found[split][metric] for found in values.values()], [*values], context.seed)
+            for split in values["original"]
+            for metric in METRICS
+        }
+        rows: list[list[Cell]] = [
+            [split, metric, condition, scores[condition][split][metric], found.get(condition)]
+            for (split, metric), found in shares.items()
+            for condition in values
+        ]
+        return Finding(
+            title="Direction ablation",
+            sentence=_sentence(layer, shares),
+            notes=[
+                "The mean shift is taken from the same forget rows that are asked: an upper bound, for an adversary who"
+                " holds both models.",
+                *([] if SAVED in values else ["The run saved no direction that it steered to."]),
+                *([] if SHIFT in values else [f"No state of the forget rows moved at block {layer}."]),
+            ],
+            tables=[Table(caption=f"Answers without a direction of block {layer}", columns=_COLUMNS, rows=rows)],
+            charts=[chart for metric in METRICS if (chart := bars(metric, scores)).series],
+        )
+
+
+def _directions(context: Context, moved: Tensor, topics: Sequence[str | None]) -> dict[str, Tensor]:
+    """Condition -> (K, D) what is taken out: a direction for each topic, or one random one."""
+    found = {}
+    if saved := context.saved_directions():
+        found[SAVED] = torch.stack([*saved.values()])
+    names = np.array([topic or "" for topic in topics])
+    shifts = torch.stack([moved[torch.from_numpy(names == name)].mean(0) for name in np.unique(names)])
+    if bool(shifts.any()):
+        found[SHIFT] = shifts[shifts.any(dim=1)]
+    found[RANDOM] = torch.randn(1, moved.shape[1], generator=named_generator(f"{context.seed}/ablation"))
+    return found
+
+
+def _shares(values: Sequence[Sequence[float | str]], conditions: Sequence[str], seed: int) -> dict[str, Score]:
+    """What each ablation brings back; row values are of the original model, the unlearned one, then each ablation."""
+    original, unlearned, *others = values
+    changed = zip(conditions[2:], others, strict=True)
+    return {condition: recovered(original, unlearned, found, seed) for condition, found in changed}
+
+
+def _sentence(layer: int, shares: Mapping[tuple[str, str], Mapping[str, Score]]) -> str:
+    """How much each ablation brings back on the forget rows, by the first metric that has a share."""
+    for metric in METRICS:
+        found = shares["forget", metric]
+        told = [
+            f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] {condition}"
+            for condition, share in found.items()
+            if share.value is not None
+        ]
+        if told:
+            measure = metric.replace("_", " ")
+            return f"Of the {measure} that the forget rows lost, this is back at block {layer}: {', '.join(told)}."
+    reasons = dict.fromkeys(share.reason for metric in METRICS for share in shares["forget", metric].values())
+    return f"There is nothing to recover on the forget rows: {'; '.join(filter(None, reasons))}."

@@ -1,0 +1,145 @@
+"""Noise sensitivity: how far noise in one block's output moves the blocks above (arXiv:2408.06223)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from scipy.stats import spearmanr
+
+from expunge.core.errors import UserError
+from expunge.core.finding import Chart, Finding, Series
+from expunge.data.generator import named_generator
+from expunge.diagnose._length import HEURISTIC, lengths
+from expunge.diagnose._noise import Profile, profile
+from expunge.diagnose._numbers import Numbers, mean_interval, table_of
+from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
+from expunge.losses.activations import Scope
+from expunge.models.base import LanguageModel
+
+_CLEAR = 0.5
+"""Rank correlation from which on a trend over the blocks is called one."""
+_FEWEST = 4
+"""Blocks that a trend is told of."""
+
+
+class NoiseSensitivity(Diagnostic):
+    """Squared change of a block's output over its squared norm, for one seeded noise vector on the forget rows.
+
+    The paper does not say what the noise is nor how tokens are averaged. Here it is isotropic, as long as a share of
+    the mean state's norm, and added at every token; the ratio is taken token by token, averaged over a row, then rows.
+    `mean_vector` feeds the mean state as a sequence of one token instead, and derives from it the length c* that the
+    paper's linearised view gives to the steering target: a way to compare layers, not a setting to copy.
+    """
+
+    class Config(Diagnostic.Config):
+        """Where noise enters, and how much."""
+
+        mode: Literal["sequence", "mean_vector"] = Field(
+            "sequence", description="Noise in the states of whole rows, or in their mean as a single token"
+        )
+        layer: int | None = Field(
+            None,
+            description="Block whose output is moved, negative: from the end; "
+            "none: where the run steered, else at 0.23 of the depth",
+        )
+        scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+            (0.1, 0.5, 1.0), min_length=1, description="Lengths of the noise, in norms of the mean state"
+        )
+        tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
+
+    def measure(self, context: Context) -> Finding:
+        """Profiles of every model of the context.
+
+        Raises:
+            UserError: no such layer, or none above it.
+        """
+
+        def look(model: LanguageModel, rows: Rows) -> Profile:
+            layer = context.layer(model, self.config.layer, self.name)
+            if layer == len(model.blocks()) - 1:
+                raise UserError(f"{self.name}.layer: there is no block above layer {layer}")
+            width = int(model.base.config.get_text_config().hidden_size)
+            noise = torch.randn(width, generator=named_generator(f"{context.seed}/noise"))
+            directions = context.directions(width) if self.config.mode == "mean_vector" else None
+            scales = self.config.scales
+            return profile(model, rows["forget"], layer, self.config.tokens, noise / noise.norm(), scales, directions)
+
+        profiles = {stage: context.on(stage, look) for stage in context.stages}
+        layer = profiles["original"].layer
+        title, beside = f"Noise in block {layer}, seen above", "Noise in each block, seen at the next"
+        charts = [
+            self._chart(title, layer + 1, {stage: one.through for stage, one in profiles.items()}, context.seed),
+            self._chart(beside, 1, {stage: one.local for stage, one in profiles.items()}, context.seed),
+        ]
+        if self.config.mode == "mean_vector":
+            charts.append(_lengths(profiles, context))
+        return Finding(
+            title="Noise sensitivity",
+            sentence=self._sentence(profiles),
+            notes=[
+                "The noise is one seeded isotropic vector; intervals are over rows, not over draws of the noise.",
+                *([HEURISTIC] if self.config.mode == "mean_vector" else []),
+            ],
+            tables=[table_of(chart, "block", len(profiles["original"].through)) for chart in charts],
+            charts=charts,
+        )
+
+    def _chart(self, title: str, first: int, values: dict[Stage, Numbers], seed: int) -> Chart:
+        """Values (R, S, K) of each model at the K blocks from `first` on."""
+        series = []
+        for stage, found in values.items():
+            mean, low, high = (part.tolist() for part in mean_interval(found, seed))
+            for place, scale in enumerate(self.config.scales):
+                series.append(
+                    Series(
+                        name=f"{stage}, {scale:g}",
+                        x=[float(first + block) for block in range(found.shape[-1])],
+                        y=mean[place],
+                        low=low[place] if len(found) > 1 else [],
+                        high=high[place] if len(found) > 1 else [],
+                        tone=stage,
+                        weight=place,
+                    )
+                )
+        return Chart(
+            title=title,
+            caption=f"Mode {self.config.mode}. A line for each length of the noise, in norms of the mean state; "
+            "blocks count from 0.",
+            across="block",
+            up="squared relative change",
+            style="line",
+            series=series,
+            log=True,
+        )
+
+    def _sentence(self, profiles: dict[Stage, Profile]) -> str:
+        place = len(self.config.scales) // 2
+        layer = profiles["original"].layer
+        told = []
+        for stage, found in profiles.items():
+            ends = found.through.mean(0)[place]
+            trend = _trend(found.local.mean(0)[place])
+            told.append(
+                f"in the {stage} model the next block's output changes by {ends[0]:.2g} of its squared norm and the "
+                f"last block's by {ends[-1]:.2g}, and block by block the sensitivity {trend}"
+            )
+        scale = self.config.scales[place]
+        return f"With noise of {scale:g} of the mean state's norm in block {layer}: {'; '.join(told)}."
+
+
+def _lengths(profiles: dict[Stage, Profile], context: Context) -> Chart:
+    coefficients = {stage: found.coefficients for stage, found in profiles.items()}
+    norms = {stage: found.token_norm for stage, found in profiles.items()}
+    return lengths(coefficients, norms, profiles["original"].layer, context)
+
+
+def _trend(values: Numbers) -> str:
+    """In words, by rank correlation."""
+    if len(values) < _FEWEST:
+        return "has too few blocks for a trend"
+    correlation = float(spearmanr(range(len(values)), values).statistic)
+    if abs(correlation) < _CLEAR:
+        return "has no trend"
+    return "falls with depth" if correlation < 0 else "rises with depth"
