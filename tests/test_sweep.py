@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
+from expunge.cli.main import main
 from expunge.core.errors import UserError
-from expunge.sweep import RECORD, Sweep, SweepRecord, execute_sweep, load_sweep, names
+from expunge.core.finding import Diagnosis
+from expunge.core.toml import read_toml
+from expunge.sweep import FOLDER, execute_sweep, load_sweep, names
 
 
 @pytest.fixture
@@ -29,38 +33,66 @@ def test_shipped_sweeps_are_whole(name: str) -> None:
     assert plan.lines
 
 
-def test_targets_beyond_the_norm_move_states_further(given: dict[str, Any], tmp_path: Path) -> None:
+def column(found: Diagnosis, heading: str) -> list[float]:
+    """One chart's values, all lines after one another."""
+    chart = next(chart for chart in found.finding.charts if chart.title == heading)
+    return [value for line in chart.series for value in line.y]
+
+
+@pytest.fixture
+def three_lengths(tmp_path: Path) -> Path:
+    """The shipped sweep with three values."""
+    tables = {**read_toml(FOLDER / "coefficient.toml"), "values": [0.5, 2.0, 8.0]}
+    path = tmp_path / "three.toml"
+    path.write_text(tomli_w.dumps(tables))
+    return path
+
+
+def test_targets_beyond_the_norm_move_states_further(
+    given: dict[str, Any], three_lengths: Path, tmp_path: Path
+) -> None:
     """The cosine to the direction rises with the target's length (arXiv:2408.06223, section 3.2)."""
-    plan = load_sweep("coefficient").model_copy(update={"values": (0.5, 2.0, 8.0)})
-    record = execute_sweep(plan, tmp_path / "out", given=given)
-    assert SweepRecord.model_validate_json((tmp_path / "out" / RECORD).read_bytes()) == record
-    cosines = [point.shown["cosine to the direction"] for point in record.lines["rmu"]]
-    assert cosines == sorted(cosines)  # type: ignore[type-var]
+    found = execute_sweep(str(three_lengths), tmp_path / "out", given=given)
+    cosines = column(found, "cosine to the direction")
+    assert cosines == sorted(cosines)
     assert cosines[0] != cosines[-1]
+    assert [row[1] for row in found.finding.tables[0].rows] == [0.5, 2.0, 8.0]
     dates = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/record.json")}
     assert len(dates) == 3
-    assert execute_sweep(plan, tmp_path / "out", given=given) == record
+    again = execute_sweep(str(three_lengths), tmp_path / "out", given=given)
+    assert again.finding == found.finding
     assert {path: path.stat().st_mtime_ns for path in dates} == dates, "a second call finds the runs"
     assert not list((tmp_path / "out").glob("*/model"))
 
 
 def test_layers_are_those_of_the_model(given: dict[str, Any], tmp_path: Path) -> None:
     """Three blocks: the sweep steers the last alone; one length for all layers there is that of a lower one."""
-    plan = load_sweep("layers")
-    record = execute_sweep(plan, tmp_path / "out", given=given)
-    assert {line: [point.value for point in points] for line, points in record.lines.items()} == {
-        "rmu": [2],
-        "adaptive_rmu": [2],
-    }
-    fixed, adaptive = (record.lines[line][0].shown["target length"] for line in ("rmu", "adaptive_rmu"))
+    found = execute_sweep("layers", tmp_path / "out", given=given)
+    assert [row[:2] for row in found.finding.tables[0].rows] == [["rmu", 2], ["adaptive_rmu", 2]]
+    fixed, adaptive = column(found, "target length")
     assert fixed != adaptive
 
 
-def test_refusals(given: dict[str, Any], tmp_path: Path) -> None:
+def test_refusals(given: dict[str, Any], three_lengths: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean coefficient"):
         load_sweep("coeficient")
-    plan = load_sweep("coefficient")
-    wrong = Sweep.model_validate({**plan.model_dump(), "key": "forget.scal"})
+    wrong = three_lengths.read_text().replace("forget.scale", "forget.scal")
+    three_lengths.write_text(wrong)
     with pytest.raises(UserError, match=r"unknown key 'forget\.scal'"):
-        execute_sweep(wrong, tmp_path / "out", given=given)
+        execute_sweep(str(three_lengths), tmp_path / "out", given=given)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_a_table_and_writes_a_page(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run.toml"
+    run.write_text(tomli_w.dumps({"recipe": "rmu", **given}))
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["expunge", "diagnose", "layers", str(run), "--out", str(out), "--quiet"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert "steered layer" in capsys.readouterr().out
+    assert "https://" not in (out / "layers.html").read_text().partition("plotly")[0]
+    assert Diagnosis.model_validate_json((out / "layers.json").read_bytes()).finding.charts

@@ -25,7 +25,7 @@ from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
 from expunge.reports.reproduction import Point, choose, table
 from expunge.run import MODEL_FOLDER
-from expunge.series import Series
+from expunge.series import Runs
 from expunge.teach import execute_teach
 from expunge.train.teach import Teach
 
@@ -112,7 +112,7 @@ def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progre
         UserError: bad input, or directories that hold other runs.
     """
     target = execute_teach(check(Teach, plan.teach, "teach"), None, progress).folder / MODEL_FOLDER
-    series = Series(command, progress)
+    series = Runs(command, progress)
     points: dict[str, list[Point]] = {}
     for method in plan.methods:
         points[method] = []

@@ -14,7 +14,7 @@ from expunge.run import MODEL_FOLDER, execute
 
 
 @dataclass
-class Series:
+class Runs:
     """Carries out runs of one command line, and keeps their records but not their models."""
 
     command: str

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +11,16 @@ from pydantic import Field
 from expunge.config import Run, load_run, merge
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
-from expunge.core.files import write_atomic
+from expunge.core.finding import Cell, Chart, Diagnosis, Finding, Mark, Series, Table
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Frozen, Record
+from expunge.core.records import Frozen, Record, Score
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
 from expunge.reports.reproduction import at_path
-from expunge.series import Series
+from expunge.series import Runs
 
 FOLDER = plugins.ROOT / "sweeps"
-RECORD = "sweep.json"
 
 
 class Sweep(Frozen):
@@ -38,23 +36,6 @@ class Sweep(Frozen):
     columns: dict[str, str] = Field(description="Heading = dotted path into a run's record")
     run: dict[str, Any] = Field(description="Tables that all runs share")
     lines: dict[str, dict[str, Any]] = Field(min_length=1, description="What differs for each line of the figure")
-
-
-class SweepPoint(Frozen):
-    """One run."""
-
-    value: float
-    shown: dict[str, float | None]
-    """By heading; None where the record has no such number."""
-    seconds: float
-
-
-class SweepRecord(Frozen):
-    """A whole sweep."""
-
-    plan: Sweep
-    command: str
-    lines: dict[str, list[SweepPoint]]
 
 
 def names() -> list[str]:
@@ -74,19 +55,19 @@ def load_sweep(name: str) -> Sweep:
 
 
 def execute_sweep(
-    plan: Sweep,
+    name: str,
     out: Path,
     file: Path | None = None,
     given: Tables | None = None,
     settings: Sequence[str] = (),
     command: str = "",
     progress: Progress = SILENT,
-) -> SweepRecord:
-    """Carry out what is not there yet, and write the record.
+) -> Diagnosis:
+    """Carry out what is not there yet.
 
     Args:
-        plan: what to vary.
-        out: holds one directory a run, and the record.
+        name: as `load_sweep`.
+        out: holds one directory a run.
         file: run file that gives model and data; None takes the embedded demo's.
         given: tables of the run file that win over it and over the plan.
         settings: `a.b=c` strings that win over everything but the varied option.
@@ -96,21 +77,31 @@ def execute_sweep(
     Raises:
         UserError: bad input, or directories that hold other runs.
     """
+    plan = load_sweep(name)
 
     def run(line: str, value: float) -> Run:
         tables = merge(merge(plan.run, plan.lines[line]), given or {})
         return load_run(file, tables, [*settings, f"{plan.key}={value!r}"])
 
     values = plan.values if plan.values != "blocks" else _blocks(run(next(iter(plan.lines)), 0))
-    runs = {line: [(value, run(line, value)) for value in values] for line in plan.lines}
-    series = Series(command, progress)
-    lines = {}
-    for line, some in runs.items():
-        records = [(value, series.record(run, out / f"{line}-{value:g}")) for value, run in some]
-        lines[line] = [_point(plan, value, record) for value, record in records]
-    found = SweepRecord(plan=plan, command=command, lines=lines)
-    write_atomic(out / RECORD, found.model_dump_json(indent=1))
-    return found
+    runs = {line: [run(line, value) for value in values] for line in plan.lines}
+    series = Runs(command, progress)
+    records = {
+        line: [series.record(one, out / f"{line}-{value:g}") for one, value in zip(some, values, strict=True)]
+        for line, some in runs.items()
+    }
+    first = next(iter(records.values()))[0]
+    return Diagnosis(
+        diagnostic=Path(name).stem,
+        subject=first.model.source,
+        models={"original": first.model.source},
+        data=first.data,
+        options=plan.model_dump(mode="json"),
+        seed=first.config["seed"],
+        provenance=first.provenance.model_copy(update={"command": command}),
+        seconds=sum(record.seconds["total"] for some in records.values() for record in some),
+        finding=_finding(plan, values, records),
+    )
 
 
 def _blocks(run: Run) -> tuple[int, ...]:
@@ -118,13 +109,57 @@ def _blocks(run: Run) -> tuple[int, ...]:
     return tuple(range(2, len(load_model(run.model).blocks())))
 
 
-def _point(plan: Sweep, value: float, record: Record) -> SweepPoint:
-    plain = record.model_dump(mode="json")
-    found = {heading: _number(at_path(plain, path)) for heading, path in plan.columns.items()}
-    return SweepPoint(value=value, shown=found, seconds=record.seconds["train"])
+def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequence[Record]]) -> Finding:
+    plain = {line: [record.model_dump(mode="json") for record in some] for line, some in records.items()}
+    cells = {
+        heading: {line: [_cell(at_path(record, path)) for record in some] for line, some in plain.items()}
+        for heading, path in plan.columns.items()
+    }
+    marks = [] if plan.mark is None else [Mark(text=plan.marked, axis="x", at=plan.mark)]
+    rows: list[list[Cell]] = [
+        [line, value, *(by_line[line][place] for by_line in cells.values()), round(some[place].seconds["train"], 1)]
+        for line, some in records.items()
+        for place, value in enumerate(values)
+    ]
+    return Finding(
+        title=plan.summary,
+        sentence=f"{sum(map(len, records.values()))} runs: {plan.across} from {values[0]:g} to {values[-1]:g}.",
+        notes=[f"Varied: {plan.key}. Every run starts from the same model. Source of the question: {plan.paper}."],
+        tables=[Table(caption=plan.summary, columns=["line", plan.across, *cells, "training, s"], rows=rows)],
+        charts=[
+            Chart(
+                title=heading,
+                caption="",
+                across=plan.across,
+                up=heading,
+                style="line",
+                series=[_line(line, values, some) for line, some in by_line.items()],
+                marks=marks,
+            )
+            for heading, by_line in cells.items()
+        ],
+    )
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, dict):
-        value = value.get("value")
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _line(name: str, values: Sequence[float], cells: Sequence[Cell]) -> Series:
+    """A line through the numbers that there are, with their intervals where all have one."""
+    known = [(value, cell) for value, cell in zip(values, cells, strict=True) if _value(cell) is not None]
+    scores = [cell for _, cell in known if isinstance(cell, Score)]
+    lows, highs = ([getattr(score, end) for score in scores] for end in ("low", "high"))
+    whole = len(scores) == len(known) and None not in (*lows, *highs)
+    return Series(
+        name=name,
+        x=[float(value) for value, _ in known],
+        y=[_value(cell) for _, cell in known],
+        low=lows if whole else [],
+        high=highs if whole else [],
+    )
+
+
+def _cell(found: Any) -> Cell:
+    return Score.model_validate(found) if isinstance(found, dict) else found
+
+
+def _value(cell: Cell) -> float | None:
+    value = cell.value if isinstance(cell, Score) else cell
+    return float(value) if isinstance(value, int | float) else None

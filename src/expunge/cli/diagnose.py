@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from expunge.cli.run import runner
-from expunge.core.plugins import listing
+from expunge.core.plugins import ROOT, listing
+from expunge.core.toml import read_toml
 
 app = typer.Typer(help="Look into a model, or into what a run did to it.", no_args_is_help=True)
 
@@ -77,5 +78,44 @@ def _looker(name: str) -> Callable[..., None]:
     return command
 
 
+def _sweeper(name: str) -> Callable[..., None]:
+    """The command of one sweep."""
+
+    def command(
+        file: Annotated[Path | None, typer.Argument(help="TOML file of a run; none: the embedded demo's data.")] = None,
+        model: Annotated[str | None, typer.Option(help="Embedded name, folder, .gguf file or hub id.")] = None,
+        forget: Annotated[str | None, typer.Option(help="Data to forget, e.g. people:forget or facts.jsonl.")] = None,
+        retain: Annotated[str | None, typer.Option(help="Data to keep.")] = None,
+        neighbour: Annotated[str | None, typer.Option(help="Data near the forgotten, only measured.")] = None,
+        settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the runs: a.b=c.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder; a second call goes on there.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    ) -> None:
+        from expunge.cli._console import console, progress_for, quiet_libraries
+        from expunge.diagnosis import write
+        from expunge.reports.finding import print_finding
+        from expunge.sweep import execute_sweep
+
+        data = {"forget": forget, "retain": retain, "neighbour": neighbour}
+        given: dict[str, Any] = {"data": {split: value for split, value in data.items() if value is not None}}
+        if model is not None:
+            given["model"] = {"name": model}
+        folder = out or Path("diagnose") / name
+        quiet_libraries()
+        said = shlex.join(["expunge", *sys.argv[1:]])
+        found = execute_sweep(name, folder, file, given, settings or (), said, progress_for(quiet))
+        record, page = write(found, folder)
+        if as_json:
+            print(found.model_dump_json(indent=1))
+            return
+        print_finding(found.finding, console())
+        console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
+
+    return command
+
+
+for _path in sorted((ROOT / "sweeps").glob("*.toml")):
+    app.command(_path.stem, help=f"{read_toml(_path)['summary']}: a run at each value.")(_sweeper(_path.stem))
 for _line in listing("diagnose"):
     app.command(_line.name, help=f"{_line.summary} {_line.paper}".strip())(_looker(_line.name))
