@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.core.progress import Bar
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
@@ -49,6 +50,7 @@ def profile(
     noise: Tensor,
     scales: Sequence[float],
     directions: Mapping[str, Tensor] | None = None,
+    bar: Bar | None = None,
 ) -> Profile:
     """What one model's blocks make of noise.
 
@@ -60,6 +62,7 @@ def profile(
         noise: (D,) unit vector.
         scales: length of the noise in norms of the mean state of the block that it enters.
         directions: topic -> (D,); None looks at the rows themselves, else a single mean state takes their place.
+        bar: advanced once for each row.
     """
     site, sequences = site_of(model, rows, layer, tokens)
     batches = [
@@ -78,10 +81,11 @@ def profile(
     noises = lengths[..., None] * noise.to(means)
     coefficients: dict[str, Numbers] = {}
     if directions is None:
-        parts = [
-            _reactions(model, batch, site.tokens(batch), _all_outputs(model, batch), noises, layer)
-            for _, batch in batches
-        ]
+        parts = []
+        for indices, batch in batches:
+            parts.append(_reactions(model, batch, site.tokens(batch), _all_outputs(model, batch), noises, layer))
+            if bar is not None:
+                bar.advance(len(indices))
         order = np.argsort(np.concatenate([indices for indices, _ in batches]))
     else:
         first = torch.zeros(1, dtype=torch.long, device=means.device)

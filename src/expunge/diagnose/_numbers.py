@@ -74,7 +74,8 @@ def table_of(chart: Chart, first: str, n: int) -> Table:
     cells: dict[float | str, dict[str, Score]] = {}
     for one in chart.series:
         low, high = (one.low, one.high) if one.low else ([None] * len(one.x), [None] * len(one.x))
-        for x, value, bottom, top in zip(one.x, one.y, low, high, strict=True):
+        places: list[float | str] = [*one.x]
+        for x, value, bottom, top in zip(places, one.y, low, high, strict=True):
             cells.setdefault(x, {})[one.name] = Score(value=value, low=bottom, high=top, n=n)
     names = [one.name for one in chart.series]
     rows: list[list[Cell]] = [

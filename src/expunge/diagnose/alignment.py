@@ -19,17 +19,8 @@ from expunge.models.base import LanguageModel
 
 _BAND = 1.96
 """Standard deviations on either side that hold 95% of a normal distribution."""
-_COLUMNS = [
-    "rows",
-    "model",
-    "n",
-    "median",
-    "quartile 1",
-    "quartile 3",
-    "unrelated",
-    "above its band",
-    "KS D to original",
-]
+_COLUMNS = ["rows", "model", "n", "median", "q1", "q3", "null", "above null", "KS D"]
+"""q1 and q3: quartiles; above null: the share above the band; KS D: distance from the original's distribution."""
 
 
 class Null(NamedTuple):
@@ -90,10 +81,8 @@ class Alignment(Diagnostic):
                 null = unrelated(seen["original"].states[split], direction)
                 charts.append(_chart(group, cosines, null))
                 rows += [_line(group, stage, values, cosines["original"], null) for stage, values in cosines.items()]
-                told.append(
-                    f"{group} {' -> '.join(f'{np.median(values):.2f}' for values in cosines.values())}"
-                    f" ({null.centre:.2f} for an unrelated direction)"
-                )
+                medians = " -> ".join(f"{np.median(values):.2f}" for values in cosines.values())
+                told.append(f"{group} {medians} ({round(null.centre, 2) + 0.0:.2f} for an unrelated direction)")
         drawn = "" if context.saved_directions() else ", which was drawn and not steered to"
         return Finding(
             title="Alignment with the direction",

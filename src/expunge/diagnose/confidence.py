@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from torch import Tensor
 
 from expunge.core.finding import Cell, Chart, Finding, Table
+from expunge.core.progress import Bar
 from expunge.data.encode import DOCUMENT_PROMPT, Encoded, Encoder
 from expunge.data.example import Example
 from expunge.diagnose._numbers import Numbers, box, five
@@ -35,7 +37,8 @@ QUANTITIES = (
     Quantity("entropy", "entropy of the next-token distribution, nats"),
     Quantity("energy", "log of the summed exponentials of the logits"),
 )
-_COLUMNS = ["quantity", "rows", "model", "tokens", "median", "quartile 1", "quartile 3", "KS D", "Wasserstein-1"]
+_COLUMNS = ["quantity", "rows", "model", "tokens", "median", "q1", "q3", "KS D", "W1"]
+"""q1 and q3: quartiles; KS D and W1: Kolmogorov-Smirnov and Wasserstein-1 distance from the original's distribution."""
 Seen = dict[str, Numbers]
 """Group of rows -> (N, 4) the quantities of all tokens generated for it."""
 
@@ -54,7 +57,7 @@ class Confidence(Diagnostic):
 
     def measure(self, context: Context) -> Finding:
         """Distributions of every model, and their distances."""
-        seen = {stage: context.on(stage, self._look) for stage in context.stages}
+        seen = {stage: context.on(stage, partial(self._look, context)) for stage in context.stages}
         original = seen["original"]
         charts, rows = [], []
         for place, quantity in enumerate(QUANTITIES):
@@ -88,18 +91,19 @@ class Confidence(Diagnostic):
             charts=charts,
         )
 
-    def _look(self, model: LanguageModel, rows: Rows) -> Seen:
+    def _look(self, context: Context, model: LanguageModel, rows: Rows) -> Seen:
         groups = {
             f"{split}, {topic}" if topic else split: [row for row in some if row.topic == topic]
             for split, some in rows.items()
             for topic in dict.fromkeys(row.topic for row in some)
         }
-        return {group: self._quantities(model, some) for group, some in groups.items()}
+        with context.progress.bar("generating", sum(map(len, groups.values()))) as bar:
+            return {group: self._quantities(model, some, bar) for group, some in groups.items()}
 
     @torch.no_grad()
-    def _quantities(self, model: LanguageModel, rows: Sequence[Example]) -> Numbers:
+    def _quantities(self, model: LanguageModel, rows: Sequence[Example], bar: Bar | None = None) -> Numbers:
         prompts = [_prompt(model.encoder, row) for row in rows]
-        answers = continued(model, prompts, self.config.max_new_tokens)
+        answers = continued(model, prompts, self.config.max_new_tokens, bar=bar)
         sequences = [Encoded((*prompt, *ids), len(prompt)) for prompt, (ids,) in zip(prompts, answers, strict=True)]
         found = []
         for hidden in score_rows(model, sequences, keep_hidden=True):

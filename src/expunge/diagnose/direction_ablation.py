@@ -24,7 +24,7 @@ from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 
 METRICS = ("keyword_recall", "probability")
-SAVED, SHIFT, RANDOM = "without the saved direction", "without the mean shift", "without a random direction"
+SAVED, SHIFT, RANDOM = "no saved direction", "no mean shift", "no random direction"
 _COLUMNS = ["rows", "measure", "model", "score", "share recovered"]
 
 
@@ -99,6 +99,7 @@ class DirectionAblation(Diagnostic):
             notes=[
                 "The mean shift is taken from the same forget rows that are asked: an upper bound, for an adversary who"
                 " holds both models.",
+                "Where an ablation lowers the retain rows too, it takes away more than the steering.",
                 *([] if SAVED in values else ["The run saved no direction that it steered to."]),
                 *([] if SHIFT in values else [f"No state of the forget rows moved at block {layer}."]),
             ],
@@ -132,7 +133,7 @@ def _sentence(layer: int, shares: Mapping[tuple[str, str], Mapping[str, Score]])
     for metric in METRICS:
         found = shares["forget", metric]
         told = [
-            f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] {condition}"
+            f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] with {condition}"
             for condition, share in found.items()
             if share.value is not None
         ]

@@ -63,8 +63,17 @@ class NoiseSensitivity(Diagnostic):
             width = int(model.base.config.get_text_config().hidden_size)
             noise = torch.randn(width, generator=named_generator(f"{context.seed}/noise"))
             directions = context.directions(width) if self.config.mode == "mean_vector" else None
-            scales = self.config.scales
-            return profile(model, rows["forget"], layer, self.config.tokens, noise / noise.norm(), scales, directions)
+            with context.progress.bar("adding noise", len(rows["forget"])) as bar:
+                return profile(
+                    model,
+                    rows["forget"],
+                    layer,
+                    self.config.tokens,
+                    noise / noise.norm(),
+                    self.config.scales,
+                    directions,
+                    bar,
+                )
 
         profiles = {stage: context.on(stage, look) for stage in context.stages}
         layer = profiles["original"].layer

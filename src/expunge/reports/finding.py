@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_MOST_ROWS = 20
+"""A longer table is not printed on the terminal."""
+
+
 def page(diagnosis: Diagnosis) -> str:
     """A self-contained page."""
     from markupsafe import Markup
@@ -73,6 +77,9 @@ def print_finding(finding: Finding, console: Console) -> None:
 
     console.print(f"\n{finding.sentence}", markup=False, highlight=False)
     for table in map(told, finding.tables):
+        if len(table.rows) > _MOST_ROWS:
+            console.print(f"\n{table.caption}: {len(table.rows)} rows, in the report", markup=False, highlight=False)
+            continue
         drawn = Drawn(
             title=table.caption, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold"
         )
