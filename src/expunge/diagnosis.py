@@ -19,7 +19,7 @@ from expunge.core.files import disk_errors, write_atomic
 from expunge.core.finding import Diagnosis
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
-from expunge.core.records import RECORD_FILE, read_record
+from expunge.core.records import RECORD_FILE, StepLog, read_record
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.example import Splits
@@ -46,6 +46,7 @@ class _Subject:
     steered: int | None = None
     trained: tuple[str, ...] = ()
     expected: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[StepLog, ...] = ()
 
 
 def diagnose(
@@ -95,6 +96,7 @@ def diagnose(
         expected={split: sha256 for split, sha256 in found.expected.items() if split not in (data or {})},
         max_rows=diagnostic.config.max_rows,
         chunk_tokens=found.chunk_tokens,
+        steps=found.steps,
         progress=progress,
     )
     finding = diagnostic.measure(context)
@@ -163,6 +165,7 @@ def _finished(run_dir: Path) -> _Subject:
         tensors=load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {},
         steered=run.forget.options.get("layer"),
         trained=tuple(record.selection.names),
+        steps=tuple(record.steps),
         expected={split: record.data[split].sha256 for split in SPLITS},
     )
 

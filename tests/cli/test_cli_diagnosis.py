@@ -18,7 +18,9 @@ from expunge.core.plugins import names
 SMALL = {
     "alignment": (),
     "confidence": ("max_new_tokens=4",),
+    "conflict": (),
     "direction_ablation": ("max_new_tokens=8",),
+    "norms": (),
     "noise_sensitivity": ("scales=[0.5]", "mode=mean_vector"),
 }
 
@@ -30,7 +32,13 @@ def steered_run(
     """Two epochs of RMU with few and short answers measured."""
     folder = tmp_path_factory.mktemp("steered") / "run"
     data = [f"--{name}={fact_files[name]}" for name in ("forget", "retain")]
-    few = ("train.epochs=2", "evaluate.samples=0", "evaluate.max_new_tokens=8", "evaluate.metrics=['probability']")
+    few = (
+        "train.epochs=2",
+        "evaluate.samples=0",
+        "evaluate.max_new_tokens=8",
+        "evaluate.metrics=['probability']",
+        "combine.watch_conflict=true",
+    )
     settings = [part for setting in few for part in ("--set", setting)]
     done = expunge("run", f"--model={tiny_folder}", *data, "--recipe=rmu", *settings, "--out", folder, "--quiet")
     assert done.code == 0, done.err

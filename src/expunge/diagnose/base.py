@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.core.finding import Finding
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import DataPrint, Frozen
+from expunge.core.records import DataPrint, Frozen, StepLog
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.generator import named_generator
 from expunge.evaluate.evidence import sample_rows
@@ -49,6 +49,8 @@ class Context:
     """Split -> fingerprint of the rows that the run saw."""
     max_rows: int = 64
     chunk_tokens: int = 256
+    steps: Sequence[StepLog] = ()
+    """What the run logged while it trained."""
     progress: Progress = SILENT
     data: dict[str, DataPrint] = field(default_factory=dict, init=False)
     device: str = field(default="", init=False)

@@ -121,7 +121,7 @@ class Contrast(ForgetLoss):
     def tensors(self) -> dict[str, Tensor]:
         """The direction of each topic, (D,)."""
         return {
-            f"principal_offset.{topic}" if topic else "principal_offset": pov.direction
+            f"direction.{topic}" if topic else "direction": pov.direction
             for topic, pov in zip(self._topics, self._povs, strict=False)
         }
 

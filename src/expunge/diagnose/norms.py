@@ -1,0 +1,54 @@
+"""Norms: how far hidden states went while a run trained, from what it logged (arXiv:2408.06223)."""
+
+from __future__ import annotations
+
+from expunge.core.finding import Finding, Mark, Table
+from expunge.diagnose._logged import logged, require
+from expunge.diagnose.base import Context, Diagnostic
+
+_NORMS = {"forget_norm": "forget", "retain_norm": "retain", "coefficient": "target length"}
+_COSINES = {
+    "forget_cosine_to_direction": "forget, to the direction",
+    "forget_cosine_to_original": "forget, to the original",
+    "forget_cosine": "forget, to the original",
+    "retain_cosine": "retain, to the original",
+}
+_RATIOS = {"forget_norm_ratio": "forget", "retain_norm_ratio": "retain"}
+
+
+class Norms(Diagnostic):
+    """Trajectories of the steered layer: norms, their ratio to the original ones, cosines.
+
+    Means over the rows of each step's batch, so that they jump with the batches. The models are not loaded.
+    """
+
+    def measure(self, context: Context) -> Finding:
+        """Read the steps.
+
+        Raises:
+            UserError: a model, or a run whose losses look at no hidden states.
+        """
+        charts = require(
+            [
+                logged(context.steps, _NORMS, "Norms of the hidden states", "norm"),
+                logged(
+                    context.steps,
+                    _RATIOS,
+                    "Norms over the original ones",
+                    "ratio",
+                    [Mark(text="no change", axis="y", at=1)],
+                ),
+                logged(context.steps, _COSINES, "Cosines", "cosine"),
+            ],
+            "norms",
+            "the losses of rmu, falcon and kuda log them",
+        )
+        rows = [[chart.title, one.name, one.y[0], one.y[-1]] for chart in charts for one in chart.series]
+        told = [f"{name} {first:.2g} to {last:.2g}" for _, name, first, last in rows]
+        return Finding(
+            title="Norm trajectories",
+            sentence=f"From the first to the last of {len(context.steps)} steps: {', '.join(told)}.",
+            notes=["A norm that grows while only directions are steered makes the change easy to find and to undo."],
+            tables=[Table(caption="First and last step", columns=["of", "states", "first", "last"], rows=rows)],
+            charts=charts,
+        )
