@@ -142,7 +142,7 @@ def test_before_the_first_step_the_loss_is_that_of_states_that_have_not_moved(se
     filler = Contrast(Contrast.Config(layer=1))
     filler.prepare(setup)
     view = Forward.of(setup.model, row_set(setup.model, setup.sequences, filler.needs), range(4))
-    direction = filler.tensors()["principal_offset"]
+    direction = filler.tensors()["direction"]
     tokens, _, original = filler._site.states(view)
     wanted = softplus((1 - cosine(original, direction)) / 0.7)
     loss = filler.loss(view)
@@ -158,7 +158,7 @@ def test_direction_is_of_the_run_alone(setup: Setup) -> None:
     for seed in ("0/forget", "0/forget/belief/1", "1/forget"):
         filler = Contrast(Contrast.Config(layer=1, explained_variance=1.0))
         filler.prepare(replace(setup, seed=seed))
-        found.append(filler.tensors()["principal_offset"])
+        found.append(filler.tensors()["direction"])
     first, again, other = found
     assert torch.equal(first, again)
     assert torch.dot(first, other).abs() < 0.9
@@ -209,21 +209,21 @@ def test_every_topic_has_a_direction_of_its_own_rows(setup: Setup) -> None:
     options = {"layer": 1, "tokens": "all"}
     filler = Contrast(Contrast.Config.model_validate(options))
     filler.prepare(both)
-    assert list(filler.tensors()) == ["principal_offset.a", "principal_offset.b"]
+    assert list(filler.tensors()) == ["direction.a", "direction.b"]
     rows = row_set(setup.model, setup.sequences, filler.needs)
     alone = []
     for start in (0, 1):
         part = replace(both, rows=both.rows[start::2], sequences=both.sequences[start::2])
         one = Contrast(Contrast.Config.model_validate(options))
         one.prepare(part)
-        name = f"principal_offset.{topics[start]}"
+        name = f"direction.{topics[start]}"
         torch.testing.assert_close(one.tensors()[name], filler.tensors()[name], rtol=0, atol=1e-4)
         alone.append(one.loss(Forward.of(setup.model, row_set(setup.model, part.sequences, one.needs), range(2))))
     found = filler.loss(Forward.of(setup.model, rows, range(4)))
     torch.testing.assert_close(found, torch.stack(alone).mean(), rtol=1e-4, atol=0)
     for_all = Contrast(Contrast.Config.model_validate({**options, "per": "run"}))
     for_all.prepare(both)
-    assert list(for_all.tensors()) == ["principal_offset"]
+    assert list(for_all.tensors()) == ["direction"]
 
 
 def test_a_direction_within_the_subspace_is_warned_of(setup: Setup) -> None:
