@@ -44,7 +44,7 @@ class Norms(Diagnostic):
             "the losses of rmu, falcon and kuda log them",
         )
         rows = [[chart.title, one.name, one.y[0], one.y[-1]] for chart in charts for one in chart.series]
-        told = [f"{name} {first:.2g} to {last:.2g}" for _, name, first, last in rows]
+        told = [f"{name} {first:.3g} to {last:.3g}" for _, name, first, last in rows]
         return Finding(
             title="Norm trajectories",
             sentence=f"From the first to the last of {len(context.steps)} steps: {', '.join(told)}.",
