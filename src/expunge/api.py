@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,14 @@ from expunge.config import Run, load_run
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, DataPrint, Frozen, KindCounts, Record, Scores
-from expunge.core.validation import check
-from expunge.data.base import DataSpec
-from expunge.data.example import Example, Splits, fingerprint
-from expunge.data.load import examples_from_rows, load_examples
+from expunge.data.example import Splits
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import measure as evaluate_model
 from expunge.evaluate.score import load_metrics
-from expunge.models.base import LanguageModel
-from expunge.models.config import ModelConfig
-from expunge.models.load import load_model, wrap_model
+from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows, wrap
 from expunge.reports.verdict import verdict
 from expunge.run import REPORT_FILE, execute
-
-Rows = str | Path | Iterable[Mapping[str, Any]]
-"""A name, a path, or rows themselves."""
 
 
 class Evaluation(Frozen):
@@ -111,13 +103,12 @@ def unlearn(
         name: str(value) if isinstance(value, str | Path) else f"given from Python ({name})"
         for name, value in rows.items()
     }
-    loaded = not isinstance(model, str | Path)
-    model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
+    loaded = is_loaded(model)
     options = {
         **tables,
         "recipe": recipe,
         "seed": seed,
-        "model": {**tables.get("model", {}), "name": model_name},
+        "model": {**tables.get("model", {}), "name": model_name(model)},
         "data": {
             **tables.get("data", {}),
             **{name: {"name": text} if text.startswith("given from") else text for name, text in named.items()},
@@ -125,7 +116,7 @@ def unlearn(
     }
     run = load_run(None, options, settings)
     splits = _splits(rows, run)
-    language_model = _wrap(model, tokenizer, run.model) if loaded else None
+    language_model = wrap(model, tokenizer, run.model) if loaded else None
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="expunge-")) / "run"
     result = execute(
         run, folder, model=language_model, splits=splits, command="expunge.unlearn(...)", progress=progress
@@ -161,27 +152,17 @@ def measure(
     config = config or EvaluateConfig()
     metrics = load_metrics(config)
     labeller = Labeller(config.kinds)
-    rows = {name: _rows(name, value) for name, value in data.items()}
-    loaded = not isinstance(model, str | Path)
-    model_name = f"a loaded {type(model).__name__}" if loaded else str(model)
-    settings = check(ModelConfig, {**(model_config or {}), "name": model_name}, "model")
-    language_model = _wrap(model, tokenizer, settings) if loaded else load_model(settings, progress)
+    rows = {name: read_rows(name, value) for name, value in data.items()}
+    language_model = read_model(model, tokenizer, model_config, progress)
     if unknown := sorted(set(rows) - {"forget", "retain", "neighbour", "general"}):
         raise UserError(
             f"data: no split '{unknown[0]}'{near(unknown[0], ('forget', 'retain', 'neighbour', 'general'))}"
         )
     splits = Splits(rows.get("forget", ()), rows.get("retain", ()), rows.get("neighbour", ()), rows.get("general", ()))
     found = evaluate_model(language_model, splits, metrics, labeller, config, seed, progress)
-    prints = {
-        name: DataPrint(
-            source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
-            rows=len(kept),
-            sha256=fingerprint(kept),
-        )
-        for name, kept in rows.items()
-    }
+    prints = {name: print_of(data[name], kept) for name, kept in rows.items()}
     return Evaluation(
-        model=settings.name,
+        model=language_model.source,
         data=prints,
         scores=found.scores,
         aggregates=found.aggregates,
@@ -189,21 +170,9 @@ def measure(
     )
 
 
-def _wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:
-    if tokenizer is None:
-        raise UserError("a loaded model needs its tokenizer too: tokenizer=...")
-    return wrap_model(model, tokenizer, config)
-
-
 def _splits(rows: Mapping[str, Rows], run: Run) -> Splits:
     sources = {name: str(getattr(run.data, name)) for name in rows}
-    loaded = {name: _rows(name, value) for name, value in rows.items()}
+    loaded = {name: read_rows(name, value) for name, value in rows.items()}
     splits = Splits(**loaded, sources=sources)
     splits.check()
     return splits
-
-
-def _rows(name: str, value: Rows) -> tuple[Example, ...]:
-    if isinstance(value, str | Path):
-        return load_examples(DataSpec.model_validate(str(value)), f"data.{name}")
-    return examples_from_rows(value, name)

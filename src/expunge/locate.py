@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.api import Rows
 from expunge.config import read_settings
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
@@ -15,12 +14,9 @@ from expunge.core.files import disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, SelectionPrint
 from expunge.core.validation import check
-from expunge.data.base import DataSpec
-from expunge.data.example import Example, Splits, fingerprint
-from expunge.data.load import examples_from_rows, load_examples
+from expunge.data.example import Splits
+from expunge.given import Rows, print_of, read_model, read_rows
 from expunge.localize.base import Localizer
-from expunge.models.config import ModelConfig
-from expunge.models.load import load_model, wrap_model
 
 DATA: Mapping[str, str] = {"forget": "people:forget", "retain": "people:retain"}
 """What is read when no data are named."""
@@ -67,30 +63,18 @@ def locate(
     if unknown := sorted(set(data) - set(DATA)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], DATA)}")
     localizer, options = _localizer(by, settings)
-    rows = {name: _rows(name, value) for name, value in data.items()}
+    rows = {name: read_rows(name, value) for name, value in data.items()}
     splits = Splits(rows.get("forget", ()), rows.get("retain", ()))
     splits.check()
-    loaded = not isinstance(model, str | Path)
-    name = f"a loaded {type(model).__name__}" if loaded else str(model)
-    config = check(ModelConfig, {**(model_config or {}), "name": name}, "model")
-    if loaded and tokenizer is None:
-        raise UserError("a loaded model needs its tokenizer too: tokenizer=...")
-    network = wrap_model(model, tokenizer, config) if loaded else load_model(config, progress)
+    network = read_model(model, tokenizer, model_config, progress)
     progress.say(f"{by} on {sum(map(len, rows.values()))} rows ...")
     found = localizer.select(network, splits, seed)
     sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
     return Located(
-        model=config.name,
+        model=network.source,
         seed=seed,
         config=options,
-        data={
-            name: DataPrint(
-                source=str(data[name]) if isinstance(data[name], str | Path) else "given from Python",
-                rows=len(some),
-                sha256=fingerprint(some),
-            )
-            for name, some in rows.items()
-        },
+        data={name: print_of(data[name], some) for name, some in rows.items()},
         selection=SelectionPrint(
             localizer=by,
             num_parameters=sum(sizes[name] for name in found.names),
@@ -157,9 +141,3 @@ def _localizer(by: str, settings: Sequence[str]) -> tuple[Localizer, dict[str, A
     kind = plugins.find("localize", by, Localizer)  # type: ignore[type-abstract]
     config = check(kind.Config, tables["localize"], "localize")
     return kind(config), config.model_dump(mode="json")
-
-
-def _rows(name: str, value: Rows) -> tuple[Example, ...]:
-    if isinstance(value, str | Path):
-        return load_examples(DataSpec.model_validate(str(value)), f"data.{name}")
-    return examples_from_rows(value, name)

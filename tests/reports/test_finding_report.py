@@ -8,10 +8,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from provenances import provenance_of
 from rich.console import Console
 
 from expunge.core.finding import Chart, Diagnosis, Finding, Mark, Series, Table
-from expunge.core.records import DataPrint, Provenance, Score
+from expunge.core.records import DataPrint, Score
 from expunge.reports.charts import draw
 from expunge.reports.finding import page, print_finding, text
 
@@ -56,17 +57,7 @@ def diagnosis() -> Diagnosis:
         data={"forget": DataPrint(source="people:forget", rows=8, sha256="ab" * 32)},
         options={"layer": None},
         seed=0,
-        provenance=Provenance(
-            command=HOSTILE,
-            created="2026-08-14T09:12:33Z",
-            expunge="0.1.0",
-            commit=None,
-            dirty=None,
-            python="3.11",
-            platform="Linux",
-            device="cpu",
-            precision="float32",
-        ),
+        provenance=provenance_of(HOSTILE),
         seconds=3.0,
         finding=FINDING,
     )

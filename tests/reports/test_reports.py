@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+from provenances import provenance_of
 from pyarrow import parquet
 from rich.console import Console
 
@@ -20,7 +21,6 @@ from expunge.core.records import (
     DataPrint,
     GuardOutcome,
     ModelPrint,
-    Provenance,
     Record,
     Score,
     Scores,
@@ -73,17 +73,7 @@ def record(**changes: Any) -> Record:
     usual: dict[str, Any] = {
         "recipe": "npo",
         "config": {"recipe": "npo", "data": {"forget": "/home/alice/forget.jsonl"}, "train": {"learning_rate": 1e-5}},
-        "provenance": Provenance(
-            command="expunge run people.toml",
-            created="2026-08-14T09:12:33Z",
-            expunge="0.1.0",
-            commit=None,
-            dirty=None,
-            python="3.11",
-            platform="Linux",
-            device="cpu",
-            precision="float32",
-        ),
+        "provenance": provenance_of("expunge run people.toml"),
         "model": ModelPrint(
             source="smollm2-135m",
             sha256="9c" * 32,

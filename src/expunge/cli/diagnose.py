@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from expunge.cli.run import runner
 from expunge.core.plugins import ROOT, listing
 from expunge.core.toml import read_toml
+
+if TYPE_CHECKING:
+    from expunge.core.finding import Diagnosis
 
 app = typer.Typer(help="Look into a model, or into what a run did to it.", no_args_is_help=True)
 
@@ -48,12 +51,11 @@ def _looker(name: str) -> Callable[..., None]:
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     ) -> None:
-        from expunge.cli._console import console, progress_for, quiet_libraries
+        from expunge.cli._console import progress_for, quiet_libraries
         from expunge.cli._data import named_data
         from expunge.config import read_settings
-        from expunge.diagnosis import SPLITS, check_free, default_folder, write
+        from expunge.diagnosis import SPLITS, check_free, default_folder
         from expunge.diagnosis import diagnose as look
-        from expunge.reports.finding import print_finding
 
         folder = out or default_folder(subject) or Path("diagnose") / f"{datetime.now():%Y%m%d-%H%M%S}"
         check_free(folder, name)
@@ -68,14 +70,23 @@ def _looker(name: str) -> Callable[..., None]:
             command=shlex.join(["expunge", *sys.argv[1:]]),
             progress=progress_for(quiet),
         )
-        record, page = write(found, folder)
-        if as_json:
-            print(found.model_dump_json(indent=1))
-            return
-        print_finding(found.finding, console())
-        console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
+        _show(found, folder, as_json)
 
     return command
+
+
+def _show(found: Diagnosis, folder: Path, as_json: bool) -> None:
+    """Write the record and the page, and print what was found."""
+    from expunge.cli._console import console
+    from expunge.diagnosis import write
+    from expunge.reports.finding import print_finding
+
+    record, page = write(found, folder)
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return
+    print_finding(found.finding, console())
+    console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
 
 
 def _sweeper(name: str) -> Callable[..., None]:
@@ -92,9 +103,7 @@ def _sweeper(name: str) -> Callable[..., None]:
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     ) -> None:
-        from expunge.cli._console import console, progress_for, quiet_libraries
-        from expunge.diagnosis import write
-        from expunge.reports.finding import print_finding
+        from expunge.cli._console import progress_for, quiet_libraries
         from expunge.sweep import execute_sweep
 
         data = {"forget": forget, "retain": retain, "neighbour": neighbour}
@@ -105,12 +114,7 @@ def _sweeper(name: str) -> Callable[..., None]:
         quiet_libraries()
         said = shlex.join(["expunge", *sys.argv[1:]])
         found = execute_sweep(name, folder, file, given, settings or (), said, progress_for(quiet))
-        record, page = write(found, folder)
-        if as_json:
-            print(found.model_dump_json(indent=1))
-            return
-        print_finding(found.finding, console())
-        console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
+        _show(found, folder, as_json)
 
     return command
 

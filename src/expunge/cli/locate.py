@@ -28,19 +28,13 @@ def locate(
 ) -> None:
     """Choose blocks as a run would, and show why: a value for each block. Nothing is trained."""
     from expunge.cli._console import console, progress_for, quiet_libraries
-    from expunge.core.errors import UserError, near
+    from expunge.cli._data import named_data
+    from expunge.core.errors import UserError
     from expunge.locate import DATA, check_target, write_located
     from expunge.locate import locate as find
     from expunge.reports.located import print_located
 
-    splits: dict[str, str] = {} if data else dict(DATA)
-    for item in data or ():
-        name, equals, spec = item.partition("=")
-        if not equals:
-            name, spec = "forget", item
-        if name not in DATA:
-            raise UserError(f"--data {item}: no split '{name}'{near(name, DATA)}")
-        splits[name] = spec
+    splits = named_data(data or (), list(DATA)) or DATA
     if template not in ("chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     if out is not None:

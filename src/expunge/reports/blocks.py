@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from expunge.core.records import LayerCurve, SelectionPrint
-from expunge.reports.canvas import AFTER, BEFORE, FORGET, Picture, blank
+from expunge.reports.canvas import AFTER, BEFORE, FORGET, Picture, blank, ribbon
 from expunge.reports.words import number
 
 
@@ -32,17 +32,7 @@ def curve_picture(curve: LayerCurve, layers: Sequence[int]) -> Picture:
     figure = blank("block", curve.name)
     blocks = list(range(len(curve.values)))
     if curve.low:
-        figure.add_scatter(
-            x=[*blocks, *reversed(blocks)],
-            y=[*curve.high, *reversed(curve.low)],
-            fill="toself",
-            fillcolor=AFTER,
-            opacity=0.2,
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        ribbon(figure, blocks, curve.low, curve.high, AFTER)
     figure.add_scatter(
         x=blocks,
         y=curve.values,

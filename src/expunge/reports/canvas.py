@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -62,3 +63,20 @@ def errors(colour: str, below: float, above: float) -> dict[str, Any]:
         "thickness": 1.5,
         "width": 5,
     }
+
+
+def ribbon(
+    figure: go.Figure, across: Sequence[float], lows: Sequence[float], highs: Sequence[float], colour: str
+) -> None:
+    """The intervals of a line as a pale area."""
+    figure.add_scatter(
+        x=[*across, *reversed(across)],
+        y=[*highs, *reversed(lows)],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+    )

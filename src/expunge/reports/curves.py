@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.records import Estimate, GuardOutcome, Record, Squeeze, SqueezeCheck
-from expunge.reports.canvas import AFTER, BEFORE, FORGET, GRID, KEEP, Picture, blank
+from expunge.reports.canvas import AFTER, BEFORE, FORGET, GRID, KEEP, Picture, blank, ribbon
 from expunge.reports.squeeze import high, low, mid, span, target
 from expunge.reports.words import ordered
 
@@ -116,7 +116,7 @@ def squeezing(squeeze: Squeeze, guard: GuardOutcome) -> Picture:
     )
     for name, colour, dash, change in lines:
         found = [change(check) for check in squeeze.checks]
-        _ribbon(figure, steps, found, colour)
+        ribbon(figure, steps, [one.low for one in found], [one.high for one in found], colour)
         figure.add_scatter(
             x=steps,
             y=[value.value for value in found],
@@ -144,21 +144,6 @@ def squeezing(squeeze: Squeeze, guard: GuardOutcome) -> Picture:
     alt = f"By step {last.step}: forget answers {span(target(last))}, likeliest rewordings {span(high(last))}, "
     alt += f"middling {span(mid(last))}, unlikely {span(low(last))} nats a token."
     return Picture(**about, alt=alt, figure=figure)
-
-
-def _ribbon(figure: go.Figure, steps: Sequence[int], values: Sequence[Estimate], colour: str) -> None:
-    """The intervals of a line as a pale area."""
-    figure.add_scatter(
-        x=[*steps, *reversed(steps)],
-        y=[*(value.high for value in values), *(value.low for value in reversed(values))],
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.15,
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _kept(figure: go.Figure, guard: GuardOutcome) -> None:
