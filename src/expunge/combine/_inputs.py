@@ -16,7 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
-from expunge.models.partial import block_output, trained_blocks
+from expunge.models.partial import BlockStates, block_output, started, trained_blocks
 
 _EPS = 1e-12
 
@@ -83,6 +83,7 @@ def second_moments(
     *,
     skip_first: bool,
     normalise: bool,
+    start: BlockStates | None = None,
 ) -> dict[nn.Parameter, Tensor]:
     """(d, d) float64 mean of `x x^T` over the tokens of some rows, for the inputs x of each matrix.
 
@@ -95,6 +96,7 @@ def second_moments(
         sequences: encoded rows; all tokens count as often as they occur, padding never.
         skip_first: leave out position 0.
         normalise: divide each input by its length first.
+        start: what enters the lowest trained block on these rows, to start there.
     """
     sums: dict[nn.Parameter, Tensor] = {}
     num_tokens, highest = 0, trained_blocks(model)[-1]
@@ -107,7 +109,7 @@ def second_moments(
             collector.chosen = batch.attention_mask.bool().clone()
             collector.chosen[:, : int(skip_first)] = False
             num_tokens += int(collector.chosen.sum())
-            with model.autocast():
+            with model.autocast(), started(start, indices):
                 block_output(model, batch, highest)
     for moment in {id(moment): moment for moment in sums.values()}.values():
         moment /= num_tokens

@@ -76,6 +76,7 @@ class NullSpace(Combine):
             sequences,
             skip_first=self.config.skip_first,
             normalise=self.config.normalise_tokens,
+            start=retain.inputs if len(sequences) == len(retain.sequences) else None,
         )
         projections: dict[int, Projection] = {}
         for matrix in matrices:

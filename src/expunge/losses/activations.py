@@ -18,7 +18,7 @@ from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
 from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
-from expunge.models.partial import block_output, trained_blocks
+from expunge.models.partial import block_output, started, trained_blocks
 
 Scope = Literal["all", "own", "answer"]
 _EPS = 1e-8
@@ -93,11 +93,13 @@ def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
     A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.
     """
     model = setup.model
+    layer = site.layer if layer is None else layer
+    start = setup.inputs if setup.inputs and layer >= setup.inputs.first else None
     norms = torch.empty(len(setup.sequences), 2)
     for indices in by_length([len(row.ids) for row in setup.sequences], TOKEN_BUDGET):
         batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
-        with model.evaluating(), model.autocast():
-            hidden = block_output(model, batch, site.layer if layer is None else layer)
+        with model.evaluating(), model.autocast(), started(start, indices):
+            hidden = block_output(model, batch, layer)
         tokens = site.tokens(batch)
         length = tokens.of(hidden).norm(dim=-1)
         sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)

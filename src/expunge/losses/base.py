@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -17,6 +18,7 @@ from expunge.data.example import Example
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet
+from expunge.models.partial import BlockStates, first_trained_block
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Setup:
     """Names every random draw of this stream, together with e.g. epoch and row."""
     epochs: int
     """How often the stream will be passed over."""
+
+    @cached_property
+    def inputs(self) -> BlockStates | None:
+        """What enters the lowest trained block on these rows, if the blocks below it are frozen; computed once."""
+        first = first_trained_block(self.model)
+        return BlockStates(self.model, first, self.sequences) if first else None
 
 
 Project = Callable[[nn.Parameter, Tensor], Tensor]

@@ -56,7 +56,12 @@ class RowSet:
 
 
 def row_set(
-    model: LanguageModel, sequences: Sequence[Encoded], needs: Needs | None = None, *, reused: bool = True
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    needs: Needs | None = None,
+    *,
+    reused: bool = True,
+    inputs: BlockStates | None = None,
 ) -> RowSet:
     """Rows with what will be asked of them; call it while the model is the original one.
 
@@ -65,9 +70,11 @@ def row_set(
         sequences: encoded rows.
         needs: what to keep of the original model; None: nothing.
         reused: whether a row is passed through the model more than once, so that keeping states is worth it.
+        inputs: what enters the lowest trained block on these rows, where that is known already.
     """
     first = first_trained_block(model)
-    inputs = BlockStates(model, first, sequences) if first and reused else None
+    if inputs is None and first and reused:
+        inputs = BlockStates(model, first, sequences)
     needs = needs or Needs()
     reference = None
     if needs.reference_logp or needs.reference_logits:

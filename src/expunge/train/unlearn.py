@@ -154,4 +154,4 @@ def _steps_per_epoch(task: Task, train: TrainConfig) -> int:
 def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
     loss.prepare(setup)
-    return Stream(name, loss, row_set(setup.model, setup.sequences, loss.needs))
+    return Stream(name, loss, row_set(setup.model, setup.sequences, loss.needs, inputs=setup.inputs))
