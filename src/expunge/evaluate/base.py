@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from expunge.core.records import Better, Frozen
+from expunge.core.records import Better, Frozen, Score
 from expunge.data.example import Example, holds_any
 from expunge.models.generate import Scored
 
-Need = Literal["answer", "paraphrased_answer", "perturbed_answer", "greedy", "samples", "paraphrased_greedy"]
-Split = Literal["forget", "retain", "neighbour", "general"]
+Need = Literal[
+    "answer",
+    "paraphrased_answer",
+    "perturbed_answer",
+    "moments",
+    "choices",
+    "greedy",
+    "samples",
+    "paraphrased_greedy",
+    "gradient_norms",
+]
+"""What can be asked of a model about a row. `moments` adds mean and variance of the log-probabilities to what is scored."""
+Role = Literal["forget", "retain", "neighbour", "general", "holdout"]
+"""What a set of rows is for; `holdout` rows are of the forget rows' kind, and no model was trained on them."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class KindsConfig(Frozen):
@@ -40,13 +53,18 @@ class KindsConfig(Frozen):
 class EvaluateConfig(Frozen):
     """What is measured before and after."""
 
-    metrics: tuple[str, ...] = Field((), description="Metric names; empty: all of them")
+    metrics: tuple[str, ...] = Field((), description="Metric names; empty: all but those that wait to be named")
+    set_metrics: tuple[str, ...] | None = Field(
+        None,
+        description="Names of metrics over many rows at once; left out: all of them where there are holdout rows or a "
+        "retrained reference, else none",
+    )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
     )
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
-    probe_splits: tuple[Split, ...] = Field(
+    probe_splits: tuple[Role, ...] = Field(
         ("forget",), description="Splits that are also sampled from, and asked in other words"
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
@@ -74,6 +92,12 @@ class Item:
     """Greedy answer to the paraphrased question."""
     continuation: str | None = None
     """For a document: its true text after the prompt."""
+    choice_logp: tuple[float, ...] = ()
+    """For a multiple-choice row: log-probability of each option's letter, summed over its tokens."""
+    gradient_norms: Mapping[str, float] = field(default_factory=dict)
+    """Norm `1`, `2` or `inf` -> mean over the weight tensors of the norm of the answer loss's gradient."""
+    reference: Item | None = None
+    """What the retrained reference said about the same row, where there is one."""
 
 
 class Absent(Exception):
@@ -96,6 +120,8 @@ class Metric(ABC):
     """Value of a model that knows nothing, where one is defined."""
     reference: str | None = None
     """What besides the row the values depend on, by name."""
+    opt_in: ClassVar[bool] = False
+    """Computed only where it is named, or read by a set metric: costly, or of use to few."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -121,6 +147,35 @@ class Metric(ABC):
         if self.knowledge == "none":
             return "lower"
         return "higher" if (self.knowledge == "more") == (split != "forget") else "lower"
+
+
+SetValues = Mapping[Role, Mapping[str, NDArray[np.float64]]]
+"""Role -> row metric -> the numbers of the rows that have one, in order."""
+
+
+class SetMetric(ABC):
+    """Scores of many rows at once: of forget rows against holdout rows, or of a model against the retrained one."""
+
+    class Config(Frozen):
+        """Options of the metric."""
+
+    needs_values: ClassVar[tuple[str, ...]] = ()
+    """Row metrics that it reads; they are computed on the sets of its roles although nobody named them."""
+    roles: ClassVar[tuple[Role, ...]] = ("forget",)
+    """Roles of the sets that it reads."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def scores(self, values: SetValues, reference: SetValues | None, seed: int) -> dict[str, Score]:
+        """Name -> score; a value that cannot be computed is None, with the reason.
+
+        Args:
+            values: of the model that is measured.
+            reference: the same of the model that never saw the forget rows; None where there is none.
+            seed: of intervals.
+        """
 
 
 def mean_nll(scored: Scored | None, what: str) -> float:

@@ -26,6 +26,10 @@ class Scored:
     """Log-probability of each label."""
     hit: tuple[bool, ...]
     """Whether each label was the model's first choice."""
+    mean: tuple[float, ...] = ()
+    """Expected log-probability of a token drawn from the model at each label, where it was asked for."""
+    variance: tuple[float, ...] = ()
+    """Variance of the same."""
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Scores of many rows at once, one file each."""
