@@ -20,6 +20,14 @@ def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
+def logp_moments(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the log-probability of a token that the model itself draws: (N, V) -> (N,), (N,)."""
+    logp = torch.log_softmax(logits.float(), dim=-1)
+    probability = logp.exp()
+    mean = (probability * logp).sum(-1)
+    return mean, ((logp - mean[:, None]).square() * probability).sum(-1)
+
+
 def sequence_sum(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
     """Sum of token values by sequence: (N,), (N,) -> (B,)."""
     return values.new_zeros(num_rows).index_add(0, rows, values)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.losses.token import token_logp
+from expunge.losses.token import logp_moments, token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import roomy_cache
 
@@ -104,40 +104,80 @@ def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
+@dataclass
+class Read:
+    """Answers read after their prompts: what the model thinks of each, and where it would have said something else."""
+
+    scored: list[Scored]
+    num_agreed: list[int]
+    """Leading tokens of each answer that the model would have said itself, at most all but the last."""
+    turn: Prefix
+    """Each prompt with that start of its answer behind it: decoding goes on with what the model says instead."""
+
+
+_POSITIONS = 2048
+"""Places whose logits are held at once."""
+
+
 @torch.no_grad()
-def score_answers(prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]]) -> list[Scored]:
-    """Teacher-forced log-probabilities of answers, each after its prompt.
+def read_answers(
+    prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]], *, moments: bool = False
+) -> Read:
+    """Teacher-forced answers, each after its prompt.
 
     Args:
         prefix: P encoded prompts.
         rows: for each of A answers, its prompt's row.
         answers: label ids, none empty.
+        moments: also mean and variance of the log-probabilities at each label.
     """
     model = prefix.model
-    lengths = torch.tensor([len(answer) for answer in answers])
+    lengths = torch.tensor([len(answer) for answer in answers], device=model.device)
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in answers], batch_first=True)
-    mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).to(model.device)
     ids = ids.to(model.device)
-    branch = prefix.select(torch.tensor(rows, device=model.device))
-    first = branch.logits[:, None]
-    if ids.shape[1] > 1:
-        hidden = branch.extend(ids[:, :-1], mask[:, 1:].long())
-        inner = mask[:, 1:]
+    real = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
+    turn = prefix.select(torch.tensor(rows, device=model.device))
+    width = turn.mask.shape[1]
+    found = torch.zeros(4 if moments else 2, *ids.shape)
+    found[:, :, 0] = _looked_up(turn.logits, ids[:, 0], moments)
+    first = turn.logits
+    hidden = turn.extend(ids[:, :-1], real[:, 1:].long()) if ids.shape[1] > 1 else first.new_zeros(0)
+    for part in real[:, 1:].nonzero().split(_POSITIONS):
+        row, place = part.unbind(1)
         with model.autocast():
-            rest = model.head(hidden[inner]).float()
-    else:
-        inner, rest = mask[:, 1:], first.new_zeros(0, first.shape[-1])
-    logp = torch.zeros(ids.shape)
-    hit = torch.zeros(ids.shape, dtype=torch.bool)
-    logp[:, 0] = token_logp(first[:, 0], ids[:, 0]).cpu()
-    hit[:, 0] = (first[:, 0].argmax(-1) == ids[:, 0]).cpu()
-    inner_labels = ids[:, 1:][inner]
-    logp[:, 1:][inner.cpu()] = token_logp(rest, inner_labels).cpu()
-    hit[:, 1:][inner.cpu()] = (rest.argmax(-1) == inner_labels).cpu()
-    return [
-        Scored(tuple(logp[row, :length].tolist()), tuple(hit[row, :length].tolist()))
+            logits = model.head(hidden[row, place]).float()
+        found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
+    hits = found[1].bool()
+    agreed = hits.long().cumprod(1).sum(1).minimum(lengths.cpu() - 1)
+    on_device = agreed.to(model.device)
+    turn.mask[:, width:] *= torch.arange(ids.shape[1] - 1, device=model.device) < on_device[:, None]
+    going = on_device.nonzero()[:, 0]
+    turn.logits = first.clone()
+    if len(going):
+        with model.autocast():
+            turn.logits[going] = model.head(hidden[going, on_device[going] - 1]).float()
+    scored = [
+        Scored(
+            tuple(found[0, row, :length].tolist()),
+            tuple(hits[row, :length].tolist()),
+            *(tuple(found[place, row, :length].tolist()) for place in ((2, 3) if moments else ())),
+        )
         for row, length in enumerate(lengths.tolist())
     ]
+    return Read(scored, agreed.tolist(), turn)
+
+
+def _looked_up(logits: Tensor, labels: Tensor, moments: bool) -> Tensor:
+    """Log-probability of each label, whether it is the first choice, and by wish the moments: (N, V) -> (2 or 4, N)."""
+    found = [token_logp(logits, labels), (logits.argmax(-1) == labels).float()]
+    return torch.stack([*found, *(logp_moments(logits) if moments else ())]).cpu()
+
+
+def score_answers(
+    prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]], *, moments: bool = False
+) -> list[Scored]:
+    """What `read_answers` finds of each answer."""
+    return read_answers(prefix, rows, answers, moments=moments).scored
 
 
 @torch.no_grad()
