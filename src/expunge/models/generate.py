@@ -166,11 +166,11 @@ def read_answers(
     hidden = behind.logits.new_zeros(len(answers), 0, 0)
     if ids.shape[1] > 1:
         hidden = behind.extend(ids[:, :-1], real[:, 1:].long())
-    for part in real[:, 1:].nonzero().split(_POSITIONS):
-        row, place = part.unbind(1)
-        with model.autocast():
-            logits = model.head(hidden[row, place]).float()
-        found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
+        for part in real[:, 1:].nonzero().split(_POSITIONS):
+            row, place = part.unbind(1)
+            with model.autocast():
+                logits = model.head(hidden[row, place]).float()
+            found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
     hits = found[1].bool()
     agreed = hits.long().cumprod(1).sum(1).minimum(lengths.cpu() - 1)
     scored = [
