@@ -181,6 +181,12 @@ class Encoder:
         """Text of generated ids, without special tokens."""
         return self._text(ids).strip()
 
+    def first_tokens(self, text: str, count: int) -> str:
+        """The text up to the end of its first `count` tokens, special tokens aside."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return text if len(ends) <= count else text[: ends[count - 1]]
+
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
         """Documents cut into even pieces of at most `chunk_tokens` of their tokens; no text is lost.
 
