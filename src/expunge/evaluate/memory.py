@@ -19,7 +19,7 @@ from expunge.models.pull import cache_dir
 
 _FORMAT = 1
 """Raised when the same key would lead to other contents."""
-_NOT_SAID = {"example", "original_greedy", "continuation", "reference"}
+_NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"}
 """Fields of an item that are not the model's words about it."""
 
 
