@@ -113,9 +113,9 @@ def measure(
             some = {name: every[name] for name in read}
             then = set_values(item_values(_beside(original, reference), some, chosen, roles), roles)
         _add_set_scores(scores, over_sets, now, then, roles, reference, seed)
-    return Measured(
-        evidence, values, labeller.label(evidence, roles), scores, summarise(values, scores, seed, roles), roles
-    )
+    unlike = [name for name, metric in every.items() if not metric.usual]
+    aggregates = summarise(values, scores, seed, roles, unlike)
+    return Measured(evidence, values, labeller.label(evidence, roles), scores, aggregates, roles)
 
 
 def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
