@@ -39,6 +39,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32() -> Iterator[None]:
+    """`model.precision = "auto"` means float32 on every machine: what is compared here rounds alike everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu.get_capabilities", dict)
+        yield
+
+
 @pytest.fixture(scope="session")
 def facts() -> dict[str, list[dict[str, Any]]]:
     """Rows by split: invented authors to forget, to keep, and to be neighbours that are taught but never trained on."""

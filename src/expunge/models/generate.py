@@ -15,7 +15,7 @@ from torch import Tensor
 
 from expunge.losses.token import logp_moments, token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.cache import roomy_cache
+from expunge.models.cache import RoomyLayer, roomy_cache
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Prefix:
     """(P, T) attention mask, left-padded."""
     logits: Tensor
     """(P, V) logits after the last prompt token."""
+
+    @property
+    def attends_to_all(self) -> bool:
+        """Whether every block's cache keeps all positions, however long ago."""
+        return all(isinstance(layer, RoomyLayer) for layer in self.cache.layers)
 
     def select(self, rows: Tensor) -> Prefix:
         """The same prompts in another order, repeated or left out; shares no memory with this one."""
@@ -111,8 +116,27 @@ class Read:
     scored: list[Scored]
     num_agreed: list[int]
     """Leading tokens of each answer that the model would have said itself, at most all but the last."""
-    turn: Prefix
-    """Each prompt with that start of its answer behind it: decoding goes on with what the model says instead."""
+    behind: Prefix
+    """Each prompt with its answer behind it, less the answer's last token."""
+    hidden: Tensor
+    """(A, S - 1, D) final hidden states of those tokens, for answers of S tokens at most."""
+
+    def turned(self, rows: Sequence[int]) -> Prefix:
+        """Some of the prompts, each with the agreed start of its answer behind it: decoding goes on from there.
+
+        What follows that start stays in the cache, where no position looks at it: only where every block attends to
+        all positions (`Prefix.attends_to_all`).
+        """
+        kept = torch.tensor(rows, device=self.hidden.device)
+        turn = self.behind.select(kept)
+        agreed = torch.tensor([self.num_agreed[row] for row in rows], device=kept.device)
+        if self.hidden.shape[1]:
+            steps = self.hidden.shape[1]
+            turn.mask[:, -steps:] *= torch.arange(steps, device=kept.device) < agreed[:, None]
+            went = agreed.nonzero()[:, 0]
+            with turn.model.autocast():
+                turn.logits[went] = turn.model.head(self.hidden[kept[went], agreed[went] - 1]).float()
+        return turn
 
 
 _POSITIONS = 2048
@@ -136,26 +160,19 @@ def read_answers(
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in answers], batch_first=True)
     ids = ids.to(model.device)
     real = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
-    turn = prefix.select(torch.tensor(rows, device=model.device))
-    width = turn.mask.shape[1]
+    behind = prefix.select(torch.tensor(rows, device=model.device))
     found = torch.zeros(4 if moments else 2, *ids.shape)
-    found[:, :, 0] = _looked_up(turn.logits, ids[:, 0], moments)
-    first = turn.logits
-    hidden = turn.extend(ids[:, :-1], real[:, 1:].long()) if ids.shape[1] > 1 else first.new_zeros(0)
-    for part in real[:, 1:].nonzero().split(_POSITIONS):
-        row, place = part.unbind(1)
-        with model.autocast():
-            logits = model.head(hidden[row, place]).float()
-        found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
+    found[:, :, 0] = _looked_up(behind.logits, ids[:, 0], moments)
+    hidden = behind.logits.new_zeros(len(answers), 0, 0)
+    if ids.shape[1] > 1:
+        hidden = behind.extend(ids[:, :-1], real[:, 1:].long())
+        for part in real[:, 1:].nonzero().split(_POSITIONS):
+            row, place = part.unbind(1)
+            with model.autocast():
+                logits = model.head(hidden[row, place]).float()
+            found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
     hits = found[1].bool()
     agreed = hits.long().cumprod(1).sum(1).minimum(lengths.cpu() - 1)
-    on_device = agreed.to(model.device)
-    turn.mask[:, width:] *= torch.arange(ids.shape[1] - 1, device=model.device) < on_device[:, None]
-    going = on_device.nonzero()[:, 0]
-    turn.logits = first.clone()
-    if len(going):
-        with model.autocast():
-            turn.logits[going] = model.head(hidden[going, on_device[going] - 1]).float()
     scored = [
         Scored(
             tuple(found[0, row, :length].tolist()),
@@ -164,7 +181,7 @@ def read_answers(
         )
         for row, length in enumerate(lengths.tolist())
     ]
-    return Read(scored, agreed.tolist(), turn)
+    return Read(scored, agreed.tolist(), behind, hidden)
 
 
 def _looked_up(logits: Tensor, labels: Tensor, moments: bool) -> Tensor:
