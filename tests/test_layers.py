@@ -44,7 +44,15 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "evaluate/set_metrics", "diagnose", "data/sources")
+LISTED = (
+    *SLOTS,
+    "optimizers",
+    "evaluate/metrics",
+    "evaluate/set_metrics",
+    "evaluate/depth",
+    "diagnose",
+    "data/sources",
+)
 
 
 def imported(path: Path) -> Iterator[str]:
