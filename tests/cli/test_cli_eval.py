@@ -132,3 +132,15 @@ def test_what_cannot_be_right_is_refused(
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_what_models_said_is_kept_until_it_is_cleared(
+    expunge: Any, tiny_folder: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    expunge("eval", tiny_folder, "--suite", suite, "--quiet", "--set", "evaluate.cache=false")
+    assert ": 0 files kept" in expunge("cache").out
+    expunge("eval", tiny_folder, "--suite", suite, "--quiet")
+    assert ": 2 files kept" in expunge("cache").out
+    assert ": 2 files deleted" in expunge("cache", "--clear").out
+    assert not (tmp_path / "cache" / "evidence").exists()

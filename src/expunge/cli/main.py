@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import continual, diagnose, evaluate, listing, locate, models, report, reproduce, run, show, teach
+from expunge.cli import (
+    cache,
+    continual,
+    diagnose,
+    evaluate,
+    listing,
+    locate,
+    models,
+    report,
+    reproduce,
+    run,
+    show,
+    teach,
+)
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ app.command("teach")(teach.teach)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("locate")(locate.locate)
+app.command("cache")(cache.cache)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")
