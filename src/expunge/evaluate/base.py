@@ -138,6 +138,8 @@ class Metric(ABC):
     """Value of a model that knows nothing, where one is defined."""
     reference: str | None = None
     """What besides the row the values depend on, by name."""
+    usual: bool = True
+    """False where an option made it another quantity: it then enters no aggregate."""
     opt_in: ClassVar[bool] = False
     """Computed only where it is named, or read by a set metric: costly, or of use to few."""
 

@@ -130,12 +130,13 @@ def measure(
             some = {name: every[name] for name in read}
             then = set_values(item_values(_beside(original, reference), some, chosen, roles), read_roles)
         _add_set_scores(scores, over_sets, now, then, read_roles or roles, reference, seed)
+    unlike = [name for name, metric in every.items() if not metric.usual]
     return Measured(
         evidence,
         values,
         labeller.label(evidence, roles),
         scores,
-        summarise(values, scores, seed, roles),
+        summarise(values, scores, seed, roles, unlike),
         {**roles, **topics},
         read_roles,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,10 @@ class TruthRatio(Metric):
         ou_compat: bool = Field(False, description=f"{OU_COMPAT}1e-10 is added to each denominator")
 
     needs = frozenset({"answer", "paraphrased_answer", "perturbed_answer"})
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.usual = config.aggregator == "by_role"
 
     def value(self, item: Item, split: str) -> float:
         """In [0, 1]."""
