@@ -13,7 +13,20 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "given", "api", "locate")
+MODULES = (
+    "config",
+    "run",
+    "evaluation",
+    "teach",
+    "continual",
+    "series",
+    "reproduce",
+    "sweep",
+    "diagnosis",
+    "given",
+    "api",
+    "locate",
+)
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
@@ -31,7 +44,15 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "diagnose", "data/sources")
+LISTED = (
+    *SLOTS,
+    "optimizers",
+    "evaluate/metrics",
+    "evaluate/set_metrics",
+    "evaluate/depth",
+    "diagnose",
+    "data/sources",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -76,6 +76,20 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def describe_suites() -> list[dict[str, str]]:
+    """Name, one line, variants and paper of every shipped suite."""
+    tables = {name: read_toml(FOLDER / f"{name}.toml") for name in suite_names()}
+    return [
+        {
+            "name": name,
+            "summary": table.get("summary", ""),
+            "variants": " ".join(table.get("variants", ())),
+            "paper": table.get("paper", ""),
+        }
+        for name, table in tables.items()
+    ]
+
+
 def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Suite:
     """A suite by name or path, `NAME:VARIANT` for one of its variants.
 
