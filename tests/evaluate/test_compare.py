@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from expunge.cli.main import app
 from expunge.core.errors import UserError
 from expunge.core.records import (
+    EVALUATION_FILE,
     ITEMS_FILE,
     RECORD_FILE,
     DataPrint,
+    Evaluation,
     GuardOutcome,
     ModelPrint,
     Provenance,
@@ -135,6 +137,56 @@ def test_many_comparisons_are_corrected(tmp_path: Path) -> None:
     assert len(together) == 10
 
 
+def evaluated(folder: Path, **levels: float) -> Path:
+    """An evaluation of models with these probabilities on two sets of forget and retain rows."""
+    folder.mkdir()
+    sets = {"target": "forget", "kept": "retain"}
+    rows = [
+        {"stage": model, "split": part, "id": f"{part}{row}", "probability": level + row / 100}
+        for model, level in levels.items()
+        for part in sets
+        for row in range(ROWS)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / ITEMS_FILE)
+    data = {part: DataPrint(source="suite", rows=ROWS, sha256=part) for part in sets}
+    records = [
+        Evaluation(
+            model=model,
+            data=data,
+            roles=sets,
+            scores={part: {"probability": Score(value=level, better="higher")} for part in sets},
+            aggregates={},
+            kinds={},
+        )
+        for model, level in levels.items()
+    ]
+    text = json.dumps([record.model_dump(mode="json") for record in records])
+    (folder / EVALUATION_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_models_of_evaluations(tmp_path: Path) -> None:
+    """Each model is an arm; OpenUnlearning's name of a metric means the set of its role, whatever the set's name."""
+    first, second = evaluated(tmp_path / "one", a=0.1, b=0.3), evaluated(tmp_path / "two", c=0.2)
+    found = compare([first, second / EVALUATION_FILE])
+    assert [(arm.name, arm.seeds) for arm in found.arms] == [("a", []), ("b", []), ("c", [])]
+    assert [(one.arm, one.set, round(one.difference, 6)) for one in found.differences] == [
+        ("b", "target", 0.2),
+        ("b", "kept", 0.2),
+        ("c", "target", 0.1),
+        ("c", "kept", 0.1),
+    ]
+    named = compare([first], metrics=("retain_Q_A_Prob",)).differences
+    assert [(one.set, one.metric, one.sentence) for one in named] == [
+        ("kept", "probability", "higher, which is wanted")
+    ]
+    with pytest.raises(UserError, match="a single model"):
+        compare([second])
+    (second / EVALUATION_FILE).write_text("[{}]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"evaluation\.json: not an evaluation's records: 0\.model"):
+        compare([first, second])
+
+
 def test_what_may_not_be_compared(tmp_path: Path) -> None:
     a = saved(tmp_path / "a", 0.4)
     other_data = saved(tmp_path / "b", 0.3, data={"forget": DataPrint(source="others", rows=ROWS, sha256="e")})
@@ -149,7 +201,7 @@ def test_what_may_not_be_compared(tmp_path: Path) -> None:
     for paths, options, message in (
         ([a, other_data], {}, r"b: its forget rows \(others\) are not those of .*a \(facts\)"),
         ([a, otherwise], {}, r"c: measured with evaluate\.max_new_tokens = 8, but .*a with 64"),
-        ([a, again], {}, r"d: the same run as .*a, with the same seed"),
+        ([a, again], {}, r"d: the same as .*a, with the same seed"),
         ([a, a], {}, "a: named twice"),
         ([a, saved(tmp_path / "i", 0.4, 1)], {}, "differ by their seed only"),
         ([a, torn], {}, r"items\.parquet: not a Parquet file"),

@@ -40,7 +40,7 @@ def compare(
 
     if stage not in ("before", "after"):
         raise UserError(f"--stage: 'before' or 'after', got '{stage}'")
-    found = compared(runs, stage, sets or (), metrics or (), seed)  # type: ignore[arg-type]
+    found = compared(runs, stage, sets or (), metrics or (), seed)
     if out is not None:
         write_atomic(out, found.model_dump_json(indent=1))
     if as_json:

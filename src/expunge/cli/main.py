@@ -12,6 +12,7 @@ from expunge.cli import (
     continual,
     diagnose,
     evaluate,
+    import_ou,
     listing,
     locate,
     models,
@@ -36,6 +37,7 @@ app.command("teach")(teach.teach)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("import-ou")(import_ou.import_ou)
 app.command("locate")(locate.locate)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")

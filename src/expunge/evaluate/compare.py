@@ -1,26 +1,22 @@
-"""Which arm is better, and where is no difference shown? An arm is a run, or runs that differ by their seed only."""
+"""Which arm is better, and where is no difference shown? An arm is one model, or runs of several seeds."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
-from expunge.core.records import ITEMS_FILE, RECORD_FILE, Better, Frozen, Record, read_record
+from expunge.core.records import Better, Frozen
+from expunge.evaluate.aliases import Named, named
+from expunge.evaluate.arms import Group, read_groups
 from expunge.evaluate.base import Metric
-from expunge.evaluate.items import NumbersById, read_items
-from expunge.evaluate.paired import Numbers, Paired, holm, over_seeds, paired
+from expunge.evaluate.paired import Paired, holm, over_seeds, paired
 from expunge.evaluate.score import FOLDER
 
-Stage = Literal["before", "after"]
-_FREE = ("metrics", "set_metrics", "max_rows", "token_budget", "cache", "kinds", "probe_splits")
-"""Options of the measurement that leave a row's numbers as they are."""
 LEVEL = 0.05
 """Chance of any false difference among all that are told."""
 
@@ -37,13 +33,13 @@ class ArmScore(Frozen):
 
 
 class Arm(Frozen):
-    """What is compared: one run at one stage, or several that differ by their seed only."""
+    """What is compared."""
 
     name: str
-    stage: Stage
-    recipe: str
-    runs: list[str] = Field(description="Directories, as the user gave them")
-    seeds: list[int]
+    stage: str = Field(description="before or after of a run; of an evaluation its model")
+    recipe: str = Field(description="Of a run; empty where it is not known")
+    runs: list[str] = Field(description="Directories or models")
+    seeds: list[int] = Field(description="Of their trainings; empty where they are not known")
     scores: list[ArmScore]
 
 
@@ -78,46 +74,9 @@ class Comparison(Frozen):
     left_out: list[str] = Field(default_factory=list, description="Comparisons without rows in common")
 
 
-class _Run(NamedTuple):
-    path: str
-    stage: Stage
-    record: Record
-    numbers: NumbersById
-
-    @property
-    def seed(self) -> int:
-        return int(self.record.config.get("seed", 0))
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """How its answers were asked for and judged."""
-        return {key: value for key, value in self.record.config.get("evaluate", {}).items() if key not in _FREE}
-
-    @property
-    def kind(self) -> str:
-        """The same for runs that differ by their seed only."""
-        config = {key: value for key, value in self.record.config.items() if key != "seed"}
-        data = {name: one.sha256 for name, one in self.record.data.items()}
-        return json.dumps([self.stage, self.record.model.sha256, data, config], sort_keys=True, default=str)
-
-
-class _Group(NamedTuple):
-    name: str
-    runs: list[_Run]
-
-    def numbers(self, part: str, metric: str, ids: Sequence[str]) -> Numbers:
-        """(runs, rows)."""
-        return np.array([[run.numbers[part][metric][row] for row in ids] for run in self.runs], dtype=float)
-
-    def ids(self, part: str, metric: str) -> list[str]:
-        """Rows for which every run has a number, in the first run's order."""
-        each = [run.numbers.get(part, {}).get(metric, {}) for run in self.runs]
-        return [row for row in each[0] if all(one.get(row) is not None for one in each)]
-
-
 def compare(
     paths: Sequence[Path],
-    stage: Stage = "after",
+    stage: str = "after",
     sets: Collection[str] = (),
     metrics: Collection[str] = (),
     seed: int = 0,
@@ -125,31 +84,26 @@ def compare(
     """Set every arm against the first over the same rows. Of a single run, after is set against before.
 
     Args:
-        paths: run directories, or their records; runs that differ by their seed only make up one arm.
+        paths: directories of runs or evaluations, or their records.
         stage: which stage of each run.
         sets: only these sets; empty: all.
-        metrics: only these metrics; empty: all.
+        metrics: only these metrics, also by OpenUnlearning's names; empty: all.
         seed: of resampled rows and swaps.
 
     Raises:
-        UserError: no finished run, another data set of the same name, an unknown set or metric, or a single arm.
+        UserError: as `read_groups`, an unknown set or metric, or a single arm.
     """
-    folders = [path.parent if path.name == RECORD_FILE else path for path in paths]
-    if twice := [str(path) for place, path in enumerate(folders) if path in folders[:place]]:
-        raise UserError(f"{twice[0]}: named twice")
-    stages: tuple[Stage, ...] = ("before", "after") if len(folders) == 1 else (stage,)
-    groups = _grouped([run for path in folders for run in _read(path, stages)])
+    groups = read_groups(paths, stage)
     if len(groups) < 2:
-        raise UserError(f"{paths[0]}: all runs differ by their seed only, so there is nothing to compare them with")
-    _check_alike(groups)
-    chosen = list(_chosen(groups, sets, metrics))
-    arms = [_arm(group, chosen) for group in groups]
-    found: list[tuple[_Group, str, str, Paired]] = []
+        what = "all runs differ by their seed only" if len(groups[0].members) > 1 else "a single model"
+        raise UserError(f"{paths[0]}: {what}, so there is nothing to compare it with")
+    chosen = list(_chosen(groups[0], sets, metrics))
+    found: list[tuple[Group, str, str, Paired]] = []
     left_out: list[str] = []
     for group in groups[1:]:
         for part, metric in chosen:
-            here, there = groups[0].ids(part, metric), set(group.ids(part, metric))
-            common = [row for row in here if row in there]
+            there = set(group.ids(part, metric))
+            common = [row for row in groups[0].ids(part, metric) if row in there]
             if not common:
                 left_out.append(f"{group.name}: {part}/{metric}")
                 continue
@@ -159,65 +113,42 @@ def compare(
     differences = [
         _difference(group, part, metric, one, p) for (group, part, metric, one), p in zip(found, corrected, strict=True)
     ]
+    arms = [_arm(group, chosen) for group in groups]
     return Comparison(arms=arms, differences=differences, seed=seed, left_out=left_out)
 
 
-def _read(folder: Path, stages: Sequence[Stage]) -> Iterator[_Run]:
-    record = read_record(folder)
-    numbers = read_items(folder / ITEMS_FILE)
-    for stage in stages:
-        if stage not in numbers:
-            raise UserError(f"{folder / ITEMS_FILE}: no rows of stage '{stage}'")
-        yield _Run(str(folder), stage, record, numbers[stage])
+def sentence(found: Paired, better: Better, p_holm: float) -> str:
+    """What may be said of a difference, and no more."""
+    if not found.shown:
+        return "no difference shown"
+    way = "higher" if found.difference > 0 else "lower"
+    worth = "" if better == "neither" else f", which is {'wanted' if way == better else 'not wanted'}"
+    doubt = "" if p_holm < LEVEL else "; not certain among so many comparisons"
+    return f"{way}{worth}{doubt}"
 
 
-def _grouped(runs: Sequence[_Run]) -> list[_Group]:
-    """Runs by kind, in the order of their first."""
-    kinds: dict[str, list[_Run]] = {}
-    for run in runs:
-        some = kinds.setdefault(run.kind, [])
-        if same := [one.path for one in some if one.seed == run.seed]:
-            raise UserError(f"{run.path}: the same run as {same[0]}, with the same seed: it would count twice")
-        some.append(run)
-    groups = []
-    for some in kinds.values():
-        name = some[0].path if len(some) == 1 else f"{some[0].path} and {len(some) - 1} more"
-        both_stages = len({run.stage for run in runs}) > 1
-        groups.append(_Group(some[0].stage if both_stages else name, some))
-    return groups
-
-
-def _check_alike(groups: Sequence[_Group]) -> None:
-    """Refuse sets of one name with other rows, and answers that were asked for or judged in another way."""
-    first = groups[0].runs[0]
-    for run in (run for group in groups for run in group.runs):
-        for key in dict.fromkeys([*first.measured, *run.measured]):
-            here, there = run.measured.get(key), first.measured.get(key)
-            if here != there:
-                raise UserError(f"{run.path}: measured with evaluate.{key} = {here!r}, but {first.path} with {there!r}")
-        for name, print_ in run.record.data.items():
-            known = first.record.data.get(name)
-            if known is not None and known.sha256 != print_.sha256:
-                raise UserError(
-                    f"{run.path}: its {name} rows ({print_.source}) are not those of {first.path} ({known.source})"
-                )
-
-
-def _chosen(groups: Sequence[_Group], sets: Collection[str], metrics: Collection[str]) -> Iterator[tuple[str, str]]:
+def _chosen(first: Group, sets: Collection[str], metrics: Collection[str]) -> Iterator[tuple[str, str]]:
     """Sets and metrics of the first arm that have any number."""
-    first = groups[0].runs[0].numbers
-    known = {metric for some in first.values() for metric in some}
-    for wanted, names, what in ((sets, set(first), "set"), (metrics, known, "metric")):
-        if unknown := sorted(set(wanted) - names):
-            raise UserError(f"--{what}: no {what} '{unknown[0]}' in {groups[0].name}{near(unknown[0], names)}")
-    for part, by_metric in first.items():
+    one = first.members[0]
+    known = {metric for some in one.numbers.values() for metric in some}
+    if unknown := sorted(set(sets) - set(one.numbers)):
+        raise UserError(f"--set: no set '{unknown[0]}' in {first.name}{near(unknown[0], one.numbers)}")
+    wanted = [named(name) for name in metrics]
+    for given, meant in zip(metrics, wanted, strict=True):
+        if meant.metric not in known:
+            raise UserError(f"--metric: no metric '{given}' in {first.name}{near(given, known)}")
+    for part, by_metric in one.numbers.items():
         for metric in by_metric:
-            wanted_here = (not sets or part in sets) and (not metrics or metric in metrics)
-            if wanted_here and groups[0].ids(part, metric):
+            meant_here = not wanted or any(_means(some, metric, one.roles.get(part, part)) for some in wanted)
+            if (not sets or part in sets) and meant_here and first.ids(part, metric):
                 yield part, metric
 
 
-def _arm(group: _Group, chosen: Sequence[tuple[str, str]]) -> Arm:
+def _means(some: Named, metric: str, role: str) -> bool:
+    return some.metric == metric and some.role in (None, role)
+
+
+def _arm(group: Group, chosen: Sequence[tuple[str, str]]) -> Arm:
     scores = []
     for part, metric in chosen:
         if ids := group.ids(part, metric):
@@ -226,16 +157,16 @@ def _arm(group: _Group, chosen: Sequence[tuple[str, str]]) -> Arm:
             scores.append(ArmScore(set=part, metric=metric, mean=over.mean, low=over.low, high=over.high, runs=runs))
     return Arm(
         name=group.name,
-        stage=group.runs[0].stage,
-        recipe=group.runs[0].record.recipe,
-        runs=[run.path for run in group.runs],
-        seeds=[run.seed for run in group.runs],
+        stage=group.members[0].stage,
+        recipe=group.members[0].recipe,
+        runs=[one.name for one in group.members],
+        seeds=[one.seed for one in group.members if one.seed is not None],
         scores=scores,
     )
 
 
-def _difference(group: _Group, part: str, metric: str, found: Paired, p_holm: float) -> Difference:
-    score = group.runs[0].record.after.get(part, {}).get(metric)
+def _difference(group: Group, part: str, metric: str, found: Paired, p_holm: float) -> Difference:
+    score = group.members[0].scores.get(part, {}).get(metric)
     better = score.better if score is not None else "neither"
     return Difference(
         arm=group.name,
@@ -247,16 +178,6 @@ def _difference(group: _Group, part: str, metric: str, found: Paired, p_holm: fl
         shown=found.shown,
         sentence=sentence(found, better, p_holm),
     )
-
-
-def sentence(found: Paired, better: Better, p_holm: float) -> str:
-    """What may be said of a difference, and no more."""
-    if not found.shown:
-        return "no difference shown"
-    way = "higher" if found.difference > 0 else "lower"
-    worth = "" if better == "neither" else f", which is {'wanted' if way == better else 'not wanted'}"
-    doubt = "" if p_holm < LEVEL else "; not certain among so many comparisons"
-    return f"{way}{worth}{doubt}"
 
 
 def _kind(metric: str) -> type[Metric]:
