@@ -22,6 +22,7 @@ from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, Reference, measure
+from expunge.evaluate.reference import is_reference_file, read_reference
 from expunge.evaluate.score import load_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import Suite
@@ -107,7 +108,8 @@ def evaluate_models(
         models: names, or loaded networks.
         plan: sets, metrics and settings.
         original: the model before unlearning: similarity is to its answers, and it is asked once.
-        reference: a model that never saw the forget rows; set metrics compare with it.
+        reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
+            set metrics compare with it.
         depth: measures of `evaluate/depth`, which look inside all three kinds of model.
         tokenizer: needed with loaded networks.
         command: the command line, for the records.
@@ -133,11 +135,15 @@ def evaluate_models(
         return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
 
     before = compared = None
-    if original is not None:
-        before = measured(original, "measuring original", is_original=True)[1].evidence
-    if reference is not None:
+    if is_reference_file(reference):
+        file = read_reference(Path(reference))
+        file.check(plan.sets, str(reference))
+        compared = Reference(file.set_values)
+    elif reference is not None:
         _, found = measured(reference, "measuring reference", is_reference=True)
         compared = Reference(found.set_values, found.evidence)
+    if original is not None:
+        before = measured(original, "measuring original", is_original=True, reference=compared)[1].evidence
     results = []
     for place, given in enumerate(models, start=1):
         start = time.perf_counter()
@@ -160,6 +166,8 @@ def evaluate_models(
             model=source,
             sha256=sha256,
             suite=plan.suite,
+            seed=plan.seed,
+            config=plan.config.model_dump(mode="json"),
             original=None if original is None else model_name(original),
             retrained=None if reference is None else model_name(reference),
             data=dict(plan.prints),

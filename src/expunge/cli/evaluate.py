@@ -24,7 +24,7 @@ def evaluate(
         typer.Option(help="ROLE=DATA, e.g. forget=facts.jsonl; repeat for more. None, no suite: the shipped people."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Model that never saw the forget rows: what the others are compared with.")
+        str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
     ] = None,
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
     depth: Annotated[

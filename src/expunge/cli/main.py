@@ -9,9 +9,11 @@ import typer
 
 from expunge.cli import (
     cache,
+    compare,
     continual,
     diagnose,
     evaluate,
+    import_ou,
     listing,
     locate,
     models,
@@ -35,6 +37,8 @@ app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("import-ou")(import_ou.import_ou)
 app.command("locate")(locate.locate)
 app.command("cache")(cache.cache)
 app.command("report")(report.report)

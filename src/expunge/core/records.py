@@ -263,6 +263,8 @@ class Evaluation(Frozen):
     model: str = Field(description="Name, path or hub id as the user gave it")
     sha256: str | None = Field(None, description="Hash of its weights by name, shape and value")
     suite: str | None = Field(None, description="Suite that named the data and metrics, with its variant")
+    seed: int = Field(0, description="Of sampled rows and answers, and of the intervals")
+    config: dict[str, Any] = Field(default_factory=dict, description="How its answers were asked for and judged")
     original: str | None = Field(None, description="The model before unlearning, where it was given")
     retrained: str | None = Field(None, description="The reference that never saw the forget rows, where it was given")
     data: dict[str, DataPrint] = Field(description="Set -> what its rows were")

@@ -157,7 +157,8 @@ class Metric(ABC):
             Absent: the row lacks what the metric needs.
         """
 
-    def aggregate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """One number from row values along the last axis: (..., n) -> (...)."""
         mean: NDArray[np.float64] = values.mean(axis=-1)
         return mean

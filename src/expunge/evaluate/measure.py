@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Scores
 from expunge.data.example import Splits
+from expunge.evaluate.aliases import for_role, named
 from expunge.evaluate.asking import Ask
 from expunge.evaluate.base import EvaluateConfig, Metric, Role, SetMetric, SetValues
 from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_original, with_reference
@@ -23,7 +24,7 @@ from expunge.evaluate.score import (
     set_values,
     topic_values,
 )
-from expunge.evaluate.sets import Sets, sets_of
+from expunge.evaluate.sets import RowSet, Sets, sets_of
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
 
@@ -94,7 +95,7 @@ def measure(
     over_sets = load_set_metrics(config, by_default=compared)
     read_roles = {name: one.role for name, one in sets.items() if one.compared}
     chosen = {
-        name: _chosen(one.metrics or tuple(metrics), one.role, over_sets if one.compared else {})
+        name: _chosen(_own(one, metrics, config), one.role, over_sets if one.compared else {})
         for name, one in sets.items()
     }
     missing = {metric for names in chosen.values() for metric in names} - set(metrics)
@@ -147,6 +148,13 @@ def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
     if reference is None or reference.evidence is None:
         return evidence
     return with_reference(evidence, reference.evidence)
+
+
+def _own(one: RowSet, metrics: Mapping[str, Metric], config: EvaluateConfig) -> tuple[str, ...]:
+    """Row metrics that a set is measured by: its own, or the common ones; a name may be for one role only."""
+    if one.metrics or any(named(name).role for name in config.metrics):
+        return for_role(one.metrics or config.metrics, one.role)
+    return tuple(metrics)
 
 
 def _chosen(names: tuple[str, ...], role: Role, over_sets: Mapping[str, SetMetric]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.load import load_examples
+from expunge.evaluate.aliases import check_role
 from expunge.evaluate.base import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import RowSet
@@ -73,7 +74,8 @@ class Suite(Frozen):
         """
         load_set_metrics(self.evaluate, by_default=False)
         load_metrics(self.evaluate)
-        for one in self.sets.values():
+        for name, one in self.sets.items():
+            check_role(one.metrics, one.role, f"sets.{name}.metrics")
             load_metrics(self.evaluate.model_copy(update={"metrics": one.metrics}))
 
     def _config(self, one: SetConfig) -> EvaluateConfig:

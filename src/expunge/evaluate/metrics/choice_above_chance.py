@@ -26,7 +26,8 @@ class ChoiceAboveChance(Metric):
             raise Absent("rows with a single option")
         return float(right) - 1 / len(item.choice_logp)
 
-    def aggregate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standard errors: a hit has the value 1 - c and a miss -c, so |v| (1 - |v|) is c (1 - c) for both."""
         size = np.abs(values)
         with np.errstate(divide="ignore"):
