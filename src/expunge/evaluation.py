@@ -19,6 +19,7 @@ from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluat
 from expunge.data.example import SPLITS, Splits
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.deep import load_depth, measure_depth
+from expunge.evaluate.harness import check_tasks, harness_scores
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, Reference, measure
@@ -98,6 +99,7 @@ def evaluate_models(
     original: Any = None,
     reference: Any = None,
     depth: Sequence[str] = (),
+    lm_eval: Sequence[str] = (),
     tokenizer: Any = None,
     command: str = "",
     progress: Progress = SILENT,
@@ -111,6 +113,7 @@ def evaluate_models(
         reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
             set metrics compare with it.
         depth: measures of `evaluate/depth`, which look inside all three kinds of model.
+        lm_eval: tasks of EleutherAI's harness, scored with the same loaded model.
         tokenizer: needed with loaded networks.
         command: the command line, for the records.
         progress: where to report.
@@ -119,6 +122,7 @@ def evaluate_models(
         UserError: bad input.
     """
     metrics = load_metrics(plan.config)
+    check_tasks(lm_eval)
     labeller = Labeller(plan.config.kinds)
     forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
     if depth:
@@ -132,6 +136,8 @@ def evaluate_models(
     def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
         model = loaded(given)
         beside["remember"] = not is_loaded(given)
+        if not plan.sets:
+            return model, Measured({}, {}, {}, {}, {})
         return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
 
     before = compared = None
@@ -149,6 +155,8 @@ def evaluate_models(
         start = time.perf_counter()
         label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
         model, result = measured(given, label, original=before, reference=compared)
+        if lm_eval:
+            result.scores.update(harness_scores(model, lm_eval, plan.seed))
         source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
         del model
         if depth:

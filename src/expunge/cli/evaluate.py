@@ -21,7 +21,9 @@ def evaluate(
     folder: Annotated[str, typer.Option(help="Local copy of the suite's data instead of the hub.")] = "",
     data: Annotated[
         list[str] | None,
-        typer.Option(help="ROLE=DATA, e.g. forget=facts.jsonl; repeat for more. None, no suite: the shipped people."),
+        typer.Option(
+            help="ROLE=DATA, e.g. forget=facts.jsonl; repeat for more. Nothing else to do: the shipped people."
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
@@ -29,6 +31,10 @@ def evaluate(
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
     depth: Annotated[
         str, typer.Option(help="Comma-separated names of `expunge depth`: look inside, beside --original, --reference.")
+    ] = "",
+    lm_eval: Annotated[
+        str,
+        typer.Option(help="Comma-separated tasks of lm-eval (pip install 'expunge[lm-eval]'), e.g. wmdp_bio,mmlu."),
     ] = "",
     template: Annotated[str | None, typer.Option(help="chat or plain; none: as the suite says, else chat.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers for each forget question.")] = None,
@@ -61,6 +67,8 @@ def evaluate(
         check_out(out)
     asked = {"samples": samples, "max_new_tokens": max_new_tokens}
     tables = _tables(settings or (), asked, {"template": template})
+    tasks = _names(lm_eval)
+    data = data or ([] if tasks else None)
     plan = _suite_plan(suite, folder, tables, seed) if suite else _data_plan(data, tables, seed)
     quiet_libraries()
     results = evaluate_models(
@@ -68,7 +76,8 @@ def evaluate(
         plan,
         original=original,
         reference=reference,
-        depth=[name.strip() for name in depth.split(",") if name.strip()],
+        depth=_names(depth),
+        lm_eval=tasks,
         command=shlex.join(["expunge", *sys.argv[1:]]),
         progress=progress_for(quiet),
     )
@@ -85,6 +94,10 @@ def evaluate(
         print_rows(aggregate_rows(records[0]), as_json=False)
     else:
         console().print(as_markdown(records), markup=False, highlight=False)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -117,5 +130,6 @@ def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: 
     from expunge.evaluate.base import EvaluateConfig
     from expunge.evaluation import data_plan
 
-    splits = named_data(data or [f"{name}=people:{name}" for name in SPLITS if name != "holdout"], SPLITS)
+    people = [f"{name}=people:{name}" for name in SPLITS if name != "holdout"]
+    splits = named_data(people if data is None else data, SPLITS)
     return data_plan(splits, check(EvaluateConfig, tables["evaluate"], "evaluate"), seed, tables["model"])
