@@ -248,7 +248,7 @@ def test_agreement_without_variety_has_no_correlation() -> None:
 def test_one_judge_without_a_number_leaves_the_row_absent(stub: Stub) -> None:
     stub.answer = lambda prompt, number: (200, "no" if stub.bodies[-1]["model"] == "second" else '{"score": 2}')
     judges = [{"model": name, "endpoint": stub.url, "attempts": 1} for name in ("first", "second")]
-    with pytest.raises(Absent, match="second at .* gave no score in 1 attempts"):
+    with pytest.raises(Absent, match=r"second at .* gave no score in 1 attempts"):
         build("judged_naturalness", judges=judges).value(said("a"), "forget")
 
 
