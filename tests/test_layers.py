@@ -13,7 +13,20 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "given", "api", "locate")
+MODULES = (
+    "config",
+    "run",
+    "teach",
+    "continual",
+    "series",
+    "reproduce",
+    "sweep",
+    "diagnosis",
+    "given",
+    "api",
+    "locate",
+    "meta",
+)
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),

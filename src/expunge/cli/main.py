@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import continual, diagnose, evaluate, listing, locate, models, report, reproduce, run, show, teach
+from expunge.cli import (
+    continual,
+    diagnose,
+    evaluate,
+    listing,
+    locate,
+    meta_eval,
+    models,
+    report,
+    reproduce,
+    run,
+    show,
+    teach,
+)
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -22,6 +35,7 @@ app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
+app.command("meta-eval")(meta_eval.meta_eval)
 app.command("locate")(locate.locate)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
