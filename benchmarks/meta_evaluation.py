@@ -1,4 +1,4 @@
-"""Which metrics deserve trust? `python benchmarks/meta_evaluation.py OUT [--small]`: teach a pool, then meta-evaluate it.
+"""Which metrics deserve trust? Teach a pool and meta-evaluate it: `python benchmarks/meta_evaluation.py OUT [--small]`.
 
 Models of smollm2-135m that were taught three invented authors to keep and either one to forget, or not, over seeds and
 learning rates; and unlearned ones, by several recipes from the first of those that know. `--small` goes through the

@@ -16,6 +16,7 @@ FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "atta
 MODULES = (
     "config",
     "run",
+    "evaluation",
     "teach",
     "continual",
     "series",
@@ -44,7 +45,15 @@ ALLOWED = {
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "evaluate/depth", "diagnose", "data/sources")
+LISTED = (
+    *SLOTS,
+    "optimizers",
+    "evaluate/metrics",
+    "evaluate/set_metrics",
+    "evaluate/depth",
+    "diagnose",
+    "data/sources",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

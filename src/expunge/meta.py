@@ -196,10 +196,10 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
             f"{counts[0]} models know the forget rows, {counts[1]} do not, {counts[2]} were unlearned; {kept} of these "
             f"have at least {pool.trust.min_utility:.0%} of the original's utility, or an unknown one, and were "
             f"trained again ({pool.relearn.epochs} epoch, lr {pool.relearn.lr:g}) and quantized ({pool.quantize}).",
-            f"Trust: AUROC at least {pool.trust.min_faithfulness:g} with an interval above 0.5, and robustness (the "
-            f"harmonic mean of R and Q, {how}) at least {pool.trust.min_robustness:g}, over the unlearned models that the "
-            "metric takes for not knowing: those below its threshold, in values for which higher means more knowledge. "
-            "What holds on one pool need not hold on another.",
+            f"Trust: AUROC at least {pool.trust.min_faithfulness:g} with an interval above 0.5, and robustness "
+            f"(harmonic mean of R and Q, {how}) at least {pool.trust.min_robustness:g}, over the unlearned models that "
+            "the metric takes for not knowing: those below its threshold, in values for which higher means more "
+            "knowledge. What holds on one pool need not hold on another.",
         ],
         tables=[
             Table(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import (
+    cache,
     continual,
     diagnose,
     evaluate,
@@ -37,6 +38,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("meta-eval")(meta_eval.meta_eval)
 app.command("locate")(locate.locate)
+app.command("cache")(cache.cache)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

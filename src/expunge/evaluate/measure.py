@@ -102,15 +102,27 @@ def measure(
     evidence = collect_sets(model, asks, seed, progress, label, memory)
     if is_original or original:
         evidence = with_original(evidence, original or evidence)
-    if reference is not None and reference.evidence is not None:
-        evidence = with_reference(evidence, reference.evidence)
+    evidence = _beside(evidence, reference)
     values = item_values(evidence, every, chosen, roles)
     scores = score(values, every, seed, roles)
     if not is_reference:
-        _add_set_scores(scores, over_sets, set_values(values, roles), roles, reference, seed)
-    return Measured(
-        evidence, values, labeller.label(evidence, roles), scores, summarise(values, scores, seed, roles), roles
-    )
+        now = set_values(values, roles)
+        then = now if is_original else None
+        read = {name for metric in over_sets.values() if metric.needs_original for name in metric.needs_values}
+        if original is not None and read:
+            some = {name: every[name] for name in read}
+            then = set_values(item_values(_beside(original, reference), some, chosen, roles), roles)
+        _add_set_scores(scores, over_sets, now, then, roles, reference, seed)
+    unlike = [name for name, metric in every.items() if not metric.usual]
+    aggregates = summarise(values, scores, seed, roles, unlike)
+    return Measured(evidence, values, labeller.label(evidence, roles), scores, aggregates, roles)
+
+
+def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
+    """Evidence beside what the reference said, where it was asked here."""
+    if reference is None or reference.evidence is None:
+        return evidence
+    return with_reference(evidence, reference.evidence)
 
 
 def _chosen(names: tuple[str, ...], role: Role, over_sets: Mapping[str, SetMetric]) -> tuple[str, ...]:
@@ -124,6 +136,7 @@ def _add_set_scores(
     scores: Scores,
     over_sets: Mapping[str, SetMetric],
     values: SetValues,
+    original: SetValues | None,
     roles: Mapping[str, Role],
     reference: Reference | None,
     seed: int,
@@ -131,4 +144,4 @@ def _add_set_scores(
     """Put the scores of many rows beside those of the first set to forget, or of the first set there is."""
     place = next((name for name, role in roles.items() if role == "forget"), next(iter(roles)))
     for metric in over_sets.values():
-        scores[place] |= metric.scores(values, None if reference is None else reference.values, seed)
+        scores[place] |= metric.scores(values, None if reference is None else reference.values, seed, original)

@@ -30,6 +30,7 @@ class SetConfig(Frozen):
     metrics: tuple[str, ...] = Field((), description="Row metrics; empty: those of the suite")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest generated answer, in tokens")
     stop: tuple[str, ...] | None = Field(None, description="Strings at which a generated text is cut")
+    reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with so many stored tokens")
     samples: int | None = Field(None, ge=0, description="Answers sampled for each question")
     max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
 
@@ -66,13 +67,27 @@ class Suite(Frozen):
             load_metrics(self.evaluate.model_copy(update={"metrics": one.metrics}))
 
     def _config(self, one: SetConfig) -> EvaluateConfig:
-        own = one.model_dump(include={"max_new_tokens", "stop", "samples", "max_rows"}, exclude_none=True)
+        own = one.model_dump(exclude={"data", "role", "metrics"}, exclude_none=True)
         return self.evaluate.model_copy(update=own)
 
 
 def suite_names() -> list[str]:
     """Names of the shipped suites."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def describe_suites() -> list[dict[str, str]]:
+    """Name, one line, variants and paper of every shipped suite."""
+    tables = {name: read_toml(FOLDER / f"{name}.toml") for name in suite_names()}
+    return [
+        {
+            "name": name,
+            "summary": table.get("summary", ""),
+            "variants": " ".join(table.get("variants", ())),
+            "paper": table.get("paper", ""),
+        }
+        for name, table in tables.items()
+    ]
 
 
 def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Suite:
