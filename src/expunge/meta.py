@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from expunge.core.files import disk_errors, write_atomic
 from expunge.core.finding import Finding, Table
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
-from expunge.core.records import DataPrint, Frozen, Score
+from expunge.core.records import Frozen, Score
 from expunge.core.toml import read_toml
 from expunge.core.trust import MetaRecord, MetricTrust, PoolModel
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
-from expunge.data.example import Example, fingerprint
+from expunge.data.example import Example, Splits
 from expunge.data.load import load_examples
 from expunge.evaluate.base import EvaluateConfig, Metric
 from expunge.evaluate.deep import load_depth, measure_depth
@@ -31,9 +30,11 @@ from expunge.evaluate.evidence import sampled
 from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured, Reference, measure
 from expunge.evaluate.score import load_metrics, load_set_metrics
-from expunge.evaluate.sets import RowSet, Sets
+from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import load_suite
 from expunge.evaluate.trust import TrustConfig, metric_trust
+from expunge.evaluation import Plan, suite_plan
+from expunge.given import print_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name, load_model
@@ -135,8 +136,8 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
         UserError: bad data or models.
     """
     start = time.perf_counter()
-    sets, model_keys, config = _sets(pool)
-    scorer = _Scorer(pool, sets, model_keys, config, progress)
+    plan = _plan(pool)
+    scorer = _Scorer(pool, plan, progress)
     retrained = scorer.retrained()
     models = [scorer.member(member) for member in pool.models]
     names = dict.fromkeys(name for model in models for name in model.before)
@@ -145,10 +146,7 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     return MetaRecord(
         pool=file,
         config=pool.model_dump(mode="json", exclude_none=True),
-        data={
-            name: DataPrint(source=f"{file}: {name}", rows=len(one.rows), sha256=fingerprint(one.rows))
-            for name, one in sets.items()
-        },
+        data=dict(plan.prints),
         models=models,
         retrained=retrained,
         metrics=ordered,
@@ -224,16 +222,18 @@ def _rank(one: MetricTrust) -> tuple[bool, float, str]:
     return one.verdict != "trust", -both, one.metric
 
 
-def _sets(pool: Pool) -> tuple[Sets, dict[str, Any], EvaluateConfig]:
-    """The sets that are measured, and how models are loaded and measured."""
+def _plan(pool: Pool) -> Plan:
+    """What every model is measured by."""
     if pool.suite is not None:
-        suite = load_suite(pool.suite, pool.folder)
-        return suite.rows(), {**suite.model, **pool.model}, suite.evaluate
+        plan = suite_plan(load_suite(pool.suite, pool.folder), pool.suite, pool.seed)
+        return replace(plan, model_config={**plan.model_config, **pool.model})
     assert pool.data is not None
-    specs = {name: getattr(pool.data, name) for name in PoolData.model_fields}
-    rows = {name: load_examples(spec, f"data.{name}") for name, spec in specs.items() if spec is not None}
-    sets = {name: RowSet(some, name, pool.evaluate) for name, some in rows.items()}  # type: ignore[arg-type]
-    return sets, pool.model, pool.evaluate
+    specs = {name: spec for name in PoolData.model_fields if (spec := getattr(pool.data, name)) is not None}
+    rows: dict[str, Any] = {"retain": (), **{name: load_examples(spec, f"data.{name}") for name, spec in specs.items()}}
+    splits = Splits(**rows)
+    splits.check()
+    prints = {name: print_of(str(specs[name]), some) for name, some in splits.named()}
+    return Plan(sets_of(splits, pool.evaluate), prints, pool.evaluate, pool.seed, None, pool.model)
 
 
 @dataclass(frozen=True)
@@ -247,17 +247,13 @@ class _Scored:
 class _Scorer:
     """Measures models, one after another, by all metrics of a pool."""
 
-    def __init__(
-        self, pool: Pool, sets: Sets, model_keys: Mapping[str, Any], config: EvaluateConfig, progress: Progress
-    ) -> None:
+    def __init__(self, pool: Pool, plan: Plan, progress: Progress) -> None:
         self._pool = pool
-        self._sets = sets
-        self._keys = model_keys
-        self._config = config
+        self._plan = plan
         self._progress = progress
-        self._metrics: dict[str, Metric] = load_metrics(config)
-        self._labeller = Labeller(config.kinds)
-        self._forget = [name for name, one in sets.items() if one.role == "forget"]
+        self._metrics: dict[str, Metric] = load_metrics(plan.config)
+        self._labeller = Labeller(plan.config.kinds)
+        self._forget = [name for name, one in plan.sets.items() if one.role == "forget"]
         if not self._forget:
             raise UserError("data: no set to forget")
         self.machine = ("", "")
@@ -266,7 +262,7 @@ class _Scorer:
         self._full: float | None = None
         if pool.original is not None:
             self._original = self._measure(self._load(pool.original), "the original", is_original=True, remember=True)
-            self._full = _utility(self._original, sets)
+            self._full = _utility(self._original, plan.sets)
 
     def retrained(self) -> PoolModel | None:
         """The retrained model before and after relearning; other models are compared with it from now on."""
@@ -305,7 +301,7 @@ class _Scorer:
         )
 
     def _load(self, name: str) -> LanguageModel:
-        config = check(ModelConfig, {**self._keys, "name": name}, "model")
+        config = check(ModelConfig, {**self._plan.model_config, "name": name}, "model")
         model = load_model(config, self._progress)
         self.machine = (str(model.device), model.precision)
         return model
@@ -313,11 +309,11 @@ class _Scorer:
     def _measure(self, model: LanguageModel, label: str, **options: Any) -> Measured:
         return measure(
             model,
-            self._sets,
+            self._plan.sets,
             self._metrics,
             self._labeller,
-            self._config,
-            self._pool.seed,
+            self._plan.config,
+            self._plan.seed,
             self._progress,
             Path(label).name,
             **options,
@@ -332,7 +328,7 @@ class _Scorer:
             for place in self._forget
             for name, score in found.scores[place].items()
         }
-        utility = _utility(found, self._sets)
+        utility = _utility(found, self._plan.sets)
         share = None if utility is None or not self._full else utility / self._full
         return _Scored({**scores, **self._depth(model)}, share)
 
@@ -354,14 +350,14 @@ class _Scorer:
         )
 
     def _rows(self, place: str) -> list[Example]:
-        one = self._sets[place]
+        one = self._plan.sets[place]
         return sampled(one.rows, one.config.max_rows, self._pool.seed)
 
     def _relearn(self, model: LanguageModel) -> None:
         """Train on the forget rows; the model stays changed."""
         model.freeze_but([name for name, _ in model.network.named_parameters()])
         train = TrainConfig(**self._pool.relearn.model_dump(), checkpoints=False)
-        rows = [row for place in self._forget for row in self._sets[place].rows]
+        rows = [row for place in self._forget for row in self._plan.sets[place].rows]
         with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
             teach(model, rows, NLL(NLL.Config()), train, self._pool.seed, Path(folder), self._progress)
 
