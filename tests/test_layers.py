@@ -26,6 +26,7 @@ MODULES = (
     "given",
     "api",
     "locate",
+    "meta",
 )
 ALLOWED = {
     "core": ("core",),

@@ -16,6 +16,7 @@ from expunge.cli import (
     import_ou,
     listing,
     locate,
+    meta_eval,
     models,
     report,
     reproduce,
@@ -39,6 +40,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("import-ou")(import_ou.import_ou)
+app.command("meta-eval")(meta_eval.meta_eval)
 app.command("locate")(locate.locate)
 app.command("cache")(cache.cache)
 app.command("report")(report.report)
