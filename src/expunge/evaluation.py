@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
 from expunge.data.example import SPLITS, Splits
 from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, Reference, measure
@@ -95,6 +97,7 @@ def evaluate_models(
     *,
     original: Any = None,
     reference: Any = None,
+    depth: Sequence[str] = (),
     tokenizer: Any = None,
     command: str = "",
     progress: Progress = SILENT,
@@ -107,6 +110,7 @@ def evaluate_models(
         original: the model before unlearning: similarity is to its answers, and it is asked once.
         reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
             set metrics compare with it.
+        depth: measures of `evaluate/depth`, which look inside all three kinds of model.
         tokenizer: needed with loaded networks.
         command: the command line, for the records.
         progress: where to report.
@@ -116,9 +120,19 @@ def evaluate_models(
     """
     metrics = load_metrics(plan.config)
     labeller = Labeller(plan.config.kinds)
+    forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
+    if depth:
+        load_depth(depth, {})
+        if original is None or reference is None or not forget:
+            raise UserError("--depth: needs the original model, the retrained reference and forget rows")
+        if is_reference_file(reference):
+            raise UserError(f"--depth: looks inside the retrained model, and {reference} is a file of its values")
+
+    def loaded(given: Any) -> LanguageModel:
+        return read_model(given, tokenizer, plan.model_config, progress)
 
     def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
-        model = read_model(given, tokenizer, plan.model_config, progress)
+        model = loaded(given)
         beside["remember"] = not is_loaded(given)
         return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
 
@@ -137,9 +151,22 @@ def evaluate_models(
         start = time.perf_counter()
         label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
         model, result = measured(given, label, original=before, reference=compared)
+        source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
+        del model
+        if depth:
+            place_of = next(name for name, one in plan.sets.items() if one.role == "forget")
+            result.scores[place_of] |= measure_depth(
+                depth,
+                partial(loaded, original),
+                partial(loaded, given),
+                partial(loaded, reference),
+                forget,
+                seed=plan.seed,
+                progress=progress,
+            )
         record = Evaluation(
-            model=model.source,
-            sha256=model.fingerprint(),
+            model=source,
+            sha256=sha256,
             suite=plan.suite,
             seed=plan.seed,
             config=plan.config.model_dump(mode="json"),
@@ -150,11 +177,10 @@ def evaluate_models(
             scores=result.scores,
             aggregates=result.aggregates,
             kinds=count_kinds(result.kinds, result.roles),
-            provenance=provenance(command, str(model.device), model.precision),
+            provenance=provenance(command, *where),
             seconds=round(time.perf_counter() - start, 3),
         )
         results.append(Evaluated(record, result))
-        del model
     return results
 
 

@@ -18,6 +18,7 @@ from expunge.data.example import Example
 from expunge.evaluate.base import Absent, Item, Need, holds_keyword
 from expunge.evaluate.score import FOLDER
 from expunge.models.generate import Scored
+from expunge.models.raters import Rater
 
 NAMES = plugins.names(FOLDER)
 
@@ -35,7 +36,19 @@ def options(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPat
     """Options without which a metric is absent."""
     folder = tmp_path_factory.mktemp("nli") / "model"
     save_tiny_bert(BertForSequenceClassification, folder, tokenizer, id2label={0: "entailment", 1: "other"})
-    return {"entailment": {"model": str(folder)}, "gibberish": {"model": str(folder), "label": "other"}}
+    judges = {"judges": ({"model": "m", "endpoint": "http://127.0.0.1:9/v1"},)}
+    return {
+        "entailment": {"model": str(folder)},
+        "gibberish": {"model": str(folder), "label": "other"},
+        "judged_naturalness": judges,
+        "judged_similarity": judges,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _rated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every judge gives 3; nobody is asked."""
+    monkeypatch.setattr(Rater, "rate", lambda _, prompts: [3.0] * len(prompts))
 
 
 def hits(*hit: int) -> Item:

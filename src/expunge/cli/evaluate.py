@@ -27,6 +27,9 @@ def evaluate(
         str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
     ] = None,
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
+    depth: Annotated[
+        str, typer.Option(help="Comma-separated names of `expunge depth`: look inside, beside --original, --reference.")
+    ] = "",
     template: Annotated[str | None, typer.Option(help="chat or plain; none: as the suite says, else chat.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers for each forget question.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest generated answer.")] = None,
@@ -34,7 +37,7 @@ def evaluate(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Any option of the measurement: evaluate.b=c, e.g. evaluate.options.METRIC.KEY=VALUE."
+            "--set", help="Any option of the measurement: evaluate.options.METRIC.KEY=VALUE, model.precision=float32."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New directory for records, table, CSV and rows.")] = None,
@@ -56,15 +59,16 @@ def evaluate(
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     if out is not None:
         check_out(out)
-    given: dict[str, Any] = {"samples": samples, "max_new_tokens": max_new_tokens}
-    options = _options(settings or (), {key: value for key, value in given.items() if value is not None})
-    plan = _suite_plan(suite, folder, options, template, seed) if suite else _data_plan(data, options, template, seed)
+    asked = {"samples": samples, "max_new_tokens": max_new_tokens}
+    tables = _tables(settings or (), asked, {"template": template})
+    plan = _suite_plan(suite, folder, tables, seed) if suite else _data_plan(data, tables, seed)
     quiet_libraries()
     results = evaluate_models(
         models,
         plan,
         original=original,
         reference=reference,
+        depth=[name.strip() for name in depth.split(",") if name.strip()],
         command=shlex.join(["expunge", *sys.argv[1:]]),
         progress=progress_for(quiet),
     )
@@ -83,29 +87,30 @@ def evaluate(
         console().print(as_markdown(records), markup=False, highlight=False)
 
 
-def _options(settings: list[str] | tuple[()], given: dict[str, Any]) -> dict[str, Any]:
-    """The `evaluate` table that the command line asks for."""
+def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `evaluate` and `model` tables that the command line asks for."""
     from expunge.config import read_settings
     from expunge.core.errors import UserError
 
-    tables = read_settings(settings, {"evaluate": given})
-    if unknown := sorted(set(tables) - {"evaluate"}):
-        raise UserError(f"--set: only options of 'evaluate' can be set here, got '{unknown[0]}'")
-    options = tables["evaluate"]
-    if not isinstance(options, dict):
-        raise UserError(f"--set: 'evaluate' is a table of options, got {options!r}")
-    return options
+    names = ("evaluate", "model")
+    known = [{key: value for key, value in some.items() if value is not None} for some in given]
+    tables = read_settings(settings, dict(zip(names, known, strict=True)))
+    if unknown := sorted(set(tables) - set(names)):
+        raise UserError(f"--set: only options of 'evaluate' and 'model' can be set here, got '{unknown[0]}'")
+    for name in names:
+        if not isinstance(tables[name], dict):
+            raise UserError(f"--set: '{name}' is a table of options, got {tables[name]!r}")
+    return tables
 
 
-def _suite_plan(name: str, folder: str, options: dict[str, Any], template: str | None, seed: int) -> Plan:
+def _suite_plan(name: str, folder: str, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
     from expunge.evaluate.suite import load_suite
     from expunge.evaluation import suite_plan
 
-    model = {"template": template} if template else {}
-    return suite_plan(load_suite(name, folder, {"evaluate": options, "model": model}), name, seed)
+    return suite_plan(load_suite(name, folder, tables), name, seed)
 
 
-def _data_plan(data: list[str] | None, options: dict[str, Any], template: str | None, seed: int) -> Plan:
+def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
     from expunge.cli._data import named_data
     from expunge.core.validation import check
     from expunge.data.example import SPLITS
@@ -113,5 +118,4 @@ def _data_plan(data: list[str] | None, options: dict[str, Any], template: str | 
     from expunge.evaluation import data_plan
 
     splits = named_data(data or [f"{name}=people:{name}" for name in SPLITS if name != "holdout"], SPLITS)
-    config = check(EvaluateConfig, options, "evaluate")
-    return data_plan(splits, config, seed, {"template": template or "chat"})
+    return data_plan(splits, check(EvaluateConfig, tables["evaluate"], "evaluate"), seed, tables["model"])

@@ -15,6 +15,7 @@ _FOLDERS = {
     "optimizers": ("optimizers", "Optimizers beside those of transformers."),
     "metrics": ("evaluate/metrics", "What is measured."),
     "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),
+    "depth": ("evaluate/depth", "How deep forgetting goes, inside."),
     "data": ("data/sources", "Data sets that are shipped."),
 }
 

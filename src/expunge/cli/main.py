@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import (
+    cache,
     compare,
     continual,
     diagnose,
@@ -39,6 +40,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("import-ou")(import_ou.import_ou)
 app.command("locate")(locate.locate)
+app.command("cache")(cache.cache)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

@@ -23,6 +23,11 @@ _NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"
 """Fields of an item that are not the model's words about it."""
 
 
+def evidence_folder() -> Path:
+    """Where evidence is kept: `evidence/` in the user's cache."""
+    return cache_dir() / "evidence"
+
+
 class EvidenceMemory:
     """Finds and keeps what one model said. Its folder is open to its owner only: it holds answers.
 
@@ -32,7 +37,7 @@ class EvidenceMemory:
     """
 
     def __init__(self, model: LanguageModel, folder: Path | None = None) -> None:
-        self._folder = folder or cache_dir() / "evidence"
+        self._folder = folder or evidence_folder()
         self._model = [model.fingerprint(), model.precision]
 
     def find(self, ask: Ask, requests: Sequence[Request], blank: Sequence[Item]) -> list[Item] | None:
