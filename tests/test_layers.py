@@ -41,6 +41,7 @@ ALLOWED = {
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
     "cli": (*FOLDERS, *MODULES, "cli"),
+    "__main__": ("cli",),
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 

@@ -123,10 +123,8 @@ def evaluate_models(
     forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
     if depth:
         load_depth(depth, {})
-        if original is None or reference is None or not forget:
-            raise UserError("--depth: needs the original model, the retrained reference and forget rows")
-        if is_reference_file(reference):
-            raise UserError(f"--depth: looks inside the retrained model, and {reference} is a file of its values")
+        if original is None or reference is None or is_reference_file(reference) or not forget:
+            raise UserError("--depth: needs the original model, the retrained model and forget rows")
 
     def loaded(given: Any) -> LanguageModel:
         return read_model(given, tokenizer, plan.model_config, progress)

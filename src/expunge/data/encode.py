@@ -118,10 +118,10 @@ class Encoder:
         prompt, labels = self._apart(text, ("" if text[-1:].isspace() else " ") + answer.strip(), special)
         return self._fit(prompt, [*labels, end], example.id)
 
-    def asked(self, example: Example) -> tuple[int, ...]:
-        """The ids that a row's generation starts from: its question, its raw prompt, or the start of its document."""
+    def asked(self, example: Example, document_prompt: float = DOCUMENT_PROMPT) -> tuple[int, ...]:
+        """The ids that generation starts from: a row's question, its raw prompt, or such a share of its document."""
         if example.text is not None:
-            return self.document(example.text, example.id, DOCUMENT_PROMPT).prompt
+            return self.document(example.text, example.id, document_prompt).prompt
         return self._fit(self._ids(*self._asked(example)), [], example.id).ids
 
     def choices(self, example: Example) -> tuple[Encoded, ...]:

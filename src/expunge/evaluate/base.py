@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.records import Better, Frozen, Score
+from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example, holds_any
 from expunge.models.generate import Scored
 
@@ -64,6 +65,12 @@ class EvaluateConfig(Frozen):
     )
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     stop: tuple[str, ...] = Field((), description="Strings at which a generated text is cut, besides the end token")
+    document_prompt: float = Field(
+        DOCUMENT_PROMPT,
+        ge=0,
+        lt=1,
+        description="Share of a document that is its prompt; what follows is scored. 0: all tokens but the first",
+    )
     reference_tokens: int | None = Field(
         None, ge=1, description="Text metrics compare with the stored answer's first tokens only, this many; none: all"
     )

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from expunge.core.progress import SILENT, Bar, Progress
 from expunge.data.batch import by_length
-from expunge.data.encode import DOCUMENT_PROMPT, Encoder
+from expunge.data.encode import Encoder
 from expunge.data.example import Example, Splits
 from expunge.evaluate.asking import Ask, Request, ask_batch, requests
 from expunge.evaluate.base import EvaluateConfig, Item, Need
@@ -201,7 +201,7 @@ def with_reference(evidence: Evidence, reference: Evidence) -> Evidence:
 def _blank(example: Example, config: EvaluateConfig, encoder: Encoder) -> Item:
     item = Item(example)
     if example.text is not None:
-        labels = encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels
+        labels = encoder.document(example.text, example.id, config.document_prompt).labels
         item = replace(item, continuation=encoder.decode(labels))
     text = example.answer or item.continuation
     if text is None or config.reference_tokens is None:

@@ -15,7 +15,15 @@ from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_orig
 from expunge.evaluate.items import Values
 from expunge.evaluate.kinds import Kinds, Labeller
 from expunge.evaluate.memory import EvidenceMemory
-from expunge.evaluate.score import item_values, load_metrics, load_set_metrics, needs_of, score, set_values
+from expunge.evaluate.score import (
+    item_values,
+    load_metrics,
+    load_set_metrics,
+    needs_of,
+    score,
+    set_values,
+    topic_values,
+)
 from expunge.evaluate.sets import RowSet, Sets, sets_of
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
@@ -31,11 +39,13 @@ class Measured:
     scores: Scores
     aggregates: Aggregates
     roles: Mapping[str, Role] = field(default_factory=dict)
+    read_roles: Mapping[str, Role] = field(default_factory=dict)
+    """Of the sets that metrics over many rows read."""
 
     @property
     def set_values(self) -> SetValues:
         """Row values by role."""
-        return set_values(self.values, self.roles)
+        return set_values(self.values, self.read_roles)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,11 @@ def measure(
     roles = {name: one.role for name, one in sets.items()}
     compared = reference is not None or is_reference or "holdout" in roles.values()
     over_sets = load_set_metrics(config, by_default=compared)
-    chosen = {name: _chosen(_own(one, metrics, config), one.role, over_sets) for name, one in sets.items()}
+    read_roles = {name: one.role for name, one in sets.items() if one.compared}
+    chosen = {
+        name: _chosen(_own(one, metrics, config), one.role, over_sets if one.compared else {})
+        for name, one in sets.items()
+    }
     missing = {metric for names in chosen.values() for metric in names} - set(metrics)
     every = (
         {**metrics, **load_metrics(config.model_copy(update={"metrics": tuple(sorted(missing))}))}
@@ -106,17 +120,27 @@ def measure(
     evidence = _beside(evidence, reference)
     values = item_values(evidence, every, chosen, roles)
     scores = score(values, every, seed, roles)
+    by_topic = topic_values({name: evidence[name] for name, one in sets.items() if one.by_topic}, values)
+    topics = {topic: roles[name] for name, found in by_topic.items() for topic in found}
+    scores |= score({topic: some for found in by_topic.values() for topic, some in found.items()}, every, seed, topics)
     if not is_reference:
-        now = set_values(values, roles)
+        now = set_values(values, read_roles)
         then = now if is_original else None
         read = {name for metric in over_sets.values() if metric.needs_original for name in metric.needs_values}
         if original is not None and read:
             some = {name: every[name] for name in read}
-            then = set_values(item_values(_beside(original, reference), some, chosen, roles), roles)
-        _add_set_scores(scores, over_sets, now, then, roles, reference, seed)
+            then = set_values(item_values(_beside(original, reference), some, chosen, roles), read_roles)
+        _add_set_scores(scores, over_sets, now, then, read_roles or roles, reference, seed)
     unlike = [name for name, metric in every.items() if not metric.usual]
-    aggregates = summarise(values, scores, seed, roles, unlike)
-    return Measured(evidence, values, labeller.label(evidence, roles), scores, aggregates, roles)
+    return Measured(
+        evidence,
+        values,
+        labeller.label(evidence, roles),
+        scores,
+        summarise(values, scores, seed, roles, unlike),
+        {**roles, **topics},
+        read_roles,
+    )
 
 
 def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:

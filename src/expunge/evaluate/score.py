@@ -133,10 +133,37 @@ def score(
     }
 
 
+def topic_values(
+    evidence: Evidence, values: Mapping[str, Mapping[str, Sequence[float | str]]]
+) -> dict[str, dict[str, dict[str, list[float | str]]]]:
+    """Set -> `set: topic` -> metric -> numbers of the rows of that topic; rows without a topic are in none.
+
+    Args:
+        evidence: sets whose topics are told apart.
+        values: set -> metric -> a number for each row, or why there is none.
+    """
+    found: dict[str, dict[str, dict[str, list[float | str]]]] = {}
+    for name, items in evidence.items():
+        topics = [item.example.topic for item in items]
+        found[name] = {
+            f"{name}: {topic}": {
+                metric: [value for value, own in zip(numbers, topics, strict=True) if own == topic]
+                for metric, numbers in values[name].items()
+            }
+            for topic in dict.fromkeys(filter(None, topics))
+        }
+    return found
+
+
 def set_values(values: dict[str, dict[str, list[float | str]]], roles: Mapping[str, Role]) -> SetValues:
-    """Row values by role, sets of one role one after another; rows without a number are left out."""
+    """Row values by role, sets of one role one after another; rows without a number, and sets without a role, left out.
+
+    Args:
+        values: set -> metric -> a number for each row, or why there is none.
+        roles: of the sets that count.
+    """
     found: dict[Role, dict[str, list[float]]] = {}
-    for part, by_metric in values.items():
+    for part, by_metric in ((part, by_metric) for part, by_metric in values.items() if part in roles):
         for name, numbers in by_metric.items():
             some = found.setdefault(roles[part], {}).setdefault(name, [])
             some += [number for number in numbers if not isinstance(number, str)]

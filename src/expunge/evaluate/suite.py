@@ -34,6 +34,9 @@ class SetConfig(Frozen):
     reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with so many stored tokens")
     samples: int | None = Field(None, ge=0, description="Answers sampled for each question")
     max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
+    document_prompt: float | None = Field(None, ge=0, lt=1, description="Share of a document that is its prompt")
+    by_topic: bool = Field(False, description="Score each topic of its rows (subject, kind of question) by itself too")
+    compared: bool = Field(True, description="Whether metrics over many rows, e.g. of membership, read this set")
 
 
 class Suite(Frozen):
@@ -52,7 +55,14 @@ class Suite(Frozen):
             UserError: as `load_examples`.
         """
         return {
-            name: RowSet(load_examples(one.data, f"sets.{name}.data"), one.role, self._config(one), one.metrics)
+            name: RowSet(
+                load_examples(one.data, f"sets.{name}.data"),
+                one.role,
+                self._config(one),
+                one.metrics,
+                one.compared,
+                one.by_topic,
+            )
             for name, one in self.sets.items()
         }
 
@@ -69,7 +79,7 @@ class Suite(Frozen):
             load_metrics(self.evaluate.model_copy(update={"metrics": one.metrics}))
 
     def _config(self, one: SetConfig) -> EvaluateConfig:
-        own = one.model_dump(exclude={"data", "role", "metrics"}, exclude_none=True)
+        own = one.model_dump(include=set(EvaluateConfig.model_fields) - {"metrics"}, exclude_none=True)
         return self.evaluate.model_copy(update=own)
 
 

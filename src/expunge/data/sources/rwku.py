@@ -148,7 +148,7 @@ def _reason(item: Located, _: str) -> dict[str, object]:
     )
     return {
         "question": question,
-        "answer": text_of(item, "answer"),
+        **_accepted(item, "answer"),
         "topic": text_of(item, "task"),
         "answer_start": "A:",
     }
@@ -174,13 +174,16 @@ def _truthful(item: Located, shots: str) -> dict[str, object]:
 
 def _factual(item: Located, shots: str) -> dict[str, object]:
     """A question with all accepted answers as keywords."""
-    answers = texts_of(item, "answers")
-    return {
-        "question": f"{shots}Q: {text_of(item, 'question')}",
-        "answer": answers[0],
-        "keywords": answers,
-        "answer_start": "A:",
-    }
+    question = f"{shots}Q: {text_of(item, 'question')}"
+    return {"question": question, **_accepted(item, "answers"), "answer_start": "A:"}
+
+
+def _accepted(item: Located, field: str) -> dict[str, object]:
+    """An answer, or several of which any is right."""
+    if isinstance(item.row.get(field), str):
+        return {"answer": item.row[field]}
+    answers = texts_of(item, field)
+    return {"answer": answers[0], "keywords": answers}
 
 
 def _fluent(item: Located, _: str) -> dict[str, object]:
