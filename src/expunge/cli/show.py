@@ -52,12 +52,13 @@ def diagnostic(
 
 def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     from expunge.core import plugins
-    from expunge.evaluate.base import Metric
-    from expunge.evaluate.score import FOLDER
+    from expunge.evaluate.base import Metric, SetMetric
+    from expunge.evaluate.score import FOLDER, SET_FOLDER
 
+    kinds: dict[str, Any] = {name: plugins.find(FOLDER, name, Metric) for name in plugins.names(FOLDER)}
+    kinds |= {name: plugins.find(SET_FOLDER, name, SetMetric) for name in plugins.names(SET_FOLDER)}  # type: ignore[type-abstract]
     rows: list[dict[str, Any]] = []
-    for name in plugins.names(FOLDER):
-        kind = plugins.find(FOLDER, name, Metric)  # type: ignore[type-abstract]
+    for name, kind in kinds.items():
         values = kind.Config(**given.get(name, {})).model_dump(mode="json")
         rows += _fields(f"evaluate.options.{name}", kind.Config, values)
     return rows
