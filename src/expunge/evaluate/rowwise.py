@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.core.records import Score
+from expunge.core.records import Better, Score
 from expunge.evaluate.score import BOOTSTRAP_DRAWS
 
 Numbers = NDArray[np.float64]
@@ -18,19 +18,22 @@ def resampled(num_rows: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(num_rows, size=(BOOTSTRAP_DRAWS, num_rows))
 
 
-def mean_score(values: Sequence[float | str], seed: int, chance: float | None = None) -> Score:
+def mean_score(
+    values: Sequence[float | str], seed: int, chance: float | None = None, better: Better = "lower"
+) -> Score:
     """Mean over the rows that have a number: a Wilson interval where all are 0 or 1, else a bootstrap over rows.
 
     Args:
         values: of R rows, or why there is none.
         seed: of the bootstrap.
         chance: value of a model that knows nothing, where one is defined.
+        better: which direction is wanted.
     """
     numbers = np.array([value for value in values if not isinstance(value, str)])
     if not len(numbers):
-        return Score(value=None, better="lower", reason=_reason(values))
+        return Score(value=None, better=better, reason=_reason(values))
     low, high = _interval(numbers, seed)
-    return Score(value=float(numbers.mean()), low=low, high=high, n=len(numbers), better="lower", chance=chance)
+    return Score(value=float(numbers.mean()), low=low, high=high, n=len(numbers), better=better, chance=chance)
 
 
 def difference(first: Sequence[float | str], second: Sequence[float | str], seed: int) -> Score:
