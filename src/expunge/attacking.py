@@ -6,11 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from expunge.attacks.base import Attack, Attempt, Context, OutOfTime, Point, Value
+from expunge.attacks.base import Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
 from expunge.core import plugins
+from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import UserError
-from expunge.core.records import Attacked, AttackPoint, AttackScore, Robustness, Score
+from expunge.core.frozen import Score
+from expunge.core.records import AttackRecord, DataPrint, Provenance
 from expunge.core.validation import check
+from expunge.data.example import Splits
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.evidence import sampled
+from expunge.evaluate.kinds import Labeller
+from expunge.evaluate.measure import Measured
 from expunge.evaluate.rowwise import difference, mean_score, recovered
 from expunge.models.base import LanguageModel
 
@@ -46,6 +53,69 @@ def load_attacks(names: Sequence[str], options: Mapping[str, Mapping[str, object
     for name in options:
         _kind(name)
     return [_kind(name)(check(_kind(name).Config, options.get(name, {}), f"attacks.{name}")) for name in names]
+
+
+def chosen_attacks(config: AttackConfig) -> list[Attack]:
+    """The attacks of a run.
+
+    Raises:
+        UserError: as `load_attacks`.
+    """
+    names = attack_names(only_default=True) if config.names is None else config.names
+    return load_attacks(names if config.budget else (), config.options)
+
+
+def measured_ground(
+    model: LanguageModel,
+    splits: Splits,
+    config: EvaluateConfig,
+    max_rows: int,
+    seed: int,
+    before: Measured,
+    after: Measured,
+) -> Context:
+    """What attacks on a run's model are given: the rows that were measured, and what was said of them.
+
+    Args:
+        model: the unlearned model.
+        splits: all rows.
+        config: how answers are asked for and judged.
+        max_rows: forget rows that are attacked, at most.
+        seed: of the run.
+        before: what the original model said.
+        after: what the unlearned model said.
+    """
+    labeller = Labeller(config.kinds)
+    places = sampled(range(len(after.evidence["forget"])), max_rows, seed)
+    plain = [
+        [float(labeller.says(item)) for item in items if item.greedy is not None]
+        for items in ([measured.evidence["forget"][place] for place in places] for measured in (before, after))
+    ]
+    rows = tuple(after.evidence["forget"][place].example for place in places)
+    return Context(model, splits, rows, labeller, config, seed, original_plain=plain[0], unlearned_plain=plain[1])
+
+
+def ground_record(
+    subject: str,
+    models: Mapping[str, str],
+    sha256: str | None,
+    data: Mapping[str, DataPrint],
+    context: Context,
+    made: Provenance,
+) -> AttackRecord:
+    """The record of attacks, before any is carried out."""
+    config = context.config
+    return AttackRecord(
+        subject=subject,
+        models=dict(models),
+        sha256=sha256,
+        data=dict(data),
+        rows=[row.id for row in context.rows],
+        asked={"max_new_tokens": config.max_new_tokens, "kinds": config.kinds.model_dump(mode="json")},
+        seed=context.seed,
+        provenance=made,
+        robustness=Robustness(rows=len(context.rows)),
+    )
 
 
 def attack_names(only_default: bool = False) -> list[str]:

@@ -23,11 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from expunge.core.attacked import Access
 from expunge.core.errors import UserError
+from expunge.core.frozen import Better, Frozen
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Access, Better, Frozen
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example, Splits
 from expunge.data.generator import named_generator
@@ -186,6 +188,29 @@ class Context:
         """What the model as it is now says of each row when asked plainly and answering greedily: R values."""
         answers = self.answers([self.model.encoder.asked(row) for row in self.rows], label=label)
         return [self.knows(row, texts[0]) for row, texts in zip(self.rows, answers, strict=True)]
+
+
+class AttackConfig(Frozen):
+    """Which attacks are carried out on the unlearned model, and how long they may take."""
+
+    names: tuple[str, ...] | None = Field(
+        None, description="Attacks; left out: those that need prompts only; empty: none"
+    )
+    budget: float = Field(60.0, ge=0, description="Seconds for all of them together; 0: no attacks")
+    max_rows: int = Field(25, ge=1, description="Forget rows that are attacked, a seeded sample of more")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options of attacks by name; attacks.NAME.KEY is the same"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        """`[attacks.relearning]` stands for `[attacks.options.relearning]`."""
+        if not isinstance(value, dict):
+            return value
+        own = {key: table for key, table in value.items() if key not in cls.model_fields and isinstance(table, dict)}
+        rest = {key: item for key, item in value.items() if key not in own}
+        return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest
 
 
 class Attack(ABC):

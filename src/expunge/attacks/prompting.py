@@ -27,7 +27,7 @@ class Prompting(Attack):
 
         families: tuple[str, ...] = Field((), description="Names; empty: all")
         file: str = Field("", description="TOML file of more families, written like the shipped families.toml")
-        shots: int = Field(3, ge=1, description="Other forget rows that are shown with their answers, at most")
+        shots: int = Field(2, ge=1, description="Other forget rows that are shown with their answers, at most")
         together: int = Field(4, ge=1, description="Families whose prompts share batches; time is looked at in between")
 
     access = "prompts"
@@ -40,9 +40,10 @@ class Prompting(Attack):
 
     def run(self, context: Context) -> Iterator[Attempt]:
         """One attempt for each family."""
-        names = list(self.families)
-        for start in range(0, len(names), self.config.together):
-            yield from self._asked(context, names[start : start + self.config.together])
+        for raw in (False, True):  # what all prompts of a batch begin with is read once: the chat template's opening
+            names = [name for name, family in self.families.items() if family.raw == raw]
+            for start in range(0, len(names), self.config.together):
+                yield from self._asked(context, names[start : start + self.config.together])
 
     def _asked(self, context: Context, names: Sequence[str]) -> Iterator[Attempt]:
         """Some families, their prompts batched together; each is told its share of the time by its tokens."""

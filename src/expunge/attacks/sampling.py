@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 from pydantic import Field
 
@@ -16,7 +17,9 @@ class Sampling(Attack):
     class Config(Frozen):
         """How often, and how wildly."""
 
-        temperatures: tuple[float, ...] = Field((0.7, 1.0, 1.3), min_length=1, description="Each is tried, all above 0")
+        temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+            (0.7, 1.3), min_length=1, description="Each is tried; the evaluation itself samples at 1"
+        )
         samples: int = Field(8, ge=1, description="Answers to each question at each temperature")
 
     access = "prompts"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import (
+    attack,
     cache,
     compare,
     continual,
@@ -41,6 +42,7 @@ app.command("compare")(compare.compare)
 app.command("import-ou")(import_ou.import_ou)
 app.command("locate")(locate.locate)
 app.command("cache")(cache.cache)
+app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")
