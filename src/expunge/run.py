@@ -6,19 +6,22 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import tomli_w
 import torch
 from torch import Tensor
 
+from expunge.attacking import attack, chosen_attacks, ground_record, measured_ground
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, require_space, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
+    ATTACKS_FILE,
     ITEMS_FILE,
     RECORD_FILE,
     DataPrint,
@@ -116,6 +119,7 @@ def execute(
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
     labeller = Labeller(run.evaluate.kinds)
+    attacks = chosen_attacks(run.attacks)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
     with watch.stage("load"):
         if model is None:
@@ -176,6 +180,23 @@ def execute(
                 "measuring after",
                 original=before.evidence,
             )
+        attacked = None
+        if attacks:
+            with watch.stage("attack"):
+                ground = replace(
+                    measured_ground(model, splits, run.evaluate, run.attacks.max_rows, run.seed, before, after),
+                    load_original=None if given else partial(load_model, run.model, progress),
+                    tensors=training.tensors,
+                    steered=run.forget.options.get("layer"),
+                    trained=selection.names,
+                    progress=progress,
+                )
+                attacked = attack(attacks, ground, budget=run.attacks.budget)
+            names = {"unlearned": str(out / MODEL_FOLDER), "original": run.model.name}
+            made = provenance(command, str(model.device), model.precision)
+            known = ground_record(str(out), names, None, _data_prints(splits, model), ground, made)
+            known = known.model_copy(update={"robustness": attacked})
+            write_atomic(out / ATTACKS_FILE, known.model_dump_json(indent=1))
 
         record = Record(
             recipe=run.recipe,
@@ -199,6 +220,7 @@ def execute(
             checks=training.checks,
             guard=training.guard,
             squeeze=training.squeeze,
+            robustness=attacked,
             seconds=watch.total(),
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,
