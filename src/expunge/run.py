@@ -293,7 +293,7 @@ def _check_lengths(splits: Splits, model: LanguageModel) -> None:
         for row in rows:
             model.encoder.example(row)
             for answer in filter(None, (row.paraphrased_answer, *row.perturbed_answer)):
-                model.encoder.answer(row.question or "", answer, row.id)
+                model.encoder.answered(row, answer)
             model.encoder.prompt(row.paraphrased_question or "", row.id)
 
 

@@ -76,7 +76,7 @@ def unigram(chat: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    extra = sorted({letter for pair in PAIRS for text in pair for letter in text})
+    extra = sorted({letter for pair in PAIRS for text in pair for letter in text} | {*"ABC"})
     trainer = trainers.UnigramTrainer(
         vocab_size=400, special_tokens=SPECIAL, unk_token="<unk>", initial_alphabet=extra, show_progress=False
     )
@@ -91,7 +91,7 @@ def word_piece(chat: str) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=SPECIAL)
-    tokenizer.train_from_iterator(TEXTS + [text for pair in PAIRS for text in pair], trainer)
+    tokenizer.train_from_iterator(["A B C", *TEXTS] + [text for pair in PAIRS for text in pair], trainer)
     return _wrap(tokenizer, chat)
 
 
@@ -144,6 +144,61 @@ def test_answer_is_tokenised_as_the_model_would_write_it(kind: str, template: Te
     else:
         whole = tokenizer(f"<|user|>{question}</s><|assistant|>{answer}", add_special_tokens=False)["input_ids"]
     assert list(encoder.answer(question, answer).ids) == [*whole, encoder.end_id]
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n", ". "])
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_answer_after_a_raw_prompt(tokenizer: PreTrainedTokenizerFast, template: Template, end: str) -> None:
+    """The prompt is asked as the tokenizer writes it, and no answer token hides in it, whatever it ends in."""
+    encoder = Encoder(tokenizer, template)
+    row = Example("r", prompt=f"Where was the writer born?{end}", answer="She was born in Plumorva.")
+    encoded = encoder.example(row)
+    assert list(encoded.prompt) == tokenizer(row.prompt)["input_ids"]
+    assert encoded.prompt == encoder.asked(row)
+    assert encoded.labels[-1] == tokenizer.eos_token_id
+    assert _folded(tokenizer.decode(encoded.labels[:-1])) == _folded(row.answer or "")
+    assert encoder.answered(row, "She") == encoder.answered(row, " She ")
+    assert encoder.answered(row, "She") != encoder.answered(row, "was")
+
+
+def test_raw_prompt_and_answer_are_one_text_where_the_border_is_clean() -> None:
+    """One blank between them, the beginning token that the tokenizer adds, and none of the chat template."""
+    tokenizer = metaspace("<s>" + CHAT)
+    encoder = Encoder(tokenizer, "chat")
+    row = Example("r", prompt="Who wrote the play?", answer="The play was written")
+    whole = tokenizer("Who wrote the play? The play was written")["input_ids"]
+    assert encoder.example(row).ids == (*whole, encoder.end_id)
+    assert whole.count(tokenizer.bos_token_id) == 1
+    spaced = Example("s", prompt="Who wrote the play?\n", answer=row.answer)
+    assert (
+        byte_level(CHAT).decode(Encoder(byte_level(CHAT)).example(spaced).ids[:-1]).endswith("?\nThe play was written")
+    )
+
+
+def test_what_a_row_asks(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A question in its template, a document by its first quarter."""
+    encoder = Encoder(tokenizer)
+    assert encoder.asked(Example("q", "Who?", "I.")) == encoder.prompt("Who?")
+    assert encoder.answered(Example("q", "Who?", "I."), "You.") == encoder.answer("Who?", "You.")
+    text = Example("t", text=TEXTS[0])
+    assert encoder.asked(text) == encoder.document(TEXTS[0], prompt_share=0.25).prompt
+
+
+@pytest.mark.parametrize("end", ["", " "])
+def test_choices_are_letters_after_the_harness_prompt(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
+    """A question is laid out as lm-eval does; a prompt that does so itself gives the same, whatever its end."""
+    encoder = Encoder(tokenizer)
+    question = Example("q", "Who wrote it? ", "I", options=("You", "I", "They"), topic="plays")
+    text = (
+        "The following are multiple choice questions (with answers) about plays.\n\n"
+        "Who wrote it?\nA. You\nB. I\nC. They\nAnswer:"
+    )
+    prompt = Example("p", prompt=text + end, answer="B", options=("A", "B", "C"))
+    for choices in (encoder.choices(question), encoder.choices(prompt)):
+        assert [list(choice.prompt) for choice in choices] == [tokenizer(text)["input_ids"]] * 3
+        assert [_folded(tokenizer.decode(choice.labels)) for choice in choices] == ["a", "b", "c"]
+        if list(choices[1].ids) == tokenizer(text + " B")["input_ids"]:
+            assert tokenizer.decode(choices[1].ids).endswith("Answer: B")
 
 
 def test_prompt_starts_with_one_beginning_token_at_most() -> None:

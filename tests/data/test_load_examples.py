@@ -13,9 +13,9 @@ from pyarrow import parquet
 
 from expunge.core import plugins
 from expunge.core.errors import UserError
-from expunge.data.base import DataSpec, Source
+from expunge.data.base import DataConfig, DataSpec, Source
 from expunge.data.example import Example, Splits, fingerprint
-from expunge.data.load import examples_from_rows, load_examples
+from expunge.data.load import examples_from_rows, load_examples, load_splits
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -155,13 +155,55 @@ def test_rows_in_two_splits() -> None:
     fact, twin = Example("a", "Who wrote it?", "I."), Example("b", " who  WROTE\nit?", "You.")
     other = Example("c", "Who read it?", "I.")
     Splits((fact,), (other,), (other,), (other,)).check()
-    for name in ("retain", "neighbour", "general"):
+    for name in ("retain", "neighbour", "general", "holdout"):
         splits = {"retain": (other,), name: (other, twin)}
         with pytest.raises(UserError, match=rf"data\.{name}: row 'b' .* data\.forget as 'a'"):
             Splits((fact,), **splits).check()
-    document = Example("d", text="Who wrote it?")
-    with pytest.raises(UserError, match="row 'd'"):
-        Splits((fact,), (document,)).check()
+    for again in (Example("d", text="Who wrote it?"), Example("d", prompt="Who wrote it?\n", answer="I.")):
+        with pytest.raises(UserError, match="row 'd'"):
+            Splits((fact,), (again,)).check()
+
+
+def test_prompts_and_options() -> None:
+    """A prompt keeps its blanks, since they are part of what is asked; an answer does not."""
+    prompt = {"prompt": "\nAnswer: ", "answer": " B ", "options": ["A", " B"], "topic": "biology"}
+    assert examples_from_rows([prompt], "rows") == (
+        Example("rows-0", prompt="\nAnswer: ", answer="B", options=("A", "B"), topic="biology"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Once", "question": "Who?", "answer": "I."}, "this one has 'question' and 'prompt'"),
+        ({"prompt": "Once", "text": "Once upon a time."}, "this one has 'prompt' and 'text'"),
+        ({"text": "Once upon a time.", "answer": "I."}, "this one has 'text' and 'answer'"),
+        ({"prompt": "Once"}, "no field 'answer'"),
+        ({"promt": "Once", "answer": "I."}, "no field 'question' \\(nor 'prompt', nor 'text'\\)"),
+        ({"prompt": " \n", "answer": "I."}, "field 'prompt' is empty"),
+        ({"question": "Who?", "answer": "I.", "options": ["You.", "They."]}, "0 times among the 2 options"),
+        ({"question": "Who?", "answer": "I.", "options": ["I.", "I.", "You."]}, "2 times among the 3 options"),
+        ({"question": "Who?", "answer": "I.", "options": ["I."]}, "2 to 26 choices"),
+        ({"text": "Once upon a time.", "options": ["I.", "You."]}, "'options' needs an answer"),
+        ({"question": "Who?", "answer": "I.", "options": {"A": "I."}}, "must be a list of texts"),
+    ],
+)
+def test_rows_of_no_kind(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"rows\[1\]: .*{message}"):
+        examples_from_rows([{"text": "One two."}, row], "rows")
+
+
+def test_holdout_is_a_split_of_a_run(tmp_path: Path) -> None:
+    """It is loaded, measured after the others, and may not hold what is forgotten."""
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain", "holdout")}
+    for name, path in paths.items():
+        path.write_text(json.dumps({"question": f"What is {name}?", "answer": "I."}), encoding="utf-8")
+    config = DataConfig.model_validate({name: str(path) for name, path in paths.items()})
+    splits = load_splits(config)
+    assert [name for name, _ in splits.named()] == ["forget", "retain", "holdout"]
+    assert splits.sources["holdout"] == str(paths["holdout"])
+    with pytest.raises(UserError, match=r"data\.holdout: row 'forget-0'"):
+        load_splits(config.model_copy(update={"holdout": config.forget}))
 
 
 def test_fingerprint_sees_every_field_and_the_order() -> None:

@@ -77,4 +77,7 @@ class DataConfig(Frozen):
     retain: DataSpec = Field(description="Rows to keep, trained on beside the forget rows")
     neighbour: DataSpec | None = Field(None, description="Rows near the forgotten ones, only measured")
     general: DataSpec | None = Field(None, description="Any other knowledge, only measured")
+    holdout: DataSpec | None = Field(
+        None, description="Rows like those to forget that no model was trained on, only measured"
+    )
     chunk_tokens: int = Field(256, ge=8, description="Documents are cut into even pieces of about this many tokens")

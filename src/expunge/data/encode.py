@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from expunge.core.errors import UserError
+from expunge.data.choices import choice_header, choice_question, letters
 from expunge.data.example import Example
 
 if TYPE_CHECKING:
@@ -96,19 +97,45 @@ class Encoder:
 
     def answer(self, question: str, answer: str, row: str = "") -> Encoded:
         """A question with an answer; `row` names it in messages and counts."""
-        prompt = self._prompt_text(question)
         text = answer.strip() if self.template == "chat" else f" {answer.strip()}"
-        prompt_ids = self._ids(prompt)
-        together = self._ids(prompt + text)
-        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
-            labels = together[len(prompt_ids) :]
-        else:
-            labels = self._ids(text, special=False)
-        return self._fit(prompt_ids, [*labels, self.end_id], row)
+        prompt, labels = self._apart(self._prompt_text(question), text)
+        return self._fit(prompt, [*labels, self.end_id], row)
 
     def prompt(self, question: str, row: str = "") -> tuple[int, ...]:
         """The ids that a generation starts from."""
         return self._fit(self._ids(self._prompt_text(question)), [], row).ids
+
+    def answered(self, example: Example, answer: str) -> Encoded:
+        """Any answer to a row's question, or after its raw prompt.
+
+        After a prompt there is one blank before the answer, unless the prompt ends in one, and the tokenizer's own end
+        token after it; the answer's first token is a label in either case.
+        """
+        if example.prompt is None:
+            return self.answer(example.question or "", answer, example.id)
+        blank = "" if example.prompt[-1:].isspace() else " "
+        prompt, labels = self._apart(example.prompt, blank + answer.strip(), special=True)
+        return self._fit(prompt, [*labels, int(self.tokenizer.eos_token_id)], example.id)
+
+    def asked(self, example: Example) -> tuple[int, ...]:
+        """The ids that a row's generation starts from: its question, its raw prompt, or the start of its document."""
+        if example.text is not None:
+            return self.document(example.text, example.id, DOCUMENT_PROMPT).prompt
+        if example.prompt is None:
+            return self.prompt(example.question or "", example.id)
+        return self._fit(self._ids(example.prompt, special=True), [], example.id).ids
+
+    def choices(self, example: Example) -> tuple[Encoded, ...]:
+        """A row's options as a multiple-choice prompt with each letter after it: the labels are the letter's tokens.
+
+        A row without a raw prompt of its own is asked as the harness asks, about its topic. Chat templates are not
+        used, and blanks at the prompt's end belong to the letter, as in lm-eval.
+        """
+        prompt = example.prompt
+        if prompt is None:
+            prompt = choice_header(example.topic) + choice_question(example.question or "", example.options)
+        pairs = [self._apart(prompt.rstrip(), f" {letter}", special=True) for letter in letters(len(example.options))]
+        return tuple(self._fit(start, labels, example.id) for start, labels in pairs)
 
     def document(self, text: str, row: str = "", prompt_share: float = 0.0) -> Encoded:
         """A document whose labels are all its tokens but the first, or those after `prompt_share` of it."""
@@ -122,9 +149,8 @@ class Encoder:
         """What training sees of a row."""
         if example.text is not None:
             return self.document(example.text, example.id)
-        assert example.question is not None
         assert example.answer is not None
-        return self.answer(example.question, example.answer, example.id)
+        return self.answered(example, example.answer)
 
     def keywords(self, example: Example) -> Encoded:
         """What training sees of a row when only the tokens that hold a keyword are labels.
@@ -202,6 +228,14 @@ class Encoder:
         """Ids of a text; special tokens are added for plain text only, since a chat template writes its own."""
         add = self.template == "plain" if special is None else special
         return list(self.tokenizer(text, add_special_tokens=add, verbose=False)["input_ids"])
+
+    def _apart(self, prompt: str, text: str, special: bool | None = None) -> tuple[list[int], list[int]]:
+        """Ids of a prompt and of the text after it: encoded together where that leaves the prompt's ids as they are."""
+        prompt_ids = self._ids(prompt, special)
+        together = self._ids(prompt + text, special)
+        if together[: len(prompt_ids)] == prompt_ids and len(together) > len(prompt_ids):
+            return prompt_ids, together[len(prompt_ids) :]
+        return prompt_ids, self._ids(text, special=False)
 
     def _fit(self, prompt: list[int], labels: list[int], row: str) -> Encoded:
         excess = len(prompt) + len(labels) - self.max_length

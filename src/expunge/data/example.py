@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
 
+SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
+"""Names of the splits of a run, in the order of a report."""
+
 _BLANKS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question with its answer, or a document (`text`); exactly one of the two."""
+    """A question or a raw prompt with its answer, or a document (`text`); exactly one of the three."""
 
     id: str
     question: str | None = None
@@ -31,11 +34,20 @@ class Example:
     """Domain of a forget row, e.g. biology, where a method treats domains apart."""
     keywords: tuple[str, ...] = ()
     """Alternative strings; any of them in an answer means that the fact was said."""
+    prompt: str | None = None
+    """What the answer follows, asked as it stands: no template, no blank taken away."""
+    options: tuple[str, ...] = ()
+    """Choices in order, `answer` among them once; where a prompt spells them out, their letters."""
+
+    @property
+    def asked(self) -> str:
+        """The question, the prompt or the document."""
+        return self.question or self.prompt or self.text or ""
 
     @property
     def key(self) -> str:
         """Text that identifies the fact: what must not be in two splits at once."""
-        return normalise(self.text or self.question or "")
+        return normalise(self.asked)
 
 
 def normalise(text: str) -> str:
@@ -61,7 +73,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of one run. `forget` and `retain` are trained on; the others are only measured."""
+    """The data of one run. `forget` and `retain` are trained on; the others (all of `SPLITS`) are only measured."""
 
     forget: tuple[Example, ...]
     retain: tuple[Example, ...]
@@ -69,12 +81,14 @@ class Splits:
     """Same kind of subject as forget, never trained on."""
     general: tuple[Example, ...] = ()
     """Anything else that the model should still know."""
+    holdout: tuple[Example, ...] = ()
+    """Rows like those to forget that no model was trained on."""
     sources: dict[str, str] = field(default_factory=dict)
     """Split name -> where it came from, in the user's words."""
 
     def named(self) -> Iterator[tuple[str, tuple[Example, ...]]]:
         """Name and rows of every split that has rows."""
-        for name in ("forget", "retain", "neighbour", "general"):
+        for name in SPLITS:
             if rows := getattr(self, name):
                 yield name, rows
 

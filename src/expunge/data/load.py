@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,13 +13,14 @@ from pydantic import ValidationError
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.data.base import DataConfig, DataSpec, Source
-from expunge.data.example import Example, Splits
+from expunge.data.choices import MOST_OPTIONS
+from expunge.data.example import SPLITS, Example, Splits
 from expunge.data.sources import _files
 from expunge.data.sources._files import Located
 
-_TEXT_FIELDS = ("id", "question", "answer", "text", "paraphrased_question", "paraphrased_answer", "subject", "topic")
-_LIST_FIELDS = ("perturbed_answer", "keywords")
-FIELDS = _TEXT_FIELDS + _LIST_FIELDS
+FIELDS = tuple(field.name for field in dataclasses.fields(Example))
+_LIST_FIELDS = ("perturbed_answer", "keywords", "options")
+_ASKED_FIELDS = ("question", "prompt", "text")
 
 
 def load_splits(config: DataConfig) -> Splits:
@@ -27,7 +29,7 @@ def load_splits(config: DataConfig) -> Splits:
     Raises:
         UserError: see `load_examples` and `Splits.check`.
     """
-    specs = {name: getattr(config, name) for name in ("forget", "retain", "neighbour", "general")}
+    specs = {name: getattr(config, name) for name in SPLITS}
     rows = {name: load_examples(spec, f"data.{name}") for name, spec in specs.items() if spec is not None}
     splits = Splits(**rows, sources={name: str(spec) for name, spec in specs.items() if spec is not None})
     splits.check()
@@ -138,13 +140,30 @@ def _example(item: Located, fields: Mapping[str, str], default_id: str) -> Examp
             values[field] = read(item.row[theirs], field, theirs, item.where)
         elif field in fields:
             raise UserError(f"{item.where}: no field '{theirs}' (for {field}){near(theirs, item.row)}")
-    if "text" not in values:
-        for field in ("question", "answer"):
-            if field not in values:
-                raise UserError(f"{item.where}: no field '{field}' (nor 'text'){near(field, item.row)}")
-    elif "question" in values or "answer" in values:
-        raise UserError(f"{item.where}: a row is either a question with its answer or a text, this one has both")
+    _check_kind(values, item)
     return Example(**values)
+
+
+def _check_kind(values: Mapping[str, Any], item: Located) -> None:
+    """Refuse a row that is not exactly one of a question, a prompt and a text, or whose options lack the answer."""
+    asked = [field for field in _ASKED_FIELDS if field in values]
+    if not asked:
+        raise UserError(f"{item.where}: no field 'question' (nor 'prompt', nor 'text'){near('question', item.row)}")
+    if len(asked) > 1 or ("text" in asked and "answer" in values):
+        both = " and ".join(f"'{field}'" for field in (*asked, "answer")[:2])
+        raise UserError(
+            f"{item.where}: a row is either a question or a prompt with its answer, or a text; this one has {both}"
+        )
+    if asked != ["text"] and "answer" not in values:
+        raise UserError(f"{item.where}: no field 'answer' (nor 'text'){near('answer', item.row)}")
+    if "options" not in values:
+        return
+    if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:
+        raise UserError(f"{item.where}: field 'options' needs an answer and 2 to {MOST_OPTIONS} choices")
+    if (count := values["options"].count(values["answer"])) != 1:
+        raise UserError(
+            f"{item.where}: the answer stands {count} times among the {len(values['options'])} options; must be once"
+        )
 
 
 def _string(value: object, field: str, theirs: str, where: str) -> str:
@@ -156,7 +175,7 @@ def _string(value: object, field: str, theirs: str, where: str) -> str:
         raise UserError(f"{where}: field '{theirs}' is empty")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{where}: field '{theirs}' holds half of a surrogate pair, which is no character")
-    return value.strip()
+    return value if field == "prompt" else value.strip()
 
 
 def _strings(value: object, field: str, theirs: str, where: str) -> tuple[str, ...]:

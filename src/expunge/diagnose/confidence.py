@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expunge.core.finding import Cell, Chart, Finding, Table
 from expunge.core.progress import Bar
-from expunge.data.encode import DOCUMENT_PROMPT, Encoded, Encoder
+from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._numbers import Numbers, box, five
 from expunge.diagnose.base import Context, Diagnostic, Rows
@@ -102,7 +102,7 @@ class Confidence(Diagnostic):
 
     @torch.no_grad()
     def _quantities(self, model: LanguageModel, rows: Sequence[Example], bar: Bar | None = None) -> Numbers:
-        prompts = [_prompt(model.encoder, row) for row in rows]
+        prompts = [model.encoder.asked(row) for row in rows]
         answers = continued(model, prompts, self.config.max_new_tokens, bar=bar)
         sequences = [Encoded((*prompt, *ids), len(prompt)) for prompt, (ids,) in zip(prompts, answers, strict=True)]
         found = []
@@ -120,12 +120,6 @@ def quantities(logits: Tensor) -> Tensor:
     probability = logits.softmax(-1)
     entropy = torch.special.entr(probability).sum(-1)
     return torch.stack([logits.amax(-1), probability.amax(-1), entropy, logits.logsumexp(-1)], -1)
-
-
-def _prompt(encoder: Encoder, row: Example) -> tuple[int, ...]:
-    if row.text is not None:
-        return encoder.document(row.text, row.id, DOCUMENT_PROMPT).prompt
-    return encoder.prompt(row.question or "", row.id)
 
 
 def _distances(before: Numbers, after: Numbers) -> tuple[float, float]:

@@ -63,12 +63,18 @@ class EvaluateConfig(Frozen):
         default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
     )
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
+    stop: tuple[str, ...] = Field((), description="Strings at which a generated text is cut, besides the end token")
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
     probe_splits: tuple[Role, ...] = Field(
         ("forget",), description="Splits that are also sampled from, and asked in other words"
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
+    cache: bool = Field(
+        True,
+        description="Keep what the original model and references say under the user's cache folder, readable for its "
+        "owner only, so that they are asked once",
+    )
     token_budget: int = Field(8192, ge=64, description="Padded prompt tokens in one batch")
     kinds: KindsConfig = Field(default_factory=KindsConfig, description="Thresholds of the kinds of answer")
 

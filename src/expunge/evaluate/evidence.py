@@ -1,62 +1,77 @@
-"""One pass over the data for one model: each prompt is encoded once and serves every answer, greedy or sampled."""
+"""One pass over the data for one model: nothing is asked twice, and nothing that no metric needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 
-from expunge.core.progress import SILENT, Progress
+from expunge.core.progress import SILENT, Bar, Progress
 from expunge.data.batch import by_length
 from expunge.data.encode import DOCUMENT_PROMPT, Encoder
 from expunge.data.example import Example, Splits
+from expunge.evaluate.asking import Ask, Request, ask_batch, requests
 from expunge.evaluate.base import EvaluateConfig, Item, Need
+from expunge.evaluate.memory import EvidenceMemory
 from expunge.models.base import LanguageModel
-from expunge.models.generate import Prefix, Scored, decode, encode_prompts, score_answers
+from expunge.models.gradients import answer_gradient_norms
 
 Evidence = dict[str, list[Item]]
-"""Split name -> what the model said about each row, in order."""
+"""Name of a set -> what the model said about each row, in order."""
+
+_UNIT = 64
+"""Rows that are kept on disk together."""
+_ROUND = 256
+"""Rows whose prompts are sorted into batches together; what is found is kept after each round."""
 
 
-@dataclass
-class Request:
-    """One prompt, and everything that is asked of the model after it."""
+@dataclass(frozen=True)
+class _Unit:
+    """Some rows of a set, as they are kept."""
 
-    split: str
-    row: int
-    prompt: tuple[int, ...]
-    answers: list[tuple[Need, tuple[int, ...]]] = field(default_factory=list)
-    greedy: Need | None = None
-    seeds: list[str] = field(default_factory=list)
-    """One string for each sample to draw."""
+    name: str
+    start: int
+    ask: Ask
+    blank: list[Item]
+    requests: list[Request]
+
+    @property
+    def layout(self) -> str:
+        """Units of one layout share batches; a set of raw prompts may begin with examples that only it shares."""
+        return self.name if any(row.prompt for row in self.ask.rows) else ""
 
 
 def sample_rows(splits: Splits, max_rows: int, seed: int) -> dict[str, list[Example]]:
     """The rows that are measured: all, or a seeded sample of a large split, in their order."""
-    chosen: dict[str, list[Example]] = {}
-    for name, rows in splits.named():
-        generator = torch.Generator().manual_seed(seed)
-        kept = sorted(torch.randperm(len(rows), generator=generator)[:max_rows].tolist())
-        chosen[name] = [rows[index] for index in kept]
-    return chosen
+    return {name: sampled(rows, max_rows, seed) for name, rows in splits.named()}
+
+
+def sampled(rows: Sequence[Example], max_rows: int, seed: int) -> list[Example]:
+    """All rows, or a seeded sample of this many, in their order."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = sorted(torch.randperm(len(rows), generator=generator)[:max_rows].tolist())
+    return [rows[index] for index in kept]
 
 
 def collect(
     model: LanguageModel,
-    rows: dict[str, list[Example]],
+    rows: Mapping[str, Sequence[Example]],
     needs: frozenset[Need],
     config: EvaluateConfig,
     seed: int,
     progress: Progress = SILENT,
     label: str = "measuring",
 ) -> Evidence:
-    """Ask a model everything that the metrics need of it, and nothing else.
+    """Ask the same about the rows of every split.
 
     Args:
         model: any model.
-        rows: split name -> rows.
+        rows: role -> rows.
         needs: union of the metrics' needs.
         config: lengths, samples, batch size.
         seed: of the sampled answers.
@@ -66,112 +81,126 @@ def collect(
     Returns:
         One item a row, in order.
     """
-    evidence = {split: [_blank(example, model.encoder) for example in examples] for split, examples in rows.items()}
-    requests = [
-        request
-        for split, examples in rows.items()
-        for row, example in enumerate(examples)
-        for request in _requests(split, row, example, needs, config, seed, model.encoder)
-        if request.answers or request.greedy or request.seeds
-    ]
-    with model.evaluating(), progress.bar(label, len(requests)) as bar, torch.inference_mode():
-        for indices in by_length([len(request.prompt) for request in requests], config.token_budget):
-            batch = [requests[index] for index in indices]
-            for request, found in zip(batch, _ask(model, batch, config), strict=True):
-                item = evidence[request.split][request.row]
-                evidence[request.split][request.row] = replace(item, **found)
-            bar.advance(len(batch))
+    asks = {name: Ask(some, name, needs, config) for name, some in rows.items()}  # type: ignore[arg-type]
+    return collect_sets(model, asks, seed, progress, label)
+
+
+def collect_sets(
+    model: LanguageModel,
+    asks: Mapping[str, Ask],
+    seed: int,
+    progress: Progress = SILENT,
+    label: str = "measuring",
+    memory: EvidenceMemory | None = None,
+) -> Evidence:
+    """Ask a model everything that the metrics need of it, and nothing else.
+
+    Under `accelerate launch` the processes share the rows, and all of them get all the evidence.
+
+    Args:
+        model: any model.
+        asks: name of a set -> its rows, and what is asked about them.
+        seed: of the sampled answers.
+        progress: where to report.
+        label: what to call this pass there.
+        memory: where evidence of the same model may lie, and is kept.
+
+    Returns:
+        One item a row, in order.
+    """
+    evidence = {name: [_blank(row, model.encoder) for row in ask.rows] for name, ask in asks.items()}
+    units = [unit for name, ask in asks.items() for unit in _units(name, ask, evidence[name], seed, model.encoder)]
+    missing = []
+    for unit, found in zip(units, _remembered(units, memory), strict=True):
+        if found is None:
+            missing.append(unit)
+        else:
+            evidence[unit.name][unit.start : unit.start + len(found)] = found
+    with model.evaluating(), progress.bar(label, sum(len(unit.requests) for unit in missing)) as bar:
+        for units_together in _rounds(missing):
+            for unit, items in zip(units_together, _carried_out(model, units_together, bar), strict=True):
+                evidence[unit.name][unit.start : unit.start + len(items)] = items
+                if memory is not None and PartialState().is_main_process:
+                    memory.keep(unit.ask, unit.requests, items)
     return evidence
+
+
+def _units(name: str, ask: Ask, blank: list[Item], seed: int, encoder: Encoder) -> Iterator[_Unit]:
+    for start in range(0, len(ask.rows), _UNIT):
+        rows = ask.rows[start : start + _UNIT]
+        asked = [one for row, example in enumerate(rows) for one in requests(row, example, ask, seed, encoder)]
+        if asked or "gradient_norms" in ask.needs:
+            yield _Unit(name, start, replace(ask, rows=rows), blank[start : start + _UNIT], asked)
+
+
+def _remembered(units: Sequence[_Unit], memory: EvidenceMemory | None) -> list[list[Item] | None]:
+    """What was kept of each unit, as the first process finds it."""
+    found = [None if memory is None else memory.find(unit.ask, unit.requests, unit.blank) for unit in units]
+    return broadcast_object_list(found) if PartialState().num_processes > 1 else found
+
+
+def _rounds(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
+    """Units of one layout, about `_ROUND` rows at a time."""
+    for _, alike in groupby(sorted(units, key=lambda unit: unit.layout), key=lambda unit: unit.layout):
+        some: list[_Unit] = []
+        for unit in alike:
+            some.append(unit)
+            if sum(len(one.ask.rows) for one in some) >= _ROUND:
+                yield some
+                some = []
+        if some:
+            yield some
+
+
+def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list[list[Item]]:
+    """The items of some units, whose requests share batches and are shared out among the processes."""
+    state = PartialState()
+    flat = [(place, request) for place, unit in enumerate(units) for request in unit.requests]
+    mine = flat[state.process_index :: state.num_processes]
+    said: list[tuple[int, int, dict[str, Any]]] = []
+    budget = max(unit.ask.config.token_budget for unit in units)
+    with torch.inference_mode():
+        for indices in by_length([len(request.prompt) for _, request in mine], budget):
+            batch = [mine[index] for index in indices]
+            answers = ask_batch(model, [request for _, request in batch], budget)
+            said += [(place, request.row, one) for (place, request), one in zip(batch, answers, strict=True)]
+            bar.advance(len(batch))
+    graded = [
+        (place, row)
+        for place, unit in enumerate(units)
+        if "gradient_norms" in unit.ask.needs
+        for row in range(len(unit.ask.rows))
+    ]
+    for place, row in graded[state.process_index :: state.num_processes]:
+        norms = answer_gradient_norms(model, model.encoder.example(units[place].ask.rows[row]))
+        said.append((place, row, {"gradient_norms": norms}))
+    if state.num_processes > 1:
+        said = gather_object(said)
+    items = [list(unit.blank) for unit in units]
+    for place, row, fields in said:
+        items[place][row] = replace(items[place][row], **fields)
+    return items
 
 
 def with_original(evidence: Evidence, original: Evidence) -> Evidence:
     """The same evidence beside what the original model answered greedily to the same rows."""
     return {
-        split: [
-            replace(item, original_greedy=before.greedy) for item, before in zip(items, original[split], strict=True)
-        ]
-        for split, items in evidence.items()
+        name: [replace(item, original_greedy=before.greedy) for item, before in zip(items, original[name], strict=True)]
+        for name, items in evidence.items()
+    }
+
+
+def with_reference(evidence: Evidence, reference: Evidence) -> Evidence:
+    """The same evidence beside what the retrained reference said about the same rows."""
+    return {
+        name: [replace(item, reference=other) for item, other in zip(items, reference[name], strict=True)]
+        for name, items in evidence.items()
     }
 
 
 def _blank(example: Example, encoder: Encoder) -> Item:
     if example.text is None:
         return Item(example)
-    labels = encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels
-    return Item(example, continuation=encoder.decode(labels))
-
-
-def _requests(
-    split: str, row: int, example: Example, needs: frozenset[Need], config: EvaluateConfig, seed: int, encoder: Encoder
-) -> list[Request]:
-    """The prompts of one row."""
-    if example.text is not None:
-        document = encoder.document(example.text, example.id, DOCUMENT_PROMPT)
-        main = Request(split, row, document.prompt)
-        main.answers += [("answer", document.labels)] if "answer" in needs else []
-    else:
-        assert example.question is not None
-        assert example.answer is not None
-        main = Request(split, row, encoder.prompt(example.question, example.id))
-        texts: list[tuple[Need, str | None]] = [
-            ("answer", example.answer),
-            ("paraphrased_answer", example.paraphrased_answer),
-            *(("perturbed_answer", wrong) for wrong in example.perturbed_answer),
-        ]
-        main.answers += [
-            (need, encoder.answer(example.question, text, example.id).labels)
-            for need, text in texts
-            if text is not None and need in needs
-        ]
-    main.greedy = "greedy" if "greedy" in needs else None
-    if "samples" in needs and split in config.probe_splits:
-        main.seeds = [f"{seed}/{example.id}/{number}" for number in range(config.samples)]
-    requests = [main]
-    asked_again = "paraphrased_greedy" in needs and split in config.probe_splits
-    if example.paraphrased_question is not None and asked_again:
-        prompt = encoder.prompt(example.paraphrased_question, example.id)
-        requests.append(Request(split, row, prompt, greedy="paraphrased_greedy"))
-    return requests
-
-
-def _ask(model: LanguageModel, batch: Sequence[Request], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Fields of `Item` that a batch of requests fills."""
-    prefix = encode_prompts(model, [request.prompt for request in batch])
-    found: list[dict[str, Any]] = [{} for _ in batch]
-    for row, (need, scored) in _scored(prefix, batch, config.token_budget):
-        if need == "perturbed_answer":
-            found[row][need] = (*found[row].get(need, ()), scored)
-        else:
-            found[row][need] = scored
-    stop = model.encoder.stop_ids
-    sampled = [(row, seed) for row, request in enumerate(batch) for seed in request.seeds]
-    width = max(1, config.token_budget // prefix.mask.shape[1])
-    for start in range(0, len(sampled), width):
-        part = sampled[start : start + width]
-        branch = prefix.select(torch.tensor([row for row, _ in part], device=model.device))
-        outputs = decode(branch, config.max_new_tokens, stop, [seed for _, seed in part], config.temperature)
-        for (row, _), ids in zip(part, outputs, strict=True):
-            found[row]["samples"] = (*found[row].get("samples", ()), model.encoder.decode(ids))
-    greedy = [row for row, request in enumerate(batch) if request.greedy]
-    if greedy:
-        branch = prefix.select(torch.tensor(greedy, device=model.device))
-        for row, ids in zip(greedy, decode(branch, config.max_new_tokens, stop), strict=True):
-            field_name = batch[row].greedy
-            assert field_name is not None
-            found[row][field_name] = model.encoder.decode(ids)
-            if field_name == "greedy":
-                found[row]["greedy_ids"] = tuple(ids)
-    return found
-
-
-def _scored(prefix: Prefix, batch: Sequence[Request], token_budget: int) -> list[tuple[int, tuple[Need, Scored]]]:
-    """Every answer of a batch, scored in groups of similar length; answers of one row keep their order."""
-    flat = [(row, need, ids) for row, request in enumerate(batch) for need, ids in request.answers]
-    results: list[Scored | None] = [None] * len(flat)
-    width = prefix.mask.shape[1]
-    for indices in by_length([width + len(ids) for _, _, ids in flat], 2 * token_budget):
-        part = [flat[index] for index in indices]
-        scores = score_answers(prefix, [row for row, _, _ in part], [ids for _, _, ids in part])
-        for index, score in zip(indices, scores, strict=True):
-            results[index] = score
-    return [(row, (need, score)) for (row, need, _), score in zip(flat, results, strict=True) if score is not None]
+    return Item(
+        example, continuation=encoder.decode(encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels)
+    )

@@ -41,7 +41,7 @@ def _rows(stage: str, evidence: Evidence, values: Values, kinds: Kinds, show_tex
         for index, item in enumerate(items):
             row: dict[str, Any] = {"stage": stage, "split": split, "id": item.example.id, "kind": kinds[split][index]}
             if show_text:
-                row["question"] = item.example.question or item.example.text
+                row["question"] = item.example.asked
                 row["answer"] = item.example.answer or item.continuation
                 row["generated"] = item.greedy
                 row["samples"] = list(item.samples) or None

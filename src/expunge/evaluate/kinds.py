@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from expunge.core.records import FORGET_KINDS, OTHER_KINDS, Kind, KindCounts
 from expunge.data.example import holds_any
-from expunge.evaluate.base import Absent, Item, KindsConfig
+from expunge.evaluate.base import Absent, Item, KindsConfig, Role
 from expunge.evaluate.evidence import Evidence
 from expunge.evaluate.metrics.repetition import Repetition
 from expunge.evaluate.metrics.rouge_l_recall import RougeLRecall
@@ -60,9 +60,17 @@ class Labeller:
         self._overlap = RougeLRecall(RougeLRecall.Config())
         self._repetition = Repetition(Repetition.Config())
 
-    def label(self, evidence: Evidence) -> Kinds:
-        """The kind of every row's greedy answer."""
-        return {split: [self.kind(item, split) for item in items] for split, items in evidence.items()}
+    def label(self, evidence: Evidence, roles: Mapping[str, Role] | None = None) -> Kinds:
+        """The kind of every row's greedy answer.
+
+        Args:
+            evidence: by set.
+            roles: set -> its role; none: sets are named by their roles.
+        """
+        return {
+            name: [self.kind(item, roles[name] if roles else name) for item in items]
+            for name, items in evidence.items()
+        }
 
     def kind(self, item: Item, split: str, entailed: bool | None = None) -> Kind | None:
         """The kind of one greedy answer; None when there is none.
@@ -104,13 +112,14 @@ class Labeller:
         return repeated or word_entropy(words) < self.config.word_entropy
 
 
-def count_kinds(kinds: Kinds) -> KindCounts:
-    """Rows of each kind on every split that has answers, kinds without any included."""
+def count_kinds(kinds: Kinds, roles: Mapping[str, Role] | None = None) -> KindCounts:
+    """Rows of each kind on every set that has answers, kinds without any included."""
     counts: KindCounts = {}
     for split, labels in kinds.items():
         if any(label is not None for label in labels):
             found = Counter(labels)
-            counts[split] = {kind: found[kind] for kind in (FORGET_KINDS if split == "forget" else OTHER_KINDS)}
+            role = roles[split] if roles else split
+            counts[split] = {kind: found[kind] for kind in (FORGET_KINDS if role == "forget" else OTHER_KINDS)}
     return counts
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Scores
 from expunge.data.example import Splits
-from expunge.evaluate.base import EvaluateConfig, Metric
-from expunge.evaluate.evidence import Evidence, collect, sample_rows, with_original
+from expunge.evaluate.asking import Ask
+from expunge.evaluate.base import EvaluateConfig, Metric, Role, SetMetric, SetValues
+from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_original, with_reference
 from expunge.evaluate.items import Values
 from expunge.evaluate.kinds import Kinds, Labeller
-from expunge.evaluate.score import item_values, needs_of, score
+from expunge.evaluate.memory import EvidenceMemory
+from expunge.evaluate.score import item_values, load_metrics, load_set_metrics, needs_of, score, set_values
+from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
 
@@ -26,11 +29,25 @@ class Measured:
     kinds: Kinds
     scores: Scores
     aggregates: Aggregates
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @property
+    def set_values(self) -> SetValues:
+        """Row values by role."""
+        return set_values(self.values, self.roles)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is known of a model that never saw the forget rows: its numbers, and its words where it was asked here."""
+
+    values: SetValues
+    evidence: Evidence | None = None
 
 
 def measure(
     model: LanguageModel,
-    splits: Splits,
+    data: Splits | Sets,
     metrics: Mapping[str, Metric],
     labeller: Labeller,
     config: EvaluateConfig,
@@ -40,13 +57,16 @@ def measure(
     *,
     is_original: bool = False,
     original: Evidence | None = None,
+    reference: Reference | None = None,
+    is_reference: bool = False,
+    remember: bool = False,
 ) -> Measured:
     """Ask a model what the metrics need, and score its answers.
 
     Args:
         model: any model.
-        splits: rows; large splits are sampled by the seed.
-        metrics: by name.
+        data: a run's splits or a suite's sets; large ones are sampled by the seed.
+        metrics: row metrics by name, for sets that name none.
         labeller: of kinds of answer.
         config: what is asked.
         seed: of samples and intervals.
@@ -54,12 +74,61 @@ def measure(
         label: what to call this pass there.
         is_original: whether a run starts from this model, so that its answers are what others are compared with.
         original: what that model said about the same rows.
+        reference: what the retrained reference is known to say.
+        is_reference: whether this model is that reference, so that set metrics have none, and need none.
+        remember: keep the evidence in the user's cache, and take from there what lies there.
     """
-    metrics = dict(metrics)
-    rows = sample_rows(splits, config.max_rows, seed)
-    evidence = collect(model, rows, needs_of(metrics), config, seed, progress, label)
+    sets = sets_of(data, config) if isinstance(data, Splits) else data
+    roles = {name: one.role for name, one in sets.items()}
+    compared = reference is not None or is_reference or "holdout" in roles.values()
+    over_sets = load_set_metrics(config, by_default=compared)
+    chosen = {name: _chosen(one.metrics or tuple(metrics), one.role, over_sets) for name, one in sets.items()}
+    missing = {metric for names in chosen.values() for metric in names} - set(metrics)
+    every = (
+        {**metrics, **load_metrics(config.model_copy(update={"metrics": tuple(sorted(missing))}))}
+        if missing
+        else metrics
+    )
+    asks = {
+        name: Ask(
+            sampled(one.rows, one.config.max_rows, seed),
+            one.role,
+            needs_of({metric: every[metric] for metric in chosen[name]}),
+            one.config,
+        )
+        for name, one in sets.items()
+    }
+    memory = EvidenceMemory(model) if remember and config.cache else None
+    evidence = collect_sets(model, asks, seed, progress, label, memory)
     if is_original or original:
         evidence = with_original(evidence, original or evidence)
-    values = item_values(evidence, metrics)
-    scores = score(values, metrics, seed)
-    return Measured(evidence, values, labeller.label(evidence), scores, summarise(values, scores, seed))
+    if reference is not None and reference.evidence is not None:
+        evidence = with_reference(evidence, reference.evidence)
+    values = item_values(evidence, every, chosen, roles)
+    scores = score(values, every, seed, roles)
+    if not is_reference:
+        _add_set_scores(scores, over_sets, set_values(values, roles), roles, reference, seed)
+    return Measured(
+        evidence, values, labeller.label(evidence, roles), scores, summarise(values, scores, seed, roles), roles
+    )
+
+
+def _chosen(names: tuple[str, ...], role: Role, over_sets: Mapping[str, SetMetric]) -> tuple[str, ...]:
+    """Row metrics of a set: its own, and what metrics over many rows read of it; holdout rows have only these."""
+    read = [name for metric in over_sets.values() if role in metric.roles for name in metric.needs_values]
+    own = () if role == "holdout" and read else names
+    return tuple(dict.fromkeys((*own, *read)))
+
+
+def _add_set_scores(
+    scores: Scores,
+    over_sets: Mapping[str, SetMetric],
+    values: SetValues,
+    roles: Mapping[str, Role],
+    reference: Reference | None,
+    seed: int,
+) -> None:
+    """Put the scores of many rows beside those of the first set to forget, or of the first set there is."""
+    place = next((name for name, role in roles.items() if role == "forget"), next(iter(roles)))
+    for metric in over_sets.values():
+        scores[place] |= metric.scores(values, None if reference is None else reference.values, seed)

@@ -13,7 +13,7 @@ out everywhere, e.g. `fe4_without_entailment`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,21 +95,30 @@ FAMILIES = (
 )
 
 
-def summarise(values: Values, scores: Scores, seed: int) -> Aggregates:
+def summarise(values: Values, scores: Scores, seed: int, roles: Mapping[str, str] | None = None) -> Aggregates:
     """Every aggregate of one pass, and the reduced forms of those that lack a metric.
 
     Args:
         values: row values of the pass.
         scores: its scores.
         seed: of the bootstrap.
+        roles: set -> its role, of which the first set of each stands for the role; none: sets are named by them.
     """
+    places = {role: name for name, role in reversed([*(roles or {}).items()])}
     found: Aggregates = {}
-    for family in FAMILIES:
+    for family in (_placed(family, places) for family in FAMILIES):
         found[family.name] = _aggregate(family, values, scores, seed)
         reduced = _reduced(family, scores)
         if reduced is not None:
             found[reduced.name] = _aggregate(reduced, values, scores, seed)
     return found
+
+
+def _placed(family: Family, places: Mapping[str, str]) -> Family:
+    """The family over sets of other names."""
+    return family._replace(
+        parts=tuple(part._replace(split=places.get(part.split, part.split)) for part in family.parts)
+    )
 
 
 def _reduced(family: Family, scores: Scores) -> Family | None:

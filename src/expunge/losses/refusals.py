@@ -69,7 +69,7 @@ class RefusalLoss(Loss):
             UserError: a row is a document.
         """
         for row in rows:
-            if row.question is None:
+            if row.text is not None:
                 name = type(self).__name__
                 raise UserError(f"row '{row.id}': {name} answers questions with refusals, and this row is a document")
 
@@ -90,9 +90,9 @@ def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:
 
     The labels are the whole refusal with its end token, even where the stream's own labels are keywords only.
     """
-    encode = setup.model.encoder.answer
+    encode = setup.model.encoder.answered
     return [
-        encode(row.question or "", draw_refusal(refusals, setup.seed, epoch, index), row.id)
+        encode(row, draw_refusal(refusals, setup.seed, epoch, index))
         for epoch in range(setup.epochs)
         for index, row in enumerate(setup.rows)
     ]

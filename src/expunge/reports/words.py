@@ -12,6 +12,7 @@ SPLITS = {
     "neighbour": "facts close to it that should stay",
     "retain": "rows that training was told to keep",
     "general": "unrelated knowledge that should stay",
+    "holdout": "rows like the forgotten ones that no model was trained on",
 }
 """The usual splits, in the order of a report, and what each is."""
 

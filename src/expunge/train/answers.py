@@ -29,11 +29,11 @@ def own_answers(
         unproven: also replace the answer of a row without keywords, which may then say something else. Right for rows
             to keep; wrong for rows to forget, where it could leave the fact itself untouched.
     """
-    questions = [row for row in rows if row.question is not None]
+    questions = [row for row in rows if row.text is None]
     texts = iter(_answers(model, questions, None, 1, "own answers", progress))
     answered = []
     for row in rows:
-        text = next(texts)[0] if row.question is not None else ""
+        text = next(texts)[0] if row.text is None else ""
         taken = bool(text) and (holds_any(text, row.keywords) if row.keywords else unproven)
         answered.append(replace(row, answer=text) if taken else row)
     return answered
@@ -55,7 +55,7 @@ def other_wordings(
     """
     if not count:
         return []
-    asked = [row for row in rows if row.question is not None and row.keywords]
+    asked = [row for row in rows if row.text is None and row.keywords]
     others = []
     for row, texts in zip(asked, _answers(model, asked, seed, 2 * count + 2, "other wordings", progress), strict=True):
         new = dict.fromkeys(text for text in texts if text != row.answer and holds_any(text, row.keywords))
@@ -69,7 +69,7 @@ def _answers(
     model: LanguageModel, rows: Sequence[Example], seed: str | None, draws: int, label: str, progress: Progress
 ) -> list[list[str]]:
     """What the model answers to each row, `draws` times: sampled by the seed or greedy, whole sentences, cut short."""
-    prompts = [model.encoder.prompt(row.question or "", row.id) for row in rows]
+    prompts = [model.encoder.asked(row) for row in rows]
     seeds = None
     if seed is not None:
         seeds = [[f"{seed}/{place}/{draw}" for draw in range(draws)] for place in range(len(rows))]

@@ -1,0 +1,205 @@
+"""What is asked of a model about a batch of rows: each prompt is encoded once and serves every answer after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from expunge.data.batch import by_length
+from expunge.data.encode import DOCUMENT_PROMPT, Encoder
+from expunge.data.example import Example
+from expunge.evaluate.base import EvaluateConfig, Need, Role
+from expunge.models.base import LanguageModel
+from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, read_answers
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A set of rows, and what is asked about each."""
+
+    rows: Sequence[Example]
+    role: Role
+    needs: frozenset[Need]
+    config: EvaluateConfig
+
+    @property
+    def probed(self) -> bool:
+        """Whether its rows are also sampled from, and asked in other words."""
+        return self.role in self.config.probe_splits
+
+
+class Answer(NamedTuple):
+    """One answer that is scored after a prompt."""
+
+    need: Need
+    ids: tuple[int, ...]
+
+
+@dataclass
+class Request:
+    """One prompt, and everything that is asked after it."""
+
+    row: int
+    """Place of its row among those that are asked together."""
+    prompt: tuple[int, ...]
+    config: EvaluateConfig
+    answers: list[Answer] = field(default_factory=list)
+    moments: bool = False
+    greedy: Need | None = None
+    seeds: list[str] = field(default_factory=list)
+    """One string for each sample to draw."""
+
+
+def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:
+    """The prompts of one row that something is asked after."""
+    needs = ask.needs
+    main = Request(row, encoder.asked(example), ask.config, moments="moments" in needs)
+    main.answers = [answer for answer in _answers(example, encoder) if answer.need in needs]
+    main.greedy = "greedy" if "greedy" in needs else None
+    if "samples" in needs and ask.probed:
+        main.seeds = [f"{seed}/{example.id}/{number}" for number in range(ask.config.samples)]
+    if main.answers or main.greedy or main.seeds:
+        yield main
+    if "paraphrased_greedy" in needs and ask.probed and example.paraphrased_question is not None:
+        prompt = encoder.prompt(example.paraphrased_question, example.id)
+        yield Request(row, prompt, ask.config, greedy="paraphrased_greedy")
+    if "choices" in needs and example.options:
+        options = encoder.choices(example)
+        choices = [Answer("choices", option.labels) for option in options]
+        yield Request(row, options[0].prompt, ask.config, answers=choices)
+
+
+def _answers(example: Example, encoder: Encoder) -> Iterator[Answer]:
+    if example.text is not None:
+        yield Answer("answer", encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels)
+        return
+    texts: list[tuple[Need, str | None]] = [
+        ("answer", example.answer),
+        ("paraphrased_answer", example.paraphrased_answer),
+        *(("perturbed_answer", wrong) for wrong in example.perturbed_answer),
+    ]
+    for need, text in texts:
+        if text is not None:
+            yield Answer(need, encoder.answered(example, text).labels)
+
+
+def ask_batch(model: LanguageModel, batch: Sequence[Request], token_budget: int) -> list[dict[str, Any]]:
+    """Fields of `Item` that each request fills.
+
+    Args:
+        model: any model, in evaluation mode.
+        batch: requests with prompts of similar length.
+        token_budget: padded tokens in one forward pass.
+    """
+    prefix = encode_prompts(model, [request.prompt for request in batch])
+    found: list[dict[str, Any]] = [{} for _ in batch]
+    _score(prefix, batch, token_budget, found)
+    _sample(prefix, batch, token_budget, found)
+    undrafted = [row for row, request in enumerate(batch) if request.greedy and request.greedy not in found[row]]
+    if undrafted:
+        branch = prefix.select(torch.tensor(undrafted, device=model.device))
+        _say(branch, undrafted, [()] * len(undrafted), batch, found)
+    return found
+
+
+def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: list[dict[str, Any]]) -> None:
+    """Score every answer in groups of similar length; a greedy answer goes on from where it leaves the stored one."""
+    flat = [(row, answer) for row, request in enumerate(batch) for answer in request.answers]
+    scored: list[Scored | None] = [None] * len(flat)
+    width = prefix.mask.shape[1]
+    one_token = [index for index, (_, answer) in enumerate(flat) if len(answer.ids) == 1]
+    longer = [index for index, (_, answer) in enumerate(flat) if len(answer.ids) > 1]
+    groups = [[longer[place] for place in group] for group in _groups(flat, longer, width, token_budget)]
+    for group in [*([one_token] if one_token else []), *groups]:
+        part = [flat[index] for index in group]
+        read = read_answers(
+            prefix,
+            [row for row, _ in part],
+            [answer.ids for _, answer in part],
+            moments=any(batch[row].moments for row, _ in part),
+        )
+        for index, score in zip(group, read.scored, strict=True):
+            scored[index] = score
+        _draft(read, part, batch, found)
+    for (row, answer), score in zip(flat, scored, strict=True):
+        assert score is not None
+        if answer.need == "perturbed_answer":
+            found[row][answer.need] = (*found[row].get(answer.need, ()), score)
+        elif answer.need == "choices":
+            found[row]["choice_logp"] = (*found[row].get("choice_logp", ()), sum(score.logp))
+        else:
+            found[row][answer.need] = score
+
+
+def _groups(
+    flat: Sequence[tuple[int, Answer]], places: Sequence[int], width: int, token_budget: int
+) -> list[list[int]]:
+    return by_length([width + len(flat[place][1].ids) for place in places], 2 * token_budget)
+
+
+def _draft(
+    read: Read, part: Sequence[tuple[int, Answer]], batch: Sequence[Request], found: list[dict[str, Any]]
+) -> None:
+    """Greedy answers that begin as the stored answer does need no decoding up to where they leave it."""
+    drafted = [
+        place for place, (row, answer) in enumerate(part) if answer.need == "answer" and batch[row].greedy is not None
+    ]
+    if not drafted or not read.behind.attends_to_all:
+        return
+    rows = [part[place][0] for place in drafted]
+    starts = [part[place][1].ids[: read.num_agreed[place]] for place in drafted]
+    _say(read.turned(drafted), rows, starts, batch, found)
+
+
+def _say(
+    branch: Prefix,
+    rows: Sequence[int],
+    starts: Sequence[tuple[int, ...]],
+    batch: Sequence[Request],
+    found: list[dict[str, Any]],
+) -> None:
+    """Decode greedy answers after what is already known of them, and note their text."""
+    encoder = branch.model.encoder
+    limits = [batch[row].config.max_new_tokens for row in rows]
+    going = [place for place, start in enumerate(starts) if len(start) < limits[place]]
+    rests: dict[int, list[int]] = {}
+    if going:
+        if len(going) < len(starts):
+            branch = branch.select(torch.tensor(going, device=branch.mask.device))
+        left = [limits[place] - len(starts[place]) for place in going]
+        rests = dict(zip(going, decode(branch, left, encoder.stop_ids), strict=True))
+    for place, row in enumerate(rows):
+        ids = (*starts[place], *rests.get(place, ()))[: limits[place]]
+        need = batch[row].greedy
+        assert need is not None
+        found[row][need] = cut(encoder.decode(ids), batch[row].config.stop)
+        if need == "greedy":
+            found[row]["greedy_ids"] = ids
+
+
+def _sample(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: list[dict[str, Any]]) -> None:
+    encoder = prefix.model.encoder
+    sampled = [(row, seed) for row, request in enumerate(batch) for seed in request.seeds]
+    width = max(1, token_budget // prefix.mask.shape[1])
+    for start in range(0, len(sampled), width):
+        part = sampled[start : start + width]
+        rows = [row for row, _ in part]
+        outputs = decode(
+            prefix.select(torch.tensor(rows, device=prefix.mask.device)),
+            [batch[row].config.max_new_tokens for row in rows],
+            encoder.stop_ids,
+            [seed for _, seed in part],
+            batch[0].config.temperature,
+        )
+        for row, ids in zip(rows, outputs, strict=True):
+            text = cut(encoder.decode(ids), batch[row].config.stop)
+            found[row]["samples"] = (*found[row].get("samples", ()), text)
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of any stop string, stripped."""
+    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(ends)].strip() if ends else text

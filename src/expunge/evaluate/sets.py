@@ -1,0 +1,29 @@
+"""Sets of rows that are measured together: a run's splits, or what a suite names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from expunge.data.example import Example, Splits
+from expunge.evaluate.base import EvaluateConfig, Role
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows, what they are for, and how they are measured."""
+
+    rows: tuple[Example, ...]
+    role: Role
+    config: EvaluateConfig
+    metrics: tuple[str, ...] = ()
+    """Row metrics by name; empty: those of the configuration."""
+
+
+Sets = Mapping[str, RowSet]
+"""Name -> set. A run's splits are named like their roles."""
+
+
+def sets_of(splits: Splits, config: EvaluateConfig) -> dict[str, RowSet]:
+    """The splits of a run as sets, all measured alike."""
+    return {name: RowSet(rows, name, config) for name, rows in splits.named()}  # type: ignore[arg-type]
