@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 _ROOM = 32
 """Positions allocated beyond what is filled."""
@@ -52,6 +52,47 @@ class RoomyLayer(DynamicLayer):
         self._stores = stores
         self.keys, self.values = shown = (stores[0][..., :length, :], stores[1][..., :length, :])
         return shown
+
+
+class EarlierLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """One block's keys and values of earlier places, the same for any number of rows; it keeps nothing that is added.
+
+    Args:
+        keys: (R, H, T, D) of the earlier places of R rows; a pass has K * R rows, K times these.
+        values: the same.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self.keys = keys
+        self.values = values
+        self._kept = (keys, values)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What a layer of attention reads: (R, H, T, D) before (K * R, H, S, D)."""
+        keys, values = self._kept
+        times = len(key_states) // len(keys)
+        return (
+            torch.cat([keys.repeat(times, 1, 1, 1), key_states], dim=-2),
+            torch.cat([values.repeat(times, 1, 1, 1), value_states], dim=-2),
+        )
+
+
+def earlier(cache: Any, length: int, first_row: int = 0) -> Cache:
+    """What a filled cache holds of its first places, for passes that go on from there.
+
+    Args:
+        cache: of transformers, with keys and values in every layer.
+        length: places.
+        first_row: rows below this one are left out.
+    """
+    return Cache(
+        [
+            EarlierLayer(layer.keys[first_row:, :, :length], layer.values[first_row:, :, :length])
+            for layer in cache.layers
+        ]
+    )
 
 
 def roomy_cache(config: Any) -> DynamicCache:

@@ -1,18 +1,22 @@
-"""What every block puts out, from one forward pass that stops before the output matrix."""
+"""What every block gives, from a forward pass that stops before the output matrix; what that matrix reads in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
+from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
+from expunge.models.hooks import leaving
+from expunge.models.partial import entering
 
 Pooling = Literal["last", "mean"]
 
@@ -36,11 +40,58 @@ def block_outputs(
     rows: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with _pooled(blocks, _weights(batch, pooling)) as seen, model.evaluating(), model.autocast():
+        with _kept(blocks, partial(_pooled, _weights(batch, pooling))) as seen, model.evaluating(), model.autocast():
             model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         for index, row in zip(indices, torch.stack(seen, dim=1), strict=True):
             rows[index] = row
     return torch.stack(rows)
+
+
+@torch.no_grad()
+def label_states(model: LanguageModel, sequences: Sequence[Encoded], token_budget: int = TOKEN_BUDGET) -> list[Tensor]:
+    """What every block gives at the places that predict the labels.
+
+    Args:
+        model: any model of L blocks.
+        sequences: R encoded rows.
+        token_budget: padded tokens of one batch.
+
+    Returns:
+        For each row, in the order given, (L, N, D) float32 on the CPU, N its number of labels.
+    """
+    blocks = [block for _, block in model.blocks()]
+    found: list[Tensor] = [torch.empty(0)] * len(sequences)
+    for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        with _kept(blocks, partial(_at_labels, batch)) as seen, model.evaluating(), model.autocast():
+            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        lengths = [len(sequences[index].labels) for index in indices]
+        for index, states in zip(indices, torch.split(torch.stack(seen), lengths, dim=1), strict=True):
+            found[index] = states.clone()
+    return found
+
+
+@torch.no_grad()
+def read_states(model: LanguageModel, states: Tensor, labels: Tensor, chunk: int = 256) -> Tensor:
+    """What a model's final norm and output matrix read in states of any block: the logit lens.
+
+    Args:
+        model: any model; the states may be of another one of the same width.
+        states: (N, D) what some block gave.
+        labels: (N,) tokens.
+        chunk: states that are read at a time.
+
+    Returns:
+        (N,) log-probability of each label, float32 on the CPU.
+    """
+    found = []
+    for some, tokens in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
+        ids = torch.zeros(len(some), 1, dtype=torch.long, device=model.device)
+        given = some[:, None].to(model.device)
+        with model.evaluating(), model.autocast(), entering(model, len(model.blocks()), given):
+            hidden = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[:, 0]
+            found.append(token_logp(model.head(hidden), tokens.to(model.device)).cpu())
+    return torch.cat(found)
 
 
 def _weights(batch: Batch, pooling: Pooling) -> Tensor:
@@ -52,18 +103,19 @@ def _weights(batch: Batch, pooling: Pooling) -> Tensor:
     return nn.functional.one_hot(last, mask.shape[1]).float()
 
 
+def _pooled(weights: Tensor, hidden: Tensor) -> Tensor:
+    return torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden)
+
+
+def _at_labels(batch: Batch, hidden: Tensor) -> Tensor:
+    return hidden[batch.rows, batch.positions]
+
+
 @contextmanager
-def _pooled(blocks: Sequence[nn.Module], weights: Tensor) -> Iterator[list[Tensor]]:
-    """Within this block of code each decoder block appends its (B, D) weighted output to the list."""
+def _kept(blocks: Sequence[nn.Module], part: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Within this block of code each decoder block appends a part of its (B, T, D) output to the list, as float32."""
     seen: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        hidden = (output[0] if isinstance(output, tuple) else output).float()
-        seen.append(torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden).cpu())
-
-    handles = [block.register_forward_hook(keep) for block in blocks]
-    try:
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(leaving(block, lambda hidden: seen.append(part(hidden.float()).cpu())))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -7,7 +7,7 @@ with the runs of other blocks: one pass upwards, in which every block's rows joi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
 from expunge.core.errors import UserError
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.cache import earlier
+from expunge.models.hooks import entering_with, leaving, skipped
 
 Site = Literal["ffn", "attention", "hidden"]
 
@@ -125,10 +127,10 @@ class Restoring:
         with ExitStack() as stack:
             for index, (block, site) in enumerate(zip(self._blocks, self._sites, strict=True)):
                 if index < starts[0]:
-                    stack.enter_context(_skipped(block))
+                    stack.enter_context(skipped(block))
                 else:
-                    stack.enter_context(_entering(block, partial(join, index)))
-                    stack.enter_context(_leaving(site, partial(put_back, index)))
+                    stack.enter_context(entering_with(block, partial(join, index)))
+                    stack.enter_context(leaving(site, partial(put_back, index)))
             hidden = self._decode(shape, noised.earlier(), noised.first)
         return self._probability(hidden[:, positions], labels)
 
@@ -193,34 +195,13 @@ class _Noised:
 
         with ExitStack() as stack:
             for block, site in zip(self._blocks, self._sites, strict=True):
-                stack.enter_context(_entering(block, keep_input))
-                stack.enter_context(_leaving(site, keep_value))
+                stack.enter_context(entering_with(block, keep_input))
+                stack.enter_context(leaving(site, keep_value))
             yield
 
     def earlier(self) -> Cache:
         """Keys and values of the noisy rows at the places before `first`."""
-        layers: list[Any] = self.cache.layers
-        return Cache([_Earlier(layer.keys[1:, :, : self.first], layer.values[1:, :, : self.first]) for layer in layers])
-
-
-class _Earlier(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values of earlier places for the rows of each block in turn; it keeps nothing that is added."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.lazy_initialization(keys, values)
-        self.keys = keys
-        self.values = values
-        self._kept = (keys, values)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What a layer of attention reads: (B, H, first, D) before (B, H, S, D)."""
-        keys, values = self._kept
-        times = len(key_states) // len(keys)
-        return (
-            torch.cat([keys.repeat(times, 1, 1, 1), key_states], dim=-2),
-            torch.cat([values.repeat(times, 1, 1, 1), value_states], dim=-2),
-        )
+        return earlier(self.cache, self.first, first_row=1)
 
 
 def _module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
@@ -231,43 +212,3 @@ def _module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
         if name in children:
             return children[name]
     raise UserError(f"localize.site: no '{site}' in {prefix}, which has {', '.join(children)}")
-
-
-@contextmanager
-def _entering(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Give a module what `change` makes of its hidden states."""
-
-    def hook(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-        if arguments:
-            return (change(arguments[0]), *arguments[1:]), options
-        return arguments, {**options, "hidden_states": change(options["hidden_states"])}
-
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _leaving(module: nn.Module, look: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show what leaves a module, which may be changed in place; the first of several outputs."""
-
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        look(output if isinstance(output, Tensor) else output[0])
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _skipped(block: nn.Module) -> Iterator[None]:
-    """Let a block hand its hidden states through."""
-    block.forward = lambda hidden_states, *_, **__: hidden_states
-    try:
-        yield
-    finally:
-        del block.forward

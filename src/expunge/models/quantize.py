@@ -1,0 +1,164 @@
+"""Weights as a quantized model would have them: rounded to a few levels, and back to numbers of their own dtype.
+
+Weights only, as a user does who loads a published model in 8 or 4 bits; activations stay as they are. Nothing is
+packed: what is wanted is what the rounding does to the model's answers, which is the same on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from expunge.core.errors import UserError
+from expunge.core.records import Frozen
+from expunge.losses.token import widen
+from expunge.models.base import LanguageModel
+
+Levels = Literal["int8", "int4", "nf4"]
+
+_BITS: dict[Levels, int] = {"int8": 8, "int4": 4}
+NF4_LEVELS = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+"""The sixteen levels of 4-bit NormalFloat (arXiv:2305.14314, appendix E)."""
+NF4_BLOCK = 64
+"""Weights that share a scale, as bitsandbytes has it."""
+
+
+class Quantization(Frozen):
+    """How weights are rounded."""
+
+    levels: Levels = Field("nf4", description="int8 or int4: even steps; nf4: the 16 levels of 4-bit NormalFloat")
+    group: int | None = Field(
+        None, ge=1, description="Weights that share a scale; none: a whole output channel, and 64 for nf4"
+    )
+
+    def __str__(self) -> str:
+        return self.levels if self.group is None else f"{self.levels} in groups of {self.group}"
+
+
+def quantize(weight: Tensor, how: Quantization) -> Tensor:
+    """A weight matrix rounded and turned back into its own dtype: (O, I) -> (O, I), O output channels."""
+    if how.levels == "nf4":
+        return quantize_nf4(weight, how.group or NF4_BLOCK)
+    return quantize_absmax(weight, _BITS[how.levels], how.group)
+
+
+def quantize_absmax(weight: Tensor, bits: int, group: int | None = None) -> Tensor:
+    """Round to the nearest of `2^bits - 1` even steps around 0, whose ends are the largest magnitude.
+
+    Args:
+        weight: (O, I).
+        bits: at least 2.
+        group: inputs of a channel that share a scale, the last group perhaps fewer; None: all of them.
+
+    Returns:
+        (O, I) in the dtype of `weight`.
+    """
+    top = (1 << (bits - 1)) - 1
+
+    def rounded(scaled: Tensor) -> Tensor:
+        return torch.round(scaled * top) / top
+
+    groups = torch.split(weight, group or weight.shape[1], dim=1)
+    return torch.cat([_scaled(part, rounded) for part in groups], dim=1)
+
+
+def quantize_nf4(weight: Tensor, block: int = NF4_BLOCK) -> Tensor:
+    """Round to the nearest level of 4-bit NormalFloat, scaled by the largest magnitude of each block.
+
+    Args:
+        weight: any shape; its numbers are read in order, so that a block may reach over the end of a row.
+        block: numbers that share a scale, the last block perhaps fewer.
+
+    Returns:
+        The shape and dtype of `weight`.
+    """
+    levels = torch.tensor(NF4_LEVELS, device=weight.device)
+    borders = (levels[1:] + levels[:-1]) / 2
+
+    def rounded(scaled: Tensor) -> Tensor:
+        return levels.to(scaled)[torch.bucketize(scaled, borders.to(scaled))]
+
+    flat = weight.flatten()
+    whole = len(flat) // block * block
+    parts = [_scaled(flat[:whole].view(-1, block), rounded).flatten(), _scaled(flat[None, whole:], rounded)[0]]
+    return torch.cat(parts).view(weight.shape)
+
+
+@contextmanager
+def quantized(model: LanguageModel, how: Quantization) -> Iterator[None]:
+    """Within this block of code the linear layers of a model's blocks have rounded weights.
+
+    Embeddings, norms, biases and the output matrix stay, as in bitsandbytes. An adapter is merged first, since that is
+    what would be published. Afterwards every weight is what it was, to the bit.
+
+    Args:
+        model: any model.
+        how: levels and groups.
+
+    Raises:
+        UserError: the blocks hold no linear layer.
+    """
+    layers = _linear_layers(model)
+    if not layers:
+        raise UserError(f"model: the blocks of {type(model.base).__name__} hold no linear layer to quantize")
+    kept = [layer.weight.data for layer in layers]
+    adapted = hasattr(model.network, "peft_config")
+    try:
+        if adapted:
+            for layer in layers:
+                layer.weight.data = layer.weight.data.clone()
+            model.network.merge_adapter()
+        for layer in layers:
+            by_output = isinstance(layer, nn.Linear)
+            weight = layer.weight.data if by_output else layer.weight.data.T
+            found = quantize(weight, how)
+            layer.weight.data = found if by_output else found.T.contiguous()
+        yield
+    finally:
+        if adapted:
+            model.network.unmerge_adapter()
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.weight.data = weight
+
+
+def _linear_layers(model: LanguageModel) -> list[nn.Linear | Conv1D]:
+    """Those of the blocks, without an adapter's own."""
+    return [
+        module
+        for _, block in model.blocks()
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in f".{name}"
+    ]
+
+
+def _scaled(groups: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+    """Round each row of (G, N) on a scale where its largest magnitude is 1; a row of zeros stays."""
+    if not groups.numel():
+        return groups
+    wide = widen(groups)
+    scale = wide.abs().amax(dim=-1, keepdim=True)
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    return (rounded(wide / scale) * scale).to(groups.dtype)
