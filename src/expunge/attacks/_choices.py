@@ -1,0 +1,131 @@
+"""A row's answer among wrong ones of the same form, and one forward pass that a lens and a probe share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.example import Example, bare_words, holds_any
+from expunge.models.base import LanguageModel
+from expunge.models.outputs import site_states
+from expunge.models.restoring import Site
+
+SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
+"""Whose outputs are looked at; the block's own first."""
+DECIDING = 4
+"""Labels of an answer that are scored, from the first on in which a row's answers differ."""
+
+
+def wrong_answers(row: Example, others: Sequence[Example], count: int) -> list[str]:
+    """Wrong answers of the form of a row's own: stored ones first, then its own with another row's keyword in it.
+
+    A whole answer of another row would tell itself by its subject. So where a row has no stored wrong answers, other
+    rows' facts are set into its own sentence, those of the most similar questions first.
+
+    Args:
+        row: a row with an answer.
+        others: rows of which keywords, or without keywords whole answers, are taken.
+        count: how many at most.
+    """
+    found = list(dict.fromkeys(row.perturbed_answer))[:count]
+    question = set(bare_words(row.asked).split())
+    alike = sorted(others, key=lambda other: -_overlap(question, set(bare_words(other.asked).split())))
+    for wrong in _set_in(row, alike):
+        if len(found) >= count:
+            break
+        if wrong not in found:
+            found.append(wrong)
+    return found
+
+
+def _set_in(row: Example, others: Sequence[Example]) -> Iterator[str]:
+    answer = row.answer or ""
+    own = next((one for one in row.keywords if holds_any(answer, [one])), None)
+    for other in others:
+        if other.answer is None or other.id == row.id:
+            continue
+        if own is None:
+            if not row.keywords and bare_words(other.answer) != bare_words(answer):
+                yield other.answer
+            continue
+        fact = next((one for one in other.keywords if holds_any(other.answer, [one])), None)
+        if fact is not None and not holds_any(fact, row.keywords) and not holds_any(own, [fact]):
+            yield re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", lambda _, text=fact: text, answer, flags=re.IGNORECASE)
+
+
+def _overlap(one: set[str], other: set[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row's answers, encoded after its question; the right one first."""
+
+    answers: tuple[Encoded, ...]
+    """Labels: the deciding tokens, then the answer's end token."""
+
+
+def choice(row: Example, wrong: Sequence[str], encoder: Encoder) -> Choice:
+    """Lay a row's answers out, the right one first."""
+    assert row.answer is not None
+    encoded = [encoder.answered(row, answer) for answer in (row.answer, *wrong)]
+    columns = zip(*(one.labels[:-1] for one in encoded), strict=False)
+    shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
+    shortest = min(len(one.labels) - 1 for one in encoded)
+    start = max(0, shortest - 1) if shared is None else shared
+    return Choice(tuple(_deciding(one, start) for one in encoded))
+
+
+def _deciding(encoded: Encoded, start: int) -> Encoded:
+    end = len(encoded.ids) - 1
+    first = min(encoded.num_prompt + start, end)
+    places = range(first, max(first + 1, min(first + DECIDING, end)))
+    return replace(encoded, targets=(*(place for place in places if place < end), end))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model's blocks gave for one row's answers, the right one first."""
+
+    labels: tuple[Tensor, ...]
+    """For each answer its (N,) deciding tokens."""
+    deciding: tuple[Tensor, ...]
+    """(S, L, N, D) where each of them is predicted."""
+    read: Tensor
+    """(answers, L, D) what the blocks gave when the whole answer was read."""
+
+
+def look(model: LanguageModel, choices: Sequence[Choice]) -> list[Seen]:
+    """One forward pass over all answers of all rows."""
+    flat = [answer for one in choices for answer in one.answers]
+    states = iter(zip(flat, site_states(model, flat, SITES), strict=True))
+    found = []
+    for one in choices:
+        answers = [next(states) for _ in one.answers]
+        found.append(
+            Seen(
+                tuple(torch.tensor(encoded.labels[:-1]) for encoded, _ in answers),
+                tuple(some[:, :, :-1] for _, some in answers),
+                torch.stack([some[0, :, -1] for _, some in answers]),
+            )
+        )
+    return found
+
+
+def read_elsewhere(right: Tensor, generator: torch.Generator) -> Tensor:
+    """Each row's value at the place that is best for the other half of the rows: (P, R) -> (R,).
+
+    The best of many places on the same rows would look like knowledge in a model that has none.
+    """
+    order = torch.randperm(right.shape[1], generator=generator)
+    found = torch.empty(right.shape[1], dtype=right.dtype)
+    half = len(order) // 2
+    for one, other in ((order[:half], order[half:]), (order[half:], order[:half])):
+        place = int(right[:, other].mean(1).argmax()) if len(other) else 0
+        found[one] = right[place, one]
+    return found
