@@ -13,7 +13,8 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
-MODULES = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "given", "api", "locate")
+RUNS = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "attacking", "robustness")
+MODULES = (*RUNS, "given", "api", "locate")
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
@@ -24,14 +25,14 @@ ALLOWED = {
     "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
     "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
-    "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
+    "attacks": (*ENGINE, "train", "evaluate", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
     "cli": (*FOLDERS, *MODULES, "cli"),
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "diagnose", "data/sources")
+LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "diagnose", "attacks", "data/sources")
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 
 from expunge.data.encode import Encoded
 from expunge.data.example import Example, Splits
-from expunge.evaluate import evidence
+from expunge.evaluate import asking
 from expunge.evaluate.base import EvaluateConfig, Item, Need
 from expunge.evaluate.evidence import collect, sample_rows, with_original
 from expunge.models.base import LanguageModel
@@ -89,36 +89,103 @@ def test_scored_answers_are_those_of_a_plain_forward_pass(precise: LanguageModel
 
 def test_only_what_is_needed_is_computed(tiny: LanguageModel, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """6 + 3 prompts, one of a document, which has no wrong answers; 4 + 3 with a paraphrase, asked on forget rows only;
-    2 samples on each of the 6 forget rows.
+    2 samples on each of the 6 forget rows. Beside a stored answer, a greedy one of 2 tokens is only decoded where the
+    model leaves the stored one within these 2.
     """
     calls: dict[str, int] = {}
 
     def spy(name: str, count: Any) -> None:
-        real = getattr(evidence, name)
+        real = getattr(asking, name)
 
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
             calls[name] = calls.get(name, 0) + count(*arguments)
-            return real(*arguments)
+            return real(*arguments, **options)
 
-        monkeypatch.setattr(evidence, name, counted)
+        monkeypatch.setattr(asking, name, counted)
 
     spy("encode_prompts", lambda model, prompts: len(prompts))
-    spy("score_answers", lambda prefix, places, answers: len(answers))
+    spy("read_answers", lambda prefix, places, answers: len(answers))
     spy("decode", lambda prefix, *rest: prefix.mask.shape[0])
     config = EvaluateConfig(samples=2, max_new_tokens=2)
     wrong = sum(len(row.perturbed_answer) for some in rows.values() for row in some)
+    found = collect(tiny, rows, frozenset({"answer"}), config, 0)
+    leaving = sum(
+        not (item.answer.hit[:2] == (True, True) and len(item.answer.hit) > 2)
+        for items in found.values()
+        for item in items
+        if item.answer is not None
+    )
+    assert 0 < leaving < 9
     cases: list[tuple[set[Need], dict[str, int]]] = [
-        ({"answer"}, {"encode_prompts": 9, "score_answers": 9}),
-        ({"perturbed_answer"}, {"encode_prompts": 8, "score_answers": wrong}),
+        ({"answer"}, {"encode_prompts": 9, "read_answers": 9}),
+        ({"perturbed_answer"}, {"encode_prompts": 8, "read_answers": wrong}),
         ({"greedy"}, {"encode_prompts": 9, "decode": 9}),
         ({"samples"}, {"encode_prompts": 6, "decode": 12}),
         ({"greedy", "paraphrased_greedy"}, {"encode_prompts": 13, "decode": 13}),
-        ({"answer", "greedy", "samples"}, {"encode_prompts": 9, "score_answers": 9, "decode": 21}),
+        ({"answer", "greedy", "samples"}, {"encode_prompts": 9, "read_answers": 9, "decode": 12 + leaving}),
     ]
     for needs, expected in cases:
         calls.clear()
         collect(tiny, rows, frozenset(needs), config, 0)
         assert calls == expected, needs
+
+
+def test_a_draft_changes_no_greedy_answer(precise: LanguageModel, rows: Rows) -> None:
+    """Beside the stored answers and without them, for answers that are known whole, in part and not at all."""
+    strange = [replace(row, id=f"{row.id}-x", answer=f"{row.answer} And more.") for row in rows["retain"]]
+    wrong = [replace(row, id=f"{row.id}-y", answer="Zebras rarely.") for row in rows["retain"]]
+    asked = {**rows, "retain": [*rows["retain"], *strange, *wrong]}
+    for limit in (3, 24):
+        config = EvaluateConfig(samples=0, max_new_tokens=limit)
+        drafted = collect(precise, asked, frozenset({"answer", "greedy"}), config, 0)
+        plain = collect(precise, asked, frozenset({"greedy"}), config, 0)
+        for name, items in plain.items():
+            for one, two in zip(items, drafted[name], strict=True):
+                assert two.answer is not None
+                assert (one.greedy, one.greedy_ids) == (two.greedy, two.greedy_ids)
+
+
+def test_moments_are_those_of_the_whole_distribution(precise: LanguageModel, rows: Rows) -> None:
+    """Of `log p` under `p`, by a plain forward pass in float64."""
+    found = collect(precise, {"forget": rows["forget"][:1]}, frozenset({"answer", "moments"}), EvaluateConfig(), 0)
+    (item,) = found["forget"]
+    assert item.answer is not None
+    encoded = precise.encoder.example(item.example)
+    with torch.no_grad():
+        logits = precise.base(torch.tensor([encoded.ids])).logits[0, encoded.num_prompt - 1 : -1].double()
+    logp = logits.log_softmax(-1)
+    mean = (logp.exp() * logp).sum(-1)
+    variance = (logp.exp() * logp.square()).sum(-1) - mean.square()
+    assert item.answer.mean == pytest.approx(mean.tolist(), abs=1e-4)
+    assert item.answer.variance == pytest.approx(variance.tolist(), abs=1e-3)
+
+
+def test_a_letter_is_scored_after_the_question_with_its_options(precise: LanguageModel) -> None:
+    row = Example("quiz", "Who?", "Ada", options=("Eve", "Ada", "Bob"))
+    (item,) = collect(precise, {"general": [row]}, frozenset({"choices"}), EvaluateConfig(), 0)["general"]
+    for letter, logp in zip(precise.encoder.choices(row), item.choice_logp, strict=True):
+        (expected,) = score_rows(precise, [letter])
+        assert logp == pytest.approx(expected.sum().item(), abs=1e-4)
+
+
+def test_gradient_norms_leave_the_model_alone(tiny: LanguageModel, rows: Rows) -> None:
+    """Against a plain backward pass; which weights are trainable does not matter."""
+    tiny.precision = "float32"
+    (name,) = [name for name, _ in tiny.network.named_parameters() if name.endswith("layers.1.mlp.down_proj.weight")]
+    tiny.freeze_but([name])
+    row = rows["forget"][0]
+    (item,) = collect(tiny, {"forget": [row]}, frozenset({"gradient_norms"}), EvaluateConfig(), 0)["forget"]
+    assert [tensor.requires_grad for tensor in tiny.base.parameters()].count(True) == 1
+    assert all(tensor.grad is None for tensor in tiny.base.parameters())
+    encoded = tiny.encoder.example(row)
+    for tensor in tiny.base.parameters():
+        tensor.requires_grad_(True)
+    labels = torch.tensor([[-100] * encoded.num_prompt + list(encoded.labels)])
+    tiny.base(torch.tensor([encoded.ids]), labels=labels).loss.backward()
+    gradients = [tensor.grad for tensor in tiny.base.parameters() if tensor.grad is not None]
+    for order in (1, 2, float("inf")):
+        mean = torch.stack([gradient.norm(order) for gradient in gradients]).mean().item()
+        assert item.gradient_norms[str(order)] == pytest.approx(mean, rel=1e-3)
 
 
 def test_samples_are_drawn_where_and_as_asked(tiny: LanguageModel, rows: Rows) -> None:

@@ -12,12 +12,13 @@ from torch import Tensor
 from expunge.core.finding import Cell, Finding, Table
 from expunge.core.records import Score
 from expunge.data.generator import named_generator
-from expunge.diagnose._numbers import bars, recovered
+from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
+from expunge.evaluate.paired import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.losses.activations import Scope
 from expunge.models.ablate import ablated

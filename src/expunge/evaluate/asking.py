@@ -110,10 +110,7 @@ def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: l
     flat = [(row, answer) for row, request in enumerate(batch) for answer in request.answers]
     scored: list[Scored | None] = [None] * len(flat)
     width = prefix.mask.shape[1]
-    one_token = [index for index, (_, answer) in enumerate(flat) if len(answer.ids) == 1]
-    longer = [index for index, (_, answer) in enumerate(flat) if len(answer.ids) > 1]
-    groups = [[longer[place] for place in group] for group in _groups(flat, longer, width, token_budget)]
-    for group in [*([one_token] if one_token else []), *groups]:
+    for group in _groups([len(answer.ids) for _, answer in flat], width, token_budget):
         part = [flat[index] for index in group]
         read = read_answers(
             prefix,
@@ -121,8 +118,8 @@ def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: l
             [answer.ids for _, answer in part],
             moments=any(batch[row].moments for row, _ in part),
         )
-        for index, score in zip(group, read.scored, strict=True):
-            scored[index] = score
+        for index, one in zip(group, read.scored, strict=True):
+            scored[index] = one
         _draft(read, part, batch, found)
     for (row, answer), score in zip(flat, scored, strict=True):
         assert score is not None
@@ -134,10 +131,14 @@ def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: l
             found[row][answer.need] = score
 
 
-def _groups(
-    flat: Sequence[tuple[int, Answer]], places: Sequence[int], width: int, token_budget: int
-) -> list[list[int]]:
-    return by_length([width + len(flat[place][1].ids) for place in places], 2 * token_budget)
+def _groups(lengths: Sequence[int], width: int, token_budget: int) -> Iterator[list[int]]:
+    """Places of answers that are read together: one-token answers need no forward pass, so they never wait for one."""
+    single = [place for place, length in enumerate(lengths) if length == 1]
+    longer = [place for place, length in enumerate(lengths) if length > 1]
+    if single:
+        yield single
+    for group in by_length([width + lengths[place] for place in longer], 2 * token_budget):
+        yield [longer[index] for index in group]
 
 
 def _draft(

@@ -64,9 +64,9 @@ def _check_options(config: EvaluateConfig) -> None:
     """Options are checked even of metrics that nobody asked for: a mistyped name would do nothing."""
     for name, options in config.options.items():
         if name in plugins.names(SET_FOLDER):
-            kind: type[Metric | SetMetric] = plugins.find(SET_FOLDER, name, SetMetric)  # type: ignore[type-abstract]
+            kind: type[Metric | SetMetric] = plugins.find(SET_FOLDER, name, SetMetric)
         else:
-            kind = plugins.find(FOLDER, name, Metric)  # type: ignore[type-abstract]
+            kind = plugins.find(FOLDER, name, Metric)
         check(kind.Config, options, f"evaluate.options.{name}")
 
 

@@ -166,7 +166,7 @@ def read_answers(
     hidden = behind.logits.new_zeros(len(answers), 0, 0)
     if ids.shape[1] > 1:
         hidden = behind.extend(ids[:, :-1], real[:, 1:].long())
-        for part in real[:, 1:].nonzero().split(_POSITIONS):
+        for part in torch.split(real[:, 1:].nonzero(), _POSITIONS):
             row, place = part.unbind(1)
             with model.autocast():
                 logits = model.head(hidden[row, place]).float()
