@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from expunge.attacks.base import ORIGINAL, Context, Value
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, bare_words, holds_any
 from expunge.models.base import LanguageModel
@@ -55,7 +56,8 @@ def _set_in(row: Example, others: Sequence[Example]) -> Iterator[str]:
             continue
         fact = next((one for one in other.keywords if holds_any(other.answer, [one])), None)
         if fact is not None and not holds_any(fact, row.keywords) and not holds_any(own, [fact]):
-            yield re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", lambda _, text=fact: text, answer, flags=re.IGNORECASE)
+            pieces = re.split(rf"(?<!\w){re.escape(own)}(?!\w)", answer, flags=re.IGNORECASE)
+            yield fact.join(pieces)
 
 
 def _overlap(one: set[str], other: set[str]) -> float:
@@ -117,15 +119,63 @@ def look(model: LanguageModel, choices: Sequence[Choice]) -> list[Seen]:
     return found
 
 
-def read_elsewhere(right: Tensor, generator: torch.Generator) -> Tensor:
-    """Each row's value at the place that is best for the other half of the rows: (P, R) -> (R,).
+def read_elsewhere(right: Tensor, order: Tensor) -> Tensor:
+    """Each row's value at the place that is best for the other half of the rows: (P, R), (R,) -> (R,).
 
     The best of many places on the same rows would look like knowledge in a model that has none.
+
+    Args:
+        right: a value for each place and row.
+        order: the rows in the order in which they are halved.
     """
-    order = torch.randperm(right.shape[1], generator=generator)
     found = torch.empty(right.shape[1], dtype=right.dtype)
     half = len(order) // 2
     for one, other in ((order[:half], order[half:]), (order[half:], order[:half])):
         place = int(right[:, other].mean(1).argmax()) if len(other) else 0
         found[one] = right[place, one]
+    return found
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one forward pass of each model gave for the attacked rows."""
+
+    lacking: tuple[str | None, ...]
+    """For each attacked row, why it is left out; None: it is not."""
+    attacked: list[Seen]
+    """Of the rows that are not left out."""
+    original: list[Seen] | None
+    """The same of the original model; None where it is not known."""
+
+    def values(self, numbers: Tensor) -> list[Value]:
+        """One number for each row that is not left out: (R,) -> one value for each attacked row."""
+        given = iter(numbers.tolist())
+        return [next(given) if reason is None else reason for reason in self.lacking]
+
+
+def looked_at(context: Context, num_wrong: int) -> Looked:
+    """The attacked rows among wrong answers, as the model and the original one see them.
+
+    Args:
+        context: the attack's.
+        num_wrong: wrong answers of each row; a row with fewer is left out.
+    """
+    name = f"choices/{num_wrong}"
+    laid = lay_out(context, context.rows, num_wrong)
+    choices = [one for one in laid if not isinstance(one, str)]
+    attacked = context.keep(name, lambda: look(context.model, choices))
+    original = None
+    if context.load_original is not None:
+        original = context.keep(ORIGINAL + name, lambda: look(context.original(), choices))
+    return Looked(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
+
+
+def lay_out(context: Context, rows: Sequence[Example], num_wrong: int) -> list[Choice | str]:
+    """Rows among wrong answers; why a row has none where it has not enough."""
+    others = [row for _, some in context.splits.named() for row in some]
+    found: list[Choice | str] = []
+    for row in rows:
+        wrong = [] if row.answer is None else wrong_answers(row, others, num_wrong)
+        laid = choice(row, wrong, context.model.encoder) if len(wrong) == num_wrong else None
+        found.append(laid or f"rows without {num_wrong} wrong answers of the same form")
     return found

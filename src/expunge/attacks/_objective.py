@@ -1,4 +1,4 @@
-"""What an optimised prompt is to bring about, as a loss: of vectors with their gradient, of candidate tokens in batches."""
+"""What an optimised prompt is to bring about, as a loss: of vectors with a gradient, of candidate texts in batches."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ class Goal:
     """Block -> (n, D); empty: hidden states do not enter the loss."""
 
 
-def goals_of(
-    holes: Sequence[Hole], original: LanguageModel | None = None, layers: Sequence[int] = ()
-) -> list[Goal]:
+def goals_of(holes: Sequence[Hole], original: LanguageModel | None = None, layers: Sequence[int] = ()) -> list[Goal]:
     """Goals, which also ask for the original model's hidden states where that is given.
 
     Args:
@@ -46,16 +44,14 @@ def goals_of(
         return [Goal(one) for one in holes]
     plain = [Encoded((*one.before, *one.after, *one.target), len(one.before) + len(one.after)) for one in holes]
     states = label_states(original, plain)
-    return [
-        Goal(one, {layer: found[layer] for layer in layers}) for one, found in zip(holes, states, strict=True)
-    ]
+    return [Goal(one, {layer: found[layer] for layer in layers}) for one, found in zip(holes, states, strict=True)]
 
 
 def soft_loss(model: LanguageModel, goals: Sequence[Goal], vectors: Tensor, match: float = 0.0) -> Tensor:
     """Loss of vectors that stand in the holes, a scalar with a gradient: (K, D) -> ().
 
-    `mean over rows of (mean -log p(target token) + match * mean ||h - h0|| / ||h0||)`, the second mean over the target's
-    tokens and the layers of the goals.
+    `mean over rows of (mean -log p(target token) + match * mean ||h - h0|| / ||h0||)`, the second mean over the
+    target's tokens and the layers of the goals.
     """
     soft = soft_ids(len(vectors))
     rows = [Encoded((*one.hole.prompt(soft), *one.hole.target), len(one.hole.prompt(soft))) for one in goals]
@@ -88,7 +84,7 @@ class Candidates:
 
     @torch.no_grad()
     def losses(self, rows: Sequence[int], candidates: Sequence[Sequence[int]]) -> Tensor:
-        """The loss of each of C candidates, a mean over some of the rows: (C,) on the CPU; as `soft_loss` defines it."""
+        """The loss, as `soft_loss` has it, of each of C candidates, a mean over some of the rows: (C,) on the CPU."""
         pairs = [(row, number) for number in range(len(candidates)) for row in rows]
         length = max(self._tail(row, candidates[0]) for row in rows)
         size = max(1, _TOKEN_BUDGET // length)
@@ -105,8 +101,10 @@ class Candidates:
     def _pairs(self, pairs: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
         """The loss of each row with its candidate: (B,)."""
         model, goals = self._model, [self._goals[row] for row, _ in pairs]
-        starts = [(*(() if self._prefix else one.hole.before), *ids, *one.hole.after)
-                  for one, (_, ids) in zip(goals, pairs, strict=True)]
+        starts = [
+            (*(() if self._prefix else one.hole.before), *ids, *one.hole.after)
+            for one, (_, ids) in zip(goals, pairs, strict=True)
+        ]
         tails = [Encoded((*start, *one.hole.target), len(start)) for one, start in zip(goals, starts, strict=True)]
         batch = collate(tails, range(len(tails))).to(model.device)
         with watched(model, goals) as seen:

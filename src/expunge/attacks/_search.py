@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -80,9 +81,8 @@ def _liking(model: LanguageModel, goals: Sequence[Goal], ids: Sequence[int], mat
     base = input_embeddings(model, torch.tensor(ids, device=model.device)).detach().float().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(soft_loss(model, goals, base, match), base)
-    size = model.base.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
     with torch.no_grad():
-        parts = torch.arange(size, device=model.device).split(_CHUNK)
+        parts = torch.split(torch.arange(_vocabulary(model), device=model.device), _CHUNK)
         return torch.cat([-slope @ input_embeddings(model, part).float().T for part in parts], dim=1).cpu()
 
 
@@ -111,6 +111,11 @@ def _drawn(
 def _forbidden(model: LanguageModel) -> Tensor:
     """Ids that nobody types: special tokens, and rows of the embedding without a token."""
     tokenizer = model.tokenizer
-    size = model.base.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    return torch.tensor(sorted({*special, *range(len(tokenizer), size)}), dtype=torch.long)
+    return torch.tensor(sorted({*special, *range(len(tokenizer), _vocabulary(model))}), dtype=torch.long)
+
+
+def _vocabulary(model: LanguageModel) -> int:
+    """Rows of the embedding."""
+    base: Any = model.base
+    return int(base.get_input_embeddings().weight.shape[0])

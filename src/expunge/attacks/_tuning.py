@@ -18,7 +18,9 @@ class TuningConfig(Frozen):
     """How vectors are trained."""
 
     length: int = Field(8, ge=1, description="Vectors that stand before the question")
-    lr: float = Field(0.1, gt=0, description="Adam's step, as a share of the root mean square of an embedding's entries")
+    lr: float = Field(
+        0.1, gt=0, description="Adam's step, as a share of the root mean square of an embedding's entries"
+    )
     rows_per_step: int = Field(4, ge=1, description="Rows of one step, drawn anew at each step")
 
 

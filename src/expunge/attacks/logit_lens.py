@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._choices import SITES, Seen, looked_at, read_elsewhere, values_of
-from expunge.attacks.base import Attack, Attempt, Context, Inside, Point
+from expunge.attacks._choices import SITES, Seen, looked_at, read_elsewhere
+from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import read_states
 
@@ -20,8 +20,8 @@ class LogitLens(Attack):
     """The final norm and the output matrix, applied where a row's answers first differ, to what each block gives.
 
     A row counts where the right answer's tokens are the likeliest of its answers, teacher-forced. Where among the
-    blocks it is read is decided by the other half of the rows; the curve shows every block. Parts as in arXiv:2502.01472,
-    section 5.3, and the code that it cites, which takes the right letter of a multiple-choice question.
+    blocks it is read is decided by the other half of the rows; the curve shows every block. Parts as in
+    arXiv:2502.01472, section 5.3, where the answers are the letters of multiple-choice questions.
     """
 
     access = "weights"
@@ -34,24 +34,23 @@ class LogitLens(Attack):
 
     def run(self, context: Context) -> Iterator[Attempt]:
         """One attempt for each part of a block; the original model's numbers beside them where it is known."""
-        known, seen = looked_at(context, self.config.wrong)
-        found = _right(context.model, seen.attacked)
-        before = None if seen.original is None else _right(context.model, seen.original)
+        looked = looked_at(context, self.config.wrong)
+        right = _right(context.model, looked.attacked)
+        before = None
+        if looked.original is not None:
+            states = looked.original
+            before = context.keep(f"{ORIGINAL}lens/{self.config.wrong}", lambda: _right(context.original(), states))
         for place, site in enumerate(SITES):
-            name = _PARTS[site]
-
-            def number(right: Tensor, place: int = place, name: str = name) -> list[float | str]:
-                return values_of(known, read_elsewhere(right[place], context.generator(f"lens/{name}")))
-
+            order = torch.randperm(right.shape[-1], generator=context.generator("lens"))
             yield Attempt(
-                name,
-                number(found),
+                _PARTS[site],
+                looked.values(read_elsewhere(right[place], order)),
                 along="block",
-                curve=[Point(layer, values_of(known, right)) for layer, right in enumerate(found[place])],
+                curve=[Point(layer, looked.values(values)) for layer, values in enumerate(right[place])],
                 inside=Inside(
-                    "right answer likeliest of its answers, read off a block",
+                    "right answer the likeliest of its answers, as read off a block",
                     chance=1 / (self.config.wrong + 1),
-                    original=[] if before is None else number(before),
+                    original=[] if before is None else looked.values(read_elsewhere(before[place], order)),
                 ),
             )
 

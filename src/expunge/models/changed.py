@@ -56,6 +56,4 @@ def plain_weights(model: LanguageModel) -> Iterator[tuple[str, nn.Parameter]]:
 def block_matrices(model: LanguageModel) -> frozenset[str]:
     """Names of the weight matrices of the decoder blocks."""
     prefixes = tuple(f"{prefix}." for prefix, _ in model.blocks())
-    return frozenset(
-        name for name, weight in plain_weights(model) if weight.dim() == 2 and name.startswith(prefixes)
-    )
+    return frozenset(name for name, weight in plain_weights(model) if weight.dim() == 2 and name.startswith(prefixes))

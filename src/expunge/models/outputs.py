@@ -92,7 +92,7 @@ def site_states(
         together = torch.stack([seen[place] for place in range(len(modules))])
         lengths = [len(sequences[index].labels) for index in indices]
         for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):
-            found[index] = states.unflatten(0, (-1, len(sites))).transpose(0, 1).clone()
+            found[index] = states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1).clone()
     return found
 
 
