@@ -198,7 +198,7 @@ def test_choices_are_letters_after_the_harness_prompt(tokenizer: PreTrainedToken
         assert [list(choice.prompt) for choice in choices] == [tokenizer(text)["input_ids"]] * 3
         assert [_folded(tokenizer.decode(choice.labels)) for choice in choices] == ["a", "b", "c"]
         if list(choices[1].ids) == tokenizer(text + " B")["input_ids"]:
-            assert tokenizer.decode(choices[1].ids).endswith("Answer: B")
+            assert _folded(tokenizer.decode(choices[1].ids)).endswith("answer:b")
 
 
 def test_prompt_starts_with_one_beginning_token_at_most() -> None:

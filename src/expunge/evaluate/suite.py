@@ -1,0 +1,127 @@
+"""A suite is a TOML file: sets of rows, what each is for, and what it is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from expunge.core import plugins
+from expunge.core.errors import UserError, near
+from expunge.core.records import Frozen
+from expunge.core.toml import Tables, read_toml
+from expunge.core.validation import check
+from expunge.data.base import DataSpec
+from expunge.data.load import load_examples
+from expunge.evaluate.base import EvaluateConfig, Role
+from expunge.evaluate.score import load_metrics, load_set_metrics
+from expunge.evaluate.sets import RowSet
+
+FOLDER = plugins.ROOT / "evaluate" / "suites"
+
+
+class SetConfig(Frozen):
+    """One set of a suite. What it leaves out is as in the suite's `evaluate` table."""
+
+    data: DataSpec = Field(description="Its rows")
+    role: Role = Field(description="What they are for")
+    metrics: tuple[str, ...] = Field((), description="Row metrics; empty: those of the suite")
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest generated answer, in tokens")
+    stop: tuple[str, ...] | None = Field(None, description="Strings at which a generated text is cut")
+    samples: int | None = Field(None, ge=0, description="Answers sampled for each question")
+    max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
+
+
+class Suite(Frozen):
+    """What a model is measured by."""
+
+    summary: str = Field("", description="One line")
+    paper: str = Field("", description="Where it comes from")
+    model: dict[str, Any] = Field(default_factory=dict, description='Keys of `[model]`, e.g. template = "plain"')
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="How all sets are measured")
+    sets: dict[str, SetConfig] = Field(min_length=1)
+
+    def rows(self) -> dict[str, RowSet]:
+        """Every set with its rows.
+
+        Raises:
+            UserError: as `load_examples`.
+        """
+        return {
+            name: RowSet(load_examples(one.data, f"sets.{name}.data"), one.role, self._config(one), one.metrics)
+            for name, one in self.sets.items()
+        }
+
+    def check(self) -> None:
+        """Refuse unknown metrics and options before anything is loaded.
+
+        Raises:
+            UserError: as `load_metrics`.
+        """
+        load_set_metrics(self.evaluate, by_default=False)
+        load_metrics(self.evaluate)
+        for one in self.sets.values():
+            load_metrics(self.evaluate.model_copy(update={"metrics": one.metrics}))
+
+    def _config(self, one: SetConfig) -> EvaluateConfig:
+        own = one.model_dump(include={"max_new_tokens", "stop", "samples", "max_rows"}, exclude_none=True)
+        return self.evaluate.model_copy(update=own)
+
+
+def suite_names() -> list[str]:
+    """Names of the shipped suites."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Suite:
+    """A suite by name or path, `NAME:VARIANT` for one of its variants.
+
+    Args:
+        name: e.g. `tofu:forget05`, or `my_suite.toml`.
+        folder: local folder that the sets' data sources read instead of the hub; empty: as the suite says.
+        tables: tables that win over the file's.
+
+    Raises:
+        UserError: no such suite or variant, an unknown key, metric or option.
+    """
+    path, variant = _find(name)
+    read = read_toml(path)
+    variants = read.pop("variants", {})
+    if variant and variant not in variants:
+        raise UserError(f"--suite {name}: no variant '{variant}'{near(variant, variants)}")
+    merged = _merged(_merged(read, variants.get(variant, {})), tables or {})
+    if folder:
+        _point_at(merged, folder)
+    suite = check(Suite, merged, "")
+    suite.check()
+    return suite
+
+
+def _find(name: str) -> tuple[Path, str]:
+    """The file of a suite, and the name of the variant."""
+    stem, _, variant = (name, "", "") if Path(name).is_file() else name.partition(":")
+    if stem.endswith(".toml"):
+        return Path(stem), variant
+    if stem not in suite_names():
+        raise UserError(f"--suite: no '{stem}'{near(stem, suite_names())}")
+    return FOLDER / f"{stem}.toml", variant
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> Tables:
+    """Tables of `high` over those of `low`."""
+    both = dict(low)
+    for key, value in high.items():
+        old = both.get(key)
+        both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _point_at(tables: Tables, folder: str) -> None:
+    """Let every set's data source read a local folder."""
+    if not Path(folder).is_dir():
+        raise UserError(f"--folder {folder}: no such folder")
+    for one in tables.get("sets", {}).values():
+        if isinstance(one, dict) and isinstance(one.get("data"), dict):
+            one["data"] = _merged(one["data"], {"options": {"folder": folder}})
