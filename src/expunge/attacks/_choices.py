@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -22,26 +23,24 @@ DECIDING = 4
 """Labels of an answer that are scored, from the first on in which a row's answers differ."""
 
 
-def wrong_answers(row: Example, others: Sequence[Example], count: int) -> list[str]:
-    """Wrong answers of the form of a row's own: stored ones first, then its own with another row's keyword in it.
+def among_wrong(row: Example, others: Sequence[Example], num_wrong: int) -> list[str]:
+    """A row's right answer and wrong ones of the same form; fewer, or none, where there are not enough.
 
-    A whole answer of another row would tell itself by its subject. So where a row has no stored wrong answers, other
-    rows' facts are set into its own sentence, those of the most similar questions first.
+    The stored wrong answers where there are enough of them, beside the paraphrased answer if there is one, since they
+    are variants of that (TOFU). Else the row's own answer with other rows' facts set into it, those of the most similar
+    questions first: a whole answer of another row would tell itself by its subject.
 
     Args:
-        row: a row with an answer.
+        row: any row.
         others: rows of which keywords, or without keywords whole answers, are taken.
-        count: how many at most.
+        num_wrong: how many.
     """
-    found = list(dict.fromkeys(row.perturbed_answer))[:count]
+    stored = list(dict.fromkeys(row.perturbed_answer))[:num_wrong]
+    if row.answer is None or len(stored) == num_wrong:
+        return [row.paraphrased_answer or row.answer or "", *stored] if row.answer else []
     question = set(bare_words(row.asked).split())
     alike = sorted(others, key=lambda other: -_overlap(question, set(bare_words(other.asked).split())))
-    for wrong in _set_in(row, alike):
-        if len(found) >= count:
-            break
-        if wrong not in found:
-            found.append(wrong)
-    return found
+    return [row.answer, *islice(dict.fromkeys(_set_in(row, alike)), num_wrong)]
 
 
 def _set_in(row: Example, others: Sequence[Example]) -> Iterator[str]:
@@ -72,10 +71,9 @@ class Choice:
     """Labels: the deciding tokens, then the answer's end token."""
 
 
-def choice(row: Example, wrong: Sequence[str], encoder: Encoder) -> Choice:
+def choice(row: Example, answers: Sequence[str], encoder: Encoder) -> Choice:
     """Lay a row's answers out, the right one first."""
-    assert row.answer is not None
-    encoded = [encoder.answered(row, answer) for answer in (row.answer, *wrong)]
+    encoded = [encoder.answered(row, answer) for answer in answers]
     columns = zip(*(one.labels[:-1] for one in encoded), strict=False)
     shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
     shortest = min(len(one.labels) - 1 for one in encoded)
@@ -175,7 +173,7 @@ def lay_out(context: Context, rows: Sequence[Example], num_wrong: int) -> list[C
     others = [row for _, some in context.splits.named() for row in some]
     found: list[Choice | str] = []
     for row in rows:
-        wrong = [] if row.answer is None else wrong_answers(row, others, num_wrong)
-        laid = choice(row, wrong, context.model.encoder) if len(wrong) == num_wrong else None
+        answers = among_wrong(row, others, num_wrong)
+        laid = choice(row, answers, context.model.encoder) if len(answers) == num_wrong + 1 else None
         found.append(laid or f"rows without {num_wrong} wrong answers of the same form")
     return found

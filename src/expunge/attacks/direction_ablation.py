@@ -12,9 +12,10 @@ from torch import Tensor
 from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.activations import Scope
-from expunge.losses.states import mean_shifts, row_states, saved_directions, steered_layer
+from expunge.losses.activations import check_layer
+from expunge.losses.steering import mean_shifts, saved_directions, steered_layer
 from expunge.models.ablate import ablated
+from expunge.models.base import LanguageModel
 from expunge.models.outputs import block_outputs
 
 
@@ -39,9 +40,6 @@ class DirectionAblation(Attack):
             description="Block of the saved direction and the shift, negative: from the end; "
             "none: where the run steered, else at 0.23 of the depth",
         )
-        tokens: Scope = Field(
-            "own", description="Tokens of the mean change: all; own: without a shared opening; answer"
-        )
         contrast_rows: int = Field(64, ge=1, description="Rows of each split that a contrast is taken from, at most")
 
     def check(self, context: Context) -> None:
@@ -55,8 +53,8 @@ class DirectionAblation(Attack):
             with ablated(context.model, layer, torch.stack([*saved.values()])):
                 yield Attempt("saved", context.said("without the saved direction"))
         if context.load_original is not None:
-            before = context.keep(f"{ORIGINAL}ablation/{layer}", lambda: self._states(context, layer, original=True))
-            moved = self._states(context, layer) - before
+            before = context.keep(f"{ORIGINAL}ablation/{layer}", lambda: _states(context, context.original(), layer))
+            moved = _states(context, context.model, layer) - before
             if len(shifts := mean_shifts(moved, [row.topic for row in context.rows])):
                 with ablated(context.model, layer, shifts):
                     yield Attempt("shift", context.said("without the mean shift"), given=len(context.rows))
@@ -69,15 +67,10 @@ class DirectionAblation(Attack):
             yield Attempt("contrast", said, given=2 * self.config.contrast_rows)
 
     def _layer(self, context: Context) -> int:
+        if self.config.layer is not None:
+            return check_layer(context.model, self.config.layer, f"attacks.{self.name}.layer")
         saved = bool(saved_directions(context.tensors))
-        where = f"attacks.{self.name}"
-        return steered_layer(context.model, self.config.layer, context.steered, saved, context.trained, where)
-
-    def _states(self, context: Context, layer: int, original: bool = False) -> Tensor:
-        """(R, D) mean states of the attacked rows."""
-        model = context.original() if original else context.model
-        with model.evaluating():
-            return row_states(model, context.rows, layer, self.config.tokens)
+        return steered_layer(context.model, context.steered, saved, context.trained) % len(context.model.blocks())
 
     def _contrast(self, context: Context) -> Tensor:
         """(L, D) mean state at the last prompt token of forget rows, less that of retain rows."""
@@ -89,3 +82,9 @@ class DirectionAblation(Attack):
         """(L, D)."""
         prompts = [context.model.encoder.asked(row) for row in rows]
         return block_outputs(context.model, [Encoded(ids, len(ids)) for ids in prompts], "last").mean(0)
+
+
+def _states(context: Context, model: LanguageModel, layer: int) -> Tensor:
+    """(R, D) the mean over each attacked row's tokens of what a block gives."""
+    rows = [context.model.encoder.example(row) for row in context.rows]
+    return block_outputs(model, rows, "mean")[:, layer]

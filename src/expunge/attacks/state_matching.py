@@ -19,7 +19,7 @@ from expunge.attacks._universal import (
     vector_attempts,
 )
 from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, OutOfTime
-from expunge.core.errors import UserError
+from expunge.losses.activations import check_layer
 
 
 class StateMatching(Attack):
@@ -86,8 +86,5 @@ class StateMatching(Attack):
             UserError: no such block.
         """
         count = len(context.model.blocks())
-        for layer in self.config.layers:
-            if not -count <= layer < count:
-                raise UserError(f"attacks.{self.name}.layers: no layer {layer}; this model has layers 0 to {count - 1}")
         chosen = self.config.layers or [count // 4, count // 2, 3 * count // 4]
-        return sorted({layer % count for layer in chosen})
+        return sorted({check_layer(context.model, layer, f"attacks.{self.name}.layers") for layer in chosen})

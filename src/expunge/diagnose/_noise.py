@@ -14,9 +14,8 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
 from expunge.diagnose._numbers import Numbers
-from expunge.diagnose._states import one_token, outputs_above
+from expunge.diagnose._states import TOKEN_BUDGET, mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
-from expunge.losses.states import TOKEN_BUDGET, mean_by_row, site_of
 from expunge.models.base import LanguageModel
 
 

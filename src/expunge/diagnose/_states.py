@@ -1,16 +1,54 @@
-"""Outputs of blocks, as diagnostics look at them."""
+"""Hidden states of rows and blocks, as diagnostics look at them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import Batch, collate
+from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
+from expunge.data.example import Example
+from expunge.losses.activations import HiddenLossConfig, Scope, Site, Tokens
+from expunge.losses.base import Setup
+from expunge.losses.token import sequence_length
 from expunge.models.base import LanguageModel
 from expunge.models.partial import block_output, entering
+
+TOKEN_BUDGET = 1024
+"""Padded tokens of one batch: outputs of all blocks are kept meanwhile."""
+
+
+def site_of(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> tuple[Site, list[Encoded]]:
+    """Where to look, as a loss would, and the encoded rows."""
+    sequences = [model.encoder.example(row) for row in rows]
+    site = Site(HiddenLossConfig(layer=layer, tokens=tokens), Setup(model, rows, sequences, "", 1), "layer")
+    return site, sequences
+
+
+def mean_by_row(values: Tensor, tokens: Tokens) -> Tensor:
+    """Mean over each row's tokens: (M, ...) -> (B, ...)."""
+    sums = values.new_zeros(tokens.num_rows, *values.shape[1:]).index_add(0, tokens.rows, values)
+    length = sequence_length(tokens.rows, tokens.num_rows)
+    return sums / length.reshape(-1, *(1 for _ in values.shape[1:]))
+
+
+@torch.no_grad()
+def row_states(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> Tensor:
+    """(R, D) float32: the mean over each row's tokens of what a block gives, on the CPU."""
+    site, sequences = site_of(model, rows, layer, tokens)
+    width = int(model.base.config.get_text_config().hidden_size)
+    found = torch.empty(len(sequences), width)
+    for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET):
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        with model.autocast():
+            hidden = block_output(model, batch, layer)
+        chosen = site.tokens(batch)
+        found[indices] = mean_by_row(chosen.of(hidden), chosen).cpu()
+    return found
 
 
 def outputs_above(model: LanguageModel, batch: Batch, layer: int, hidden: Tensor | None, last: int) -> list[Tensor]:

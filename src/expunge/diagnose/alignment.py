@@ -12,9 +12,9 @@ from torch import Tensor
 
 from expunge.core.finding import Cell, Chart, Finding, Mark, Table
 from expunge.diagnose._numbers import Numbers, five, histograms
+from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
 from expunge.losses.activations import Scope, cosine
-from expunge.losses.states import row_states
 from expunge.models.base import LanguageModel
 
 _BAND = 1.96

@@ -18,7 +18,8 @@ from expunge.core.records import DataPrint, Frozen, StepLog
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.generator import named_generator
 from expunge.evaluate.evidence import sample_rows
-from expunge.losses.states import saved_directions, steered_layer
+from expunge.losses.activations import resolve_layer
+from expunge.losses.steering import saved_directions, steered_layer
 from expunge.models.base import LanguageModel
 
 Stage = Literal["original", "unlearned"]
@@ -87,8 +88,9 @@ class Context:
         Raises:
             UserError: no such block.
         """
-        saved = bool(self.saved_directions())
-        return steered_layer(model, chosen, self.steered, saved, self.trained, where)
+        if chosen is None:
+            chosen = steered_layer(model, self.steered, bool(self.saved_directions()), self.trained)
+        return resolve_layer(model, chosen, where)
 
     def saved_directions(self) -> dict[str, Tensor]:
         """Topic -> (D,) unit vector that the run steered to; none if it steered to none."""

@@ -12,6 +12,7 @@ from expunge.core.finding import Cell, Finding, Table
 from expunge.core.records import Score
 from expunge.data.generator import named_generator
 from expunge.diagnose._numbers import bars
+from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
@@ -19,7 +20,7 @@ from expunge.evaluate.items import Values
 from expunge.evaluate.paired import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.losses.activations import Scope
-from expunge.losses.states import mean_shifts, row_states
+from expunge.losses.steering import mean_shifts
 from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 
