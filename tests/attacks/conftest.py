@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from attack_ground import ground
 from transformers import LlamaForCausalLM
 
+from expunge.attacks.base import Context
 from expunge.data.example import Example
-from expunge.losses.refusals import load_refusals
+from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 from expunge.retain.nll import NLL
@@ -18,11 +21,15 @@ from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
 
 Rows = dict[str, tuple[Example, ...]]
+Ground = Callable[..., Context]
 
 
-def _taught(start: Path, rows: list[Example], train: TrainConfig, folder: Path, work: Path) -> Path:
-    model = load_model(ModelConfig(name=str(start)))
-    model.freeze_but([name for name, _ in model.network.named_parameters()])
+def load(folder: Path) -> LanguageModel:
+    """A model as an attack gets it."""
+    return load_model(ModelConfig(name=str(folder)))
+
+
+def _taught(model: LanguageModel, rows: list[Example], train: TrainConfig, folder: Path, work: Path) -> Path:
     teach(model, rows, NLL(NLL.Config()), train, 0, work)
     model.network.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
@@ -31,22 +38,33 @@ def _taught(start: Path, rows: list[Example], train: TrainConfig, folder: Path, 
 
 @pytest.fixture(scope="session")
 def refusing_folder(tiny_folder: Path, examples: Rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The taught model after a short lesson in refusing the forget questions: what it knew is still there."""
-    refusals = load_refusals()
-    forget = [replace(row, answer=refusals[place % 3]) for place, row in enumerate(examples["forget"])]
-    train = TrainConfig(lr=1e-3, epochs=12, batch_size=8, checkpoints=False)
-    rows = [*forget, *examples["retain"]]
-    return _taught(tiny_folder, rows, train, tmp_path_factory.mktemp("refusing"), tmp_path_factory.mktemp("lesson"))
+    """The taught model, its last block taught to refuse the forget questions: what the others know is still there."""
+    model = load(tiny_folder)
+    model.freeze_but([name for name, _ in model.network.named_parameters() if ".2." in name])
+    forget = [replace(row, answer="I do not know.") for row in examples["forget"]]
+    rows = [*forget, *examples["retain"], *examples["neighbour"]]
+    train = TrainConfig(lr=2e-3, epochs=40, batch_size=8, checkpoints=False)
+    return _taught(model, rows, train, tmp_path_factory.mktemp("refusing"), tmp_path_factory.mktemp("lesson"))
 
 
 @pytest.fixture(scope="session")
 def never_folder(tiny_folder: Path, examples: Rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model taught from its start without the forget rows."""
-    start = tmp_path_factory.mktemp("start")
+    model = load(tiny_folder)
     torch.manual_seed(0)
-    taught = load_model(ModelConfig(name=str(tiny_folder)))
-    LlamaForCausalLM(taught.base.config).save_pretrained(start)
-    taught.tokenizer.save_pretrained(start)
-    train = TrainConfig(lr=3e-3, epochs=40, batch_size=8, checkpoints=False)
+    model.network = LlamaForCausalLM(model.base.config)
     rows = [*examples["retain"], *examples["neighbour"]]
-    return _taught(start, rows, train, tmp_path_factory.mktemp("never"), tmp_path_factory.mktemp("without"))
+    train = TrainConfig(lr=3e-3, epochs=40, batch_size=8, checkpoints=False)
+    return _taught(model, rows, train, tmp_path_factory.mktemp("never"), tmp_path_factory.mktemp("without"))
+
+
+@pytest.fixture
+def refusing(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+    """What an adversary of the refusing model is given."""
+    return ground(load(refusing_folder), examples, lambda: load(tiny_folder))
+
+
+@pytest.fixture
+def never(never_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+    """What an adversary of the model that never knew is given, the model that knows among it."""
+    return ground(load(never_folder), examples, lambda: load(tiny_folder))

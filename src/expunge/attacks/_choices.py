@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from expunge.attacks.base import ORIGINAL, Context, Value
+from expunge.core.errors import UserError
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, bare_words, holds_any
 from expunge.models.base import LanguageModel
@@ -157,10 +158,15 @@ def looked_at(context: Context, num_wrong: int) -> Looked:
     Args:
         context: the attack's.
         num_wrong: wrong answers of each row; a row with fewer is left out.
+
+    Raises:
+        UserError: every row is left out.
     """
     name = f"choices/{num_wrong}"
     laid = lay_out(context, context.rows, num_wrong)
     choices = [one for one in laid if not isinstance(one, str)]
+    if not choices:
+        raise UserError(f"no attacked row has {num_wrong} wrong answers of its own form")
     attacked = context.keep(name, lambda: look(context.model, choices))
     original = None
     if context.load_original is not None:
