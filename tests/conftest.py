@@ -118,6 +118,24 @@ def tiny_folder(
     return folder
 
 
+@pytest.fixture(scope="session")
+def retrained_folder(
+    tiny_folder: Path, examples: dict[str, tuple[Example, ...]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A saved tiny Llama that was taught all facts but those to forget."""
+    folder = tmp_path_factory.mktemp("retrained")
+    model = load_model(ModelConfig(name=str(tiny_folder)))
+    torch.manual_seed(0)
+    model.network.apply(model.network._init_weights)
+    model.freeze_but([name for name, _ in model.network.named_parameters()])
+    rows = [*examples["retain"], *examples["neighbour"]]
+    train = TrainConfig(lr=3e-3, epochs=20, batch_size=8, checkpoints=False)
+    teach(model, rows, NLL(NLL.Config()), train, 0, tmp_path_factory.mktemp("teach"))
+    model.network.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def tiny(tiny_folder: Path) -> LanguageModel:
     """A fresh copy of the taught tiny model."""

@@ -13,8 +13,23 @@ from expunge.core.plugins import ROOT, listing
 SLOTS = ("forget", "retain", "combine", "localize")
 ENGINE = ("core", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
-RUNS = ("config", "run", "teach", "continual", "series", "reproduce", "sweep", "diagnosis", "attacking", "robustness")
-MODULES = (*RUNS, "given", "api", "locate")
+MODULES = (
+    "config",
+    "run",
+    "evaluation",
+    "teach",
+    "continual",
+    "series",
+    "reproduce",
+    "sweep",
+    "diagnosis",
+    "subject",
+    "attacking",
+    "robustness",
+    "given",
+    "api",
+    "locate",
+)
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
@@ -29,10 +44,20 @@ ALLOWED = {
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
     "cli": (*FOLDERS, *MODULES, "cli"),
+    "__main__": ("cli",),
 }
 """For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
 
-LISTED = (*SLOTS, "optimizers", "evaluate/metrics", "diagnose", "attacks", "data/sources")
+LISTED = (
+    *SLOTS,
+    "optimizers",
+    "evaluate/metrics",
+    "evaluate/set_metrics",
+    "evaluate/depth",
+    "diagnose",
+    "attacks",
+    "data/sources",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

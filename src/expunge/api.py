@@ -10,27 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from expunge.config import Run, load_run
-from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Aggregates, DataPrint, Frozen, KindCounts, Record, Scores
+from expunge.core.records import Aggregates, Evaluation, Record, Scores
 from expunge.data.example import Splits
 from expunge.evaluate.base import EvaluateConfig
-from expunge.evaluate.kinds import Labeller, count_kinds
-from expunge.evaluate.measure import measure as evaluate_model
-from expunge.evaluate.score import load_metrics
-from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows, wrap
+from expunge.evaluation import data_plan, evaluate_models
+from expunge.given import Rows, is_loaded, model_name, read_rows, wrap
 from expunge.reports.verdict import verdict
 from expunge.run import REPORT_FILE, execute
-
-
-class Evaluation(Frozen):
-    """What one model knows."""
-
-    model: str
-    data: dict[str, DataPrint]
-    scores: Scores
-    aggregates: Aggregates
-    kinds: KindCounts
 
 
 @dataclass(frozen=True)
@@ -133,41 +120,31 @@ def measure(
     seed: int = 0,
     config: EvaluateConfig | None = None,
     model_config: Mapping[str, Any] | None = None,
+    original: Any = None,
+    reference: Any = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Score any model on any data: no training, nothing written.
+    """Score any model on any data: no training.
 
     Args:
         model: embedded name, path, hub id, or a loaded causal LM.
-        data: split name (forget, retain, neighbour, general) -> rows.
+        data: role (forget, retain, neighbour, general, holdout) -> rows.
         tokenizer: needed with a loaded model.
         seed: of sampled answers and of the intervals.
         config: what is measured.
         model_config: further keys of `[model]`, e.g. `{"template": "plain"}`.
+        original: the model before unlearning, whose answers similarity is measured to.
+        reference: a model that never saw the forget rows.
         progress: where to report.
 
     Raises:
         UserError: bad input.
     """
-    config = config or EvaluateConfig()
-    metrics = load_metrics(config)
-    labeller = Labeller(config.kinds)
-    rows = {name: read_rows(name, value) for name, value in data.items()}
-    language_model = read_model(model, tokenizer, model_config, progress)
-    if unknown := sorted(set(rows) - {"forget", "retain", "neighbour", "general"}):
-        raise UserError(
-            f"data: no split '{unknown[0]}'{near(unknown[0], ('forget', 'retain', 'neighbour', 'general'))}"
-        )
-    splits = Splits(rows.get("forget", ()), rows.get("retain", ()), rows.get("neighbour", ()), rows.get("general", ()))
-    found = evaluate_model(language_model, splits, metrics, labeller, config, seed, progress)
-    prints = {name: print_of(data[name], kept) for name, kept in rows.items()}
-    return Evaluation(
-        model=language_model.source,
-        data=prints,
-        scores=found.scores,
-        aggregates=found.aggregates,
-        kinds=count_kinds(found.kinds),
+    plan = data_plan(data, config or EvaluateConfig(), seed, model_config or {})
+    (found,) = evaluate_models(
+        [model], plan, original=original, reference=reference, tokenizer=tokenizer, progress=progress
     )
+    return found.record
 
 
 def _splits(rows: Mapping[str, Rows], run: Run) -> Splits:

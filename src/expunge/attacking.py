@@ -11,7 +11,7 @@ from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.records import Attacked, AttackPoint, AttackScore, Robustness, Score
 from expunge.core.validation import check
-from expunge.evaluate.paired import difference, mean_score, recovered
+from expunge.evaluate.rowwise import difference, mean_score, recovered
 from expunge.models.base import LanguageModel
 
 FOLDER = "attacks"
@@ -181,16 +181,16 @@ def _worst_of(tried: Mapping[str, _Tried]) -> dict[str, _Tried]:
 
 def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: Context) -> AttackScore:
     inside, seed = attempt.inside, context.seed
-    chance = inside.chance if inside else None
+    chance, better = (inside.chance, inside.better) if inside else (None, "lower")
     others = {name: tried.find(attempt.variant) for name, tried in controls.items()}
     retrained = others.get(RETRAINED)
     return AttackScore(
         variant=attempt.variant,
         measure=inside.measure if inside else None,
-        knowledge=mean_score(attempt.knowledge, seed, chance),
+        knowledge=mean_score(attempt.knowledge, seed, chance, better),
         recovered=_recovered(attempt, context),
         controls={
-            name: mean_score(other.knowledge, seed, chance) if other else _missing(controls[name])
+            name: mean_score(other.knowledge, seed, chance, better) if other else _missing(controls[name])
             for name, other in others.items()
         },
         excess=difference(attempt.knowledge, retrained.knowledge, seed) if retrained else None,

@@ -163,7 +163,8 @@ def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) 
     label = f"after step {number}" if number else "before all steps"
 
     def measured(splits: Splits, what: str) -> Measured:
-        return measure(model, splits, metrics, labeller, run.evaluate, run.seed, progress, f"{label}: {what}")
+        doing = f"{label}: {what}"
+        return measure(model, splits, metrics, labeller, run.evaluate, run.seed, progress, doing, remember=True)
 
     requests = [
         measured(Splits(rows, ()), f"request {index}").scores["forget"]

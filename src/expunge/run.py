@@ -108,6 +108,7 @@ def execute(
         UserError: bad input, or a directory that holds something else.
     """
     watch = Stopwatch()
+    given = model is not None
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():
         _finish(out)
@@ -136,7 +137,16 @@ def execute(
     with claimed(run, out, resume):
         with watch.stage("before"):
             before = before or measure(
-                model, splits, metrics, labeller, run.evaluate, run.seed, progress, "measuring before", is_original=True
+                model,
+                splits,
+                metrics,
+                labeller,
+                run.evaluate,
+                run.seed,
+                progress,
+                "measuring before",
+                is_original=True,
+                remember=not given,
             )
         with watch.stage("train"):
             training = unlearn(

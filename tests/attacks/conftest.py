@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from attack_ground import ground
-from transformers import LlamaForCausalLM
 
 from expunge.attacks.base import Context
 from expunge.data.example import Example
@@ -21,19 +18,11 @@ from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
 
 Rows = dict[str, tuple[Example, ...]]
-Ground = Callable[..., Context]
 
 
 def load(folder: Path) -> LanguageModel:
     """A model as an attack gets it."""
     return load_model(ModelConfig(name=str(folder)))
-
-
-def _taught(model: LanguageModel, rows: list[Example], train: TrainConfig, folder: Path, work: Path) -> Path:
-    teach(model, rows, NLL(NLL.Config()), train, 0, work)
-    model.network.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -44,18 +33,11 @@ def refusing_folder(tiny_folder: Path, examples: Rows, tmp_path_factory: pytest.
     forget = [replace(row, answer="I do not know.") for row in examples["forget"]]
     rows = [*forget, *examples["retain"], *examples["neighbour"]]
     train = TrainConfig(lr=2e-3, epochs=40, batch_size=8, checkpoints=False)
-    return _taught(model, rows, train, tmp_path_factory.mktemp("refusing"), tmp_path_factory.mktemp("lesson"))
-
-
-@pytest.fixture(scope="session")
-def never_folder(tiny_folder: Path, examples: Rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model taught from its start without the forget rows."""
-    model = load(tiny_folder)
-    torch.manual_seed(0)
-    model.network = LlamaForCausalLM(model.base.config)
-    rows = [*examples["retain"], *examples["neighbour"]]
-    train = TrainConfig(lr=3e-3, epochs=40, batch_size=8, checkpoints=False)
-    return _taught(model, rows, train, tmp_path_factory.mktemp("never"), tmp_path_factory.mktemp("without"))
+    teach(model, rows, NLL(NLL.Config()), train, 0, tmp_path_factory.mktemp("lesson"))
+    folder = tmp_path_factory.mktemp("refusing")
+    model.network.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -65,6 +47,6 @@ def refusing(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> Contex
 
 
 @pytest.fixture
-def never(never_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+def never(retrained_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
     """What an adversary of the model that never knew is given, the model that knows among it."""
-    return ground(load(never_folder), examples, lambda: load(tiny_folder))
+    return ground(load(retrained_folder), examples, lambda: load(tiny_folder))

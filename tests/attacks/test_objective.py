@@ -8,7 +8,7 @@ from torch import Tensor
 from expunge.attacks._holes import answer, filler, hole, own_ids
 from expunge.attacks._objective import Candidates, Goal, goals_of, soft_loss
 from expunge.attacks._search import SearchConfig, search
-from expunge.attacks._tuning import TuningConfig, tune
+from expunge.attacks._vectors import TuningConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.restoring import input_embeddings

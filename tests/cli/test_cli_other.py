@@ -25,7 +25,9 @@ def test_listings_are_arrays_of_named_objects(expunge: Any, command: str) -> Non
     assert names
     assert len(set(names)) == len(names)
     assert all(row["summary"] for row in rows)
-    folder = {"metrics": "evaluate/metrics", "data": "data/sources"}.get(command, command)
+    folder = {"metrics": "evaluate/metrics", "set-metrics": "evaluate/set_metrics", "data": "data/sources"}.get(
+        command, command
+    )
     if command in LISTINGS:
         assert names == plugins.names(folder)
     table = expunge(command)
@@ -53,9 +55,9 @@ def test_eval_prints_and_writes_the_same_scores_as_the_run(
     expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], finished: Any, tmp_path: Path
 ) -> None:
     data = [part for name, path in fact_files.items() for part in ("--data", f"{name}={path}")]
-    options = ["--samples", "2", "--max-new-tokens", "24", "--quiet", "--json", "--out", tmp_path / "scores.json"]
+    options = ["--samples", "2", "--max-new-tokens", "24", "--quiet", "--json", "--out", tmp_path / "scores"]
     printed = expunge("eval", tiny_folder, *data, *options).json()
-    assert printed == json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert [printed] == json.loads((tmp_path / "scores" / "evaluation.json").read_text(encoding="utf-8"))
     record = read_record(finished.folder).model_dump()
     for split, scores in printed["scores"].items():
         assert "original model" in scores.pop("cosine_similarity")["reason"]

@@ -125,9 +125,9 @@ def test_data_that_is_not_text(expunge: Any, subject: list[str], tmp_path: Path)
     path = tmp_path / "forget.csv"
     path.write_text("text\n" + "x" * 200_000 + "\n", encoding="utf-8")
     refused(expunge("run", *subject, f"--forget={path}", "--out", tmp_path / "out"), "forget.csv", "not CSV")
-    path = tmp_path / "forget.txt"
+    path = tmp_path / "forget.doc"
     path.write_text("hello", encoding="utf-8")
-    refused(expunge("run", *subject, f"--forget={path}", "--out", tmp_path / "out"), ".txt", ".jsonl")
+    refused(expunge("run", *subject, f"--forget={path}", "--out", tmp_path / "out"), ".doc", ".jsonl")
     assert not (tmp_path / "out").exists()
 
 

@@ -185,6 +185,25 @@ def test_what_a_row_asks(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @pytest.mark.parametrize("end", ["", " "])
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_start_of_an_answer_is_part_of_the_prompt(
+    tokenizer: PreTrainedTokenizerFast, template: Template, end: str
+) -> None:
+    """Behind the template's own prompt; what follows it is labelled whole, and choices follow it too."""
+    encoder = Encoder(tokenizer, template)
+    row = Example("r", "Who wrote it?", "Shakespeare", answer_start=f"Answer:{end}", options=("Shakespeare", "I"))
+    encoded = encoder.example(row)
+    assert encoded.prompt == encoder.asked(row)
+    plain = _folded(tokenizer.decode(encoder.prompt("Who wrote it?")))
+    assert _folded(tokenizer.decode(encoded.prompt)) == f"{plain}answer:"
+    assert encoded.labels[-1] == encoder.end_id
+    assert _folded(tokenizer.decode(encoded.labels[:-1])) == "shakespeare"
+    first, second = encoder.choices(row)
+    assert _folded(tokenizer.decode(first.prompt)) == _folded(tokenizer.decode(second.prompt)) == f"{plain}answer:"
+    assert [_folded(tokenizer.decode(choice.labels)) for choice in (first, second)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", ["", " "])
 def test_choices_are_letters_after_the_harness_prompt(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
     """A question is laid out as lm-eval does; a prompt that does so itself gives the same, whatever its end."""
     encoder = Encoder(tokenizer)

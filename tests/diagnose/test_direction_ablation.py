@@ -11,7 +11,7 @@ from steering import LAYER, Rows, context
 from expunge.core.errors import UserError
 from expunge.core.records import Score
 from expunge.diagnose.direction_ablation import RANDOM, SAVED, SHIFT, DirectionAblation
-from expunge.evaluate.paired import recovered
+from expunge.evaluate.rowwise import recovered
 
 
 def test_the_share_by_hand() -> None:

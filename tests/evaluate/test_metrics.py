@@ -11,19 +11,23 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from tiny_bert import save_tiny_bert
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+from worked import ROW, metric, scored
 
 from expunge.core import plugins
 from expunge.data.example import Example
-from expunge.evaluate.base import Absent, Item, Metric, Need, holds_keyword
+from expunge.evaluate.base import Absent, Item, Need, holds_keyword
 from expunge.evaluate.score import FOLDER
 from expunge.models.generate import Scored
 
 NAMES = plugins.names(FOLDER)
-ROW = Example("r", "Who wrote Hamlet?", "Shakespeare wrote it.", keywords=("Shakespeare",))
 
-
-FIELDS = {"greedy": ("greedy", "greedy_ids", "original_greedy")}
-"""What else the evidence holds where a need is met."""
+FIELDS = {
+    "greedy": ("greedy", "greedy_ids", "original_greedy"),
+    "answer": ("answer", "reference"),
+    "moments": (),
+    "choices": ("choice_logp",),
+}
+"""What the evidence holds where a need is met, where that is not just the field of that name."""
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +35,7 @@ def options(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPat
     """Options without which a metric is absent."""
     folder = tmp_path_factory.mktemp("nli") / "model"
     save_tiny_bert(BertForSequenceClassification, folder, tokenizer, id2label={0: "entailment", 1: "other"})
-    return {"entailment": {"model": str(folder)}}
-
-
-def metric(name: str, **options: Any) -> Metric:
-    kind = plugins.find(FOLDER, name, Metric)  # type: ignore[type-abstract]
-    return kind(kind.Config(**options))
-
-
-def scored(*probabilities: float, hit: tuple[bool, ...] | None = None) -> Scored:
-    return Scored(tuple(map(math.log, probabilities)), hit or (True,) * len(probabilities))
+    return {"entailment": {"model": str(folder)}, "gibberish": {"model": str(folder), "label": "other"}}
 
 
 def hits(*hit: int) -> Item:
@@ -50,10 +45,13 @@ def hits(*hit: int) -> Item:
 
 FULL = Item(
     ROW,
-    answer=scored(0.5, 0.5, 0.5),
+    answer=Scored((-0.5, -1.0, -0.25), (True,) * 3, (-1.0, -2.0, -0.5), (0.5, 1.0, 2.0)),
     paraphrased_answer=scored(0.5, 0.25),
     perturbed_answer=(scored(0.25), scored(0.125)),
     greedy="It was Shakespeare.",
+    choice_logp=(-1.0, -0.5),
+    gradient_norms={"1": 3.0, "2": 2.0, "inf": 1.0},
+    reference=Item(ROW, answer=scored(0.25, 0.25)),
     greedy_ids=(3, 4, 3, 5),
     original_greedy="Shakespeare wrote it.",
     samples=("Marlowe.", "Shakespeare"),
@@ -72,7 +70,7 @@ def test_contract(name: str, options: dict[str, dict[str, Any]]) -> None:
         found.value(Item(ROW), "forget")
     for split in ("forget", "retain", "neighbour", "general"):
         assert math.isfinite(found.value(FULL, split))
-        assert found.better(split) in ("higher", "lower")
+        assert found.better(split) in ("higher", "lower") or found.opt_in
     assert found.aggregate(np.array([[1.0, 1.0], [1.0, 1.0]])).shape == (2,)
     if found.yes_or_no:
         assert found.value(FULL, "forget") in (0.0, 1.0)

@@ -66,7 +66,7 @@ def test_worked_by_hand() -> None:
 
 def test_names_count_the_components_and_every_one_is_shown() -> None:
     found = summary(rows())
-    for family in FAMILIES:
+    for family in (one for one in FAMILIES if one.always):
         parts = found[family.name].components
         assert len({(part.split, part.name) for part in parts}) == len(family.parts)
         assert family.name.removeprefix(family.stem).startswith(str(len(parts)))

@@ -1,52 +1,53 @@
-"""Soft prompts: vectors in the place of an adversary's tokens, trained by gradient."""
+"""Fine-tuning a copy of a model on a few rows, for so many steps, and looking at it in between."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from pydantic import Field
-from torch import Tensor
 
-from expunge.attacks._objective import Goal, soft_loss
-from expunge.core.records import Frozen
+from expunge.data.batch import collate
+from expunge.data.example import Example
+from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.restoring import input_embeddings
+from expunge.models.config import LoraConfig
+from expunge.models.forward import Forward
 
 
-class TuningConfig(Frozen):
-    """How vectors are trained."""
-
-    length: int = Field(8, ge=1, description="Vectors that stand before the question")
-    lr: float = Field(
-        0.1, gt=0, description="Adam's step, as a share of the root mean square of an embedding's entries"
-    )
-    rows_per_step: int = Field(4, ge=1, description="Rows of one step, drawn anew at each step")
-
-
-def tune(
+def tuned(
     model: LanguageModel,
-    goals: Sequence[Goal],
-    config: TuningConfig,
-    generator: torch.Generator,
-    match: float = 0.0,
-) -> Iterator[Tensor]:
-    """The (K, D) vectors after each step, without end; the caller stops. No weight of the model moves.
+    rows: Sequence[Example],
+    steps: int,
+    lr: float,
+    batch_size: int,
+    lora: LoraConfig | None,
+    seed: int,
+) -> Iterator[int]:
+    """Train on the answers of rows with AdamW at a constant rate; gives the number of steps after each.
 
     Args:
-        model: any model, in evaluation mode.
-        goals: prompts with holes.
-        config: length and speed.
-        generator: of every draw; the vectors start as embeddings of drawn tokens.
-        match: weight of the distance to the original model's states.
+        model: whose network is trained in place; give it a copy.
+        rows: K rows, walked through in order again and again.
+        steps: how many.
+        lr: learning rate.
+        batch_size: rows of a step; fewer where there are fewer.
+        lora: train this adapter on all linear layers of the blocks; None: every weight.
+        seed: of the adapter's random factor.
     """
-    ids = torch.randint(len(model.tokenizer), (config.length,), generator=generator)
-    vectors = input_embeddings(model, ids.to(model.device)).detach().float().clone().requires_grad_()
-    optimizer = torch.optim.Adam([vectors], lr=config.lr * float(vectors.detach().square().mean().sqrt()))
-    while True:
-        rows = torch.randperm(len(goals), generator=generator)[: config.rows_per_step].tolist()
-        with torch.enable_grad():
-            loss = soft_loss(model, [goals[row] for row in rows], vectors, match)
-            (vectors.grad,) = torch.autograd.grad(loss, vectors)
-        optimizer.step()
-        yield vectors.detach().clone()
+    names = [name for name, _ in model.network.named_parameters()]
+    if lora is None:
+        model.freeze_but(names)
+    else:
+        add_lora(model, names, lora, seed)
+    optimizer = torch.optim.AdamW(model.trainable(), lr=lr, weight_decay=0.0)
+    sequences = [model.encoder.example(row) for row in rows]
+    size = min(batch_size, len(sequences))
+    with torch.enable_grad():
+        for step in range(steps):
+            places = [(step * size + place) % len(sequences) for place in range(size)]
+            batch = collate([sequences[place] for place in places], places).to(model.device)
+            loss = -Forward(model, batch).token_logp().mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            yield step + 1

@@ -22,7 +22,7 @@ from expunge.attacks._holes import (
 )
 from expunge.attacks._objective import Goal
 from expunge.attacks._search import Found, SearchConfig, search
-from expunge.attacks._tuning import TuningConfig, tune
+from expunge.attacks._vectors import TuningConfig, tune
 from expunge.attacks.base import GIVEN, Attempt, Context, Inside, OutOfTime, Point, Value
 from expunge.core.errors import UserError
 from expunge.data.example import Example

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 
 from expunge.core.errors import UserError
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Access, Frozen
+from expunge.core.records import Access, Better, Frozen
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example, Splits
 from expunge.data.generator import named_generator
@@ -59,7 +59,9 @@ class Inside:
     chance: float | None = None
     """Value of a model that knows nothing, where one is defined."""
     original: Sequence[Value] = ()
-    """The same number of the original model for each row; empty where it was not looked at."""
+    """The same number, for each row, of a model that has all of it, e.g. the original; empty: not looked at."""
+    better: Better = "lower"
+    """Which direction is wanted."""
 
 
 @dataclass(frozen=True)

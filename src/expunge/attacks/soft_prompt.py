@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from expunge.attacks._objective import goals_of
-from expunge.attacks._tuning import TuningConfig
 from expunge.attacks._universal import answer_holes, check_rows, climb_vectors, drawn_rows, vector_attempts
+from expunge.attacks._vectors import TuningConfig
 from expunge.attacks.base import Attack, Attempt, Context
 
 

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from expunge.attacks._objective import Goal, goals_of
 from expunge.attacks._search import SearchConfig
-from expunge.attacks._tuning import TuningConfig
 from expunge.attacks._universal import (
     answer_holes,
     check_rows,
@@ -18,6 +17,7 @@ from expunge.attacks._universal import (
     text_attempt,
     vector_attempts,
 )
+from expunge.attacks._vectors import TuningConfig
 from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, OutOfTime
 from expunge.losses.activations import check_layer
 

@@ -1,96 +1,121 @@
-"""`expunge eval`: what does any model know of any data?"""
+"""`expunge eval`: what do models know of a benchmark, or of any data?"""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from expunge.evaluation import Plan
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, .gguf file or hub id.")],
+    models: Annotated[list[str], typer.Argument(help="Embedded names, folders, .gguf files or hub ids.")],
+    suite: Annotated[
+        str | None, typer.Option(help="One of `expunge suites`, with a variant (tofu:forget05), or your own TOML file.")
+    ] = None,
+    folder: Annotated[str, typer.Option(help="Local copy of the suite's data instead of the hub.")] = "",
     data: Annotated[
         list[str] | None,
-        typer.Option(help="SPLIT=DATA, e.g. forget=facts.jsonl; repeat for more. None: the shipped people."),
+        typer.Option(help="ROLE=DATA, e.g. forget=facts.jsonl; repeat for more. None, no suite: the shipped people."),
     ] = None,
-    template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
-    samples: Annotated[int, typer.Option(min=0, help="Sampled answers for each forget question.")] = 10,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 64,
+    reference: Annotated[
+        str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
+    ] = None,
+    original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
+    depth: Annotated[
+        str, typer.Option(help="Comma-separated names of `expunge depth`: look inside, beside --original, --reference.")
+    ] = "",
+    template: Annotated[str | None, typer.Option(help="chat or plain; none: as the suite says, else chat.")] = None,
+    samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers for each forget question.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest generated answer.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of samples and intervals.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Any option of the measurement: evaluate.b=c, e.g. evaluate.options.METRIC.KEY=VALUE."
+            "--set", help="Any option of the measurement: evaluate.options.METRIC.KEY=VALUE, model.precision=float32."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[Path | None, typer.Option(help="New directory for records, table, CSV and rows.")] = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Keep all text in items.parquet.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or an array for several.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Score a model: every metric on every split that is given, with intervals."""
-    from expunge.api import measure
-    from expunge.cli._console import print_rows, progress_for, quiet_libraries
-    from expunge.cli._data import named_data
-    from expunge.config import read_settings
+    """Score models: every metric on every set, with intervals."""
+    from expunge.cli._console import console, print_rows, progress_for, quiet_libraries
     from expunge.core.errors import UserError
-    from expunge.core.files import write_atomic
-    from expunge.core.validation import check
-    from expunge.evaluate.base import EvaluateConfig
-    from expunge.reports.aggregates import aggregate_text
-    from expunge.reports.words import number
+    from expunge.evaluation import check_out, evaluate_models, is_first_process, write_results
+    from expunge.reports.evaluation import aggregate_rows, as_markdown, terminal_rows
 
-    known = ("forget", "retain", "neighbour", "general")
-    splits = named_data(data or [f"{name}=people:{name}" for name in known], known)
-    if template not in ("chat", "plain"):
+    if suite is not None and data:
+        raise UserError("--data: a suite names its own data; leave one of the two out")
+    if folder and suite is None:
+        raise UserError("--folder: only a suite has data that a folder can replace")
+    if template not in (None, "chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
-    tables = read_settings(settings or (), {"evaluate": {"samples": samples, "max_new_tokens": max_new_tokens}})
-    if unknown := sorted(set(tables) - {"evaluate"}):
-        raise UserError(f"--set: only options of 'evaluate' can be set here, got '{unknown[0]}'")
-    if not isinstance(tables["evaluate"], dict):
-        raise UserError(f"--set: 'evaluate' is a table of options, got {tables['evaluate']!r}")
+    if out is not None:
+        check_out(out)
+    asked = {"samples": samples, "max_new_tokens": max_new_tokens}
+    tables = _tables(settings or (), asked, {"template": template})
+    plan = _suite_plan(suite, folder, tables, seed) if suite else _data_plan(data, tables, seed)
     quiet_libraries()
-    found = measure(
-        model,
-        splits,
-        seed=seed,
-        config=check(EvaluateConfig, tables["evaluate"], "evaluate"),
-        model_config={"template": template},
+    results = evaluate_models(
+        models,
+        plan,
+        original=original,
+        reference=reference,
+        depth=[name.strip() for name in depth.split(",") if name.strip()],
+        command=shlex.join(["expunge", *sys.argv[1:]]),
         progress=progress_for(quiet),
     )
-    if out is not None:
-        write_atomic(out, found.model_dump_json(indent=1))
-    if as_json:
-        print(found.model_dump_json(indent=1))
+    if not is_first_process():
         return
-    print_rows(
-        [
-            {
-                "split": split,
-                "name": metric,
-                "value": "absent" if score.value is None else f"{score.value:.3f}",
-                "interval": "" if score.low is None else f"[{score.low:.3f}, {score.high:.3f}]",
-                "n": score.n,
-                "note": score.reason or "",
-            }
-            for split, metrics in found.scores.items()
-            for metric, score in metrics.items()
-        ],
-        as_json=False,
-    )
-    print_rows(
-        [
-            {
-                "name": name,
-                "value": aggregate_text(aggregate),
-                "note": aggregate.reason or ", ".join(f"0 because of {part}" for part in aggregate.zeroed_by),
-                "parts": "; ".join(
-                    f"{part.split}/{part.name} {number(part.value)}"
-                    for part in aggregate.components
-                    if part.value is not None
-                ),
-            }
-            for name, aggregate in found.aggregates.items()
-        ],
-        as_json=False,
-    )
+    if out is not None:
+        write_results(results, out, show_text)
+    records = [result.record for result in results]
+    if as_json:
+        texts = [record.model_dump_json(indent=1) for record in records]
+        print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
+    elif len(records) == 1:
+        print_rows(terminal_rows(records[0]), as_json=False)
+        print_rows(aggregate_rows(records[0]), as_json=False)
+    else:
+        console().print(as_markdown(records), markup=False, highlight=False)
+
+
+def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `evaluate` and `model` tables that the command line asks for."""
+    from expunge.config import read_settings
+    from expunge.core.errors import UserError
+
+    names = ("evaluate", "model")
+    known = [{key: value for key, value in some.items() if value is not None} for some in given]
+    tables = read_settings(settings, dict(zip(names, known, strict=True)))
+    if unknown := sorted(set(tables) - set(names)):
+        raise UserError(f"--set: only options of 'evaluate' and 'model' can be set here, got '{unknown[0]}'")
+    for name in names:
+        if not isinstance(tables[name], dict):
+            raise UserError(f"--set: '{name}' is a table of options, got {tables[name]!r}")
+    return tables
+
+
+def _suite_plan(name: str, folder: str, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
+    from expunge.evaluate.suite import load_suite
+    from expunge.evaluation import suite_plan
+
+    return suite_plan(load_suite(name, folder, tables), name, seed)
+
+
+def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
+    from expunge.cli._data import named_data
+    from expunge.core.validation import check
+    from expunge.data.example import SPLITS
+    from expunge.evaluate.base import EvaluateConfig
+    from expunge.evaluation import data_plan
+
+    splits = named_data(data or [f"{name}=people:{name}" for name in SPLITS if name != "holdout"], SPLITS)
+    return data_plan(splits, check(EvaluateConfig, tables["evaluate"], "evaluate"), seed, tables["model"])

@@ -14,6 +14,8 @@ _FOLDERS = {
     "localize": ("localize", "Choices of the weights that may move."),
     "optimizers": ("optimizers", "Optimizers beside those of transformers."),
     "metrics": ("evaluate/metrics", "What is measured."),
+    "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),
+    "depth": ("evaluate/depth", "How deep forgetting goes, inside."),
     "data": ("data/sources", "Data sets that are shipped."),
 }
 
@@ -21,10 +23,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add one listing command for each folder, and one for the recipes."""
+    """Add one listing command for each folder, and one each for recipes and suites."""
     for name, (folder, help_text) in _FOLDERS.items():
         app.command(name, help=help_text)(_lister(folder))
     app.command("recipes", help="Named methods.")(_recipes)
+    app.command("suites", help="Benchmarks that `expunge eval --suite` knows.")(_suites)
 
 
 def _lister(folder: str) -> Callable[[bool], None]:
@@ -44,3 +47,10 @@ def _recipes(as_json: AsJson = False) -> None:
     shown = ("name", "summary", "paper")
     rows = describe_recipes()
     print_rows(rows if as_json else [{key: row[key] for key in shown} for row in rows], as_json)
+
+
+def _suites(as_json: AsJson = False) -> None:
+    from expunge.cli._console import print_rows
+    from expunge.evaluate.suite import describe_suites
+
+    print_rows(describe_suites(), as_json)

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli import continual, diagnose, evaluate, listing, locate, models, report, reproduce, run, show, teach
+from expunge.cli import (
+    cache,
+    compare,
+    continual,
+    diagnose,
+    evaluate,
+    import_ou,
+    listing,
+    locate,
+    models,
+    report,
+    reproduce,
+    run,
+    show,
+    teach,
+)
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -22,7 +37,10 @@ app.command("continual")(continual.continual)
 app.command("teach")(teach.teach)
 app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("import-ou")(import_ou.import_ou)
 app.command("locate")(locate.locate)
+app.command("cache")(cache.cache)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

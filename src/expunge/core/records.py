@@ -16,6 +16,7 @@ SCHEMA_VERSION: Literal[1] = 1
 RECORD_FILE = "record.json"
 ITEMS_FILE = "items.parquet"
 SEQUENCE_FILE = "sequence.json"
+EVALUATION_FILE = "evaluation.json"
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -313,6 +314,26 @@ class Record(Frozen):
     num_steps: int
     num_epochs: float
     warnings: list[str] = Field(default_factory=list)
+
+
+class Evaluation(Frozen):
+    """What one model knows."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: str = Field(description="Name, path or hub id as the user gave it")
+    sha256: str | None = Field(None, description="Hash of its weights by name, shape and value")
+    suite: str | None = Field(None, description="Suite that named the data and metrics, with its variant")
+    seed: int = Field(0, description="Of sampled rows and answers, and of the intervals")
+    config: dict[str, Any] = Field(default_factory=dict, description="How its answers were asked for and judged")
+    original: str | None = Field(None, description="The model before unlearning, where it was given")
+    retrained: str | None = Field(None, description="The reference that never saw the forget rows, where it was given")
+    data: dict[str, DataPrint] = Field(description="Set -> what its rows were")
+    roles: dict[str, str] = Field(default_factory=dict, description="Set -> what its rows are for")
+    scores: Scores
+    aggregates: Aggregates
+    kinds: KindCounts
+    provenance: Provenance | None = None
+    seconds: float = Field(0.0, description="Wall time of measuring this model")
 
 
 class SequenceStep(Frozen):

@@ -31,7 +31,7 @@ class Source(ABC):
 class DataSpec(Frozen):
     """One split of a run: `"people:forget"`, `"facts.jsonl"`, `"org/set:train"`, a table of these keys, or a list."""
 
-    name: str = Field(description="Name of a shipped set, path of a file (.jsonl .json .csv .parquet), or hub id")
+    name: str = Field(description="Name of a shipped set, path of a file (.jsonl .json .csv .parquet .txt), or hub id")
     split: str = Field("", description="Split of a shipped set or hub data set")
     subset: str | None = Field(None, description="Configuration name of a hub data set, e.g. forget01")
     fields: dict[str, str] = Field(default_factory=dict, description="Our field name = the file's own name for it")

@@ -108,33 +108,32 @@ class Encoder:
     def answered(self, example: Example, answer: str) -> Encoded:
         """Any answer to a row's question, or after its raw prompt.
 
-        After a prompt there is one blank before the answer, unless the prompt ends in one, and the tokenizer's own end
-        token after it; the answer's first token is a label in either case.
+        After a prompt, or a start of the answer, there is one blank before the answer, unless that ends in one; the
+        answer's first token is a label in either case. What ends an answer after a prompt is the tokenizer's own end.
         """
-        if example.prompt is None:
+        if example.prompt is None and example.answer_start is None:
             return self.answer(example.question or "", answer, example.id)
-        blank = "" if example.prompt[-1:].isspace() else " "
-        prompt, labels = self._apart(example.prompt, blank + answer.strip(), special=True)
-        return self._fit(prompt, [*labels, int(self.tokenizer.eos_token_id)], example.id)
+        text, special = self._asked(example)
+        end = self.end_id if example.prompt is None else int(self.tokenizer.eos_token_id)
+        prompt, labels = self._apart(text, ("" if text[-1:].isspace() else " ") + answer.strip(), special)
+        return self._fit(prompt, [*labels, end], example.id)
 
-    def asked(self, example: Example) -> tuple[int, ...]:
-        """The ids that a row's generation starts from: its question, its raw prompt, or the start of its document."""
+    def asked(self, example: Example, document_prompt: float = DOCUMENT_PROMPT) -> tuple[int, ...]:
+        """The ids that generation starts from: a row's question, its raw prompt, or such a share of its document."""
         if example.text is not None:
-            return self.document(example.text, example.id, DOCUMENT_PROMPT).prompt
-        if example.prompt is None:
-            return self.prompt(example.question or "", example.id)
-        return self._fit(self._ids(example.prompt, special=True), [], example.id).ids
+            return self.document(example.text, example.id, document_prompt).prompt
+        return self._fit(self._ids(*self._asked(example)), [], example.id).ids
 
     def choices(self, example: Example) -> tuple[Encoded, ...]:
         """A row's options as a multiple-choice prompt with each letter after it: the labels are the letter's tokens.
 
-        A row without a raw prompt of its own is asked as the harness asks, about its topic. Chat templates are not
-        used, and blanks at the prompt's end belong to the letter, as in lm-eval.
+        A row that has neither a raw prompt nor a start of its answer is asked as the harness asks, about its topic and
+        without the chat template. Blanks at the prompt's end belong to the letter, as in lm-eval.
         """
-        prompt = example.prompt
-        if prompt is None:
-            prompt = choice_header(example.topic) + choice_question(example.question or "", example.options)
-        pairs = [self._apart(prompt.rstrip(), f" {letter}", special=True) for letter in letters(len(example.options))]
+        text, special = self._asked(example)
+        if example.prompt is None and example.answer_start is None:
+            text, special = choice_header(example.topic) + choice_question(example.asked, example.options), True
+        pairs = [self._apart(text.rstrip(), f" {letter}", special) for letter in letters(len(example.options))]
         return tuple(self._fit(start, labels, example.id) for start, labels in pairs)
 
     def document(self, text: str, row: str = "", prompt_share: float = 0.0) -> Encoded:
@@ -182,6 +181,12 @@ class Encoder:
         """Text of generated ids, without special tokens."""
         return self._text(ids).strip()
 
+    def first_tokens(self, text: str, count: int) -> str:
+        """The text up to the end of its first `count` tokens, special tokens aside."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return text if len(ends) <= count else text[: ends[count - 1]]
+
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
         """Documents cut into even pieces of at most `chunk_tokens` of their tokens; no text is lost.
 
@@ -203,6 +208,16 @@ class Encoder:
         for number, (start, end) in enumerate(pairwise((0, *inner, len(example.text)))):
             if text := example.text[start:end].strip():
                 yield replace(example, id=f"{example.id}#{number}", text=text)
+
+    def _asked(self, example: Example) -> tuple[str, bool | None]:
+        """The text before a row's answer, and whether it gets special tokens (None: as the template needs)."""
+        if example.prompt is not None:
+            return example.prompt, True
+        text, start = self._prompt_text(example.question or ""), example.answer_start
+        if start is None:
+            return text, None
+        blank = " " if self.template == "plain" else ""
+        return f"{text}{blank}{start}", None
 
     def _prompt_text(self, question: str) -> str:
         if self.template == "plain":

@@ -36,6 +36,8 @@ class Example:
     """Alternative strings; any of them in an answer means that the fact was said."""
     prompt: str | None = None
     """What the answer follows, asked as it stands: no template, no blank taken away."""
+    answer_start: str | None = None
+    """What the answer to the question begins with, put into the model's mouth; no part of `answer`."""
     options: tuple[str, ...] = ()
     """Choices in order, `answer` among them once; where a prompt spells them out, their letters."""
 

@@ -17,10 +17,12 @@ from expunge.data.choices import MOST_OPTIONS
 from expunge.data.example import SPLITS, Example, Splits
 from expunge.data.sources import _files
 from expunge.data.sources._files import Located
+from expunge.data.sources._tables import read_hub
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 _LIST_FIELDS = ("perturbed_answer", "keywords", "options")
 _ASKED_FIELDS = ("question", "prompt", "text")
+_AS_THEY_STAND = ("prompt", "answer_start")
 
 
 def load_splits(config: DataConfig) -> Splits:
@@ -79,7 +81,7 @@ def _read(spec: DataSpec, where: str) -> list[Located]:
     known = plugins.names("data/sources")
     if spec.name in known:
         return _shipped(spec, where)
-    if path.exists() or path.suffix in {".jsonl", ".json", ".csv", ".parquet"}:
+    if path.exists() or path.suffix in _files.ENDINGS:
         given = next((key for key in ("split", "subset", "options") if getattr(spec, key)), None)
         if given:
             raise UserError(f"{where}: '{spec.name}' is a file, which has no {given}")
@@ -96,27 +98,26 @@ def _shipped(spec: DataSpec, where: str) -> list[Located]:
     split = spec.split or kind.splits[0]
     if split not in kind.splits:
         raise UserError(f"{where}: '{spec.name}' has no split '{split}'{near(split, kind.splits)}")
+    if spec.subset:
+        raise UserError(f"{where}: '{spec.name}' is a shipped data set, which has no subset")
     try:
         source = kind(kind.Config.model_validate(spec.options, strict=True))
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(["options", *map(str, first["loc"])])
         raise UserError(f"{where}.{option}: {first['msg']} (got {first['input']!r})") from None
-    return [Located(f"{spec.name}:{split}[{index}]", row) for index, row in enumerate(source.rows(split))]
+    try:
+        rows = source.rows(split)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return [Located(f"{spec.name}:{split}[{index}]", row) for index, row in enumerate(rows)]
 
 
 def _hub(spec: DataSpec, where: str) -> list[Located]:
-    import datasets
-
     try:
-        rows = datasets.load_dataset(spec.name, spec.subset, split=spec.split or "train")
-    except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(
-            f"{where}: cannot load '{spec.name}' from the hub ({type(error).__name__}: {reason}); "
-            "without a network, save it as a .jsonl file and give its path"
-        ) from None
-    return [Located(f"{spec}[{index}]", dict(row)) for index, row in enumerate(rows)]
+        return read_hub(spec.name, spec.subset, spec.split or "train")
+    except UserError as error:
+        raise UserError(f"{where}: {error}; without a network, save it as a .jsonl file and give its path") from None
 
 
 def _examples(located: list[Located], fields: Mapping[str, str], stem: str) -> tuple[Example, ...]:
@@ -156,6 +157,8 @@ def _check_kind(values: Mapping[str, Any], item: Located) -> None:
         )
     if asked != ["text"] and "answer" not in values:
         raise UserError(f"{item.where}: no field 'answer' (nor 'text'){near('answer', item.row)}")
+    if "answer_start" in values and "question" not in values:
+        raise UserError(f"{item.where}: field 'answer_start' needs a question")
     if "options" not in values:
         return
     if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:
@@ -175,7 +178,7 @@ def _string(value: object, field: str, theirs: str, where: str) -> str:
         raise UserError(f"{where}: field '{theirs}' is empty")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{where}: field '{theirs}' holds half of a surrogate pair, which is no character")
-    return value if field == "prompt" else value.strip()
+    return value if field in _AS_THEY_STAND else value.strip()
 
 
 def _strings(value: object, field: str, theirs: str, where: str) -> tuple[str, ...]:

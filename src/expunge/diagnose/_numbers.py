@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from expunge.core.finding import Cell, Chart, Series, Table, Tone
 from expunge.core.records import Score, Scores
-from expunge.evaluate.paired import resampled
+from expunge.evaluate.rowwise import resampled
 
 Numbers = NDArray[np.float64]
 _BINS = 30

@@ -17,7 +17,7 @@ from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
-from expunge.evaluate.paired import recovered
+from expunge.evaluate.rowwise import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.losses.activations import Scope
 from expunge.losses.steering import mean_shifts

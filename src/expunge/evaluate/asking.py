@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from expunge.data.batch import by_length
-from expunge.data.encode import DOCUMENT_PROMPT, Encoder
+from expunge.data.encode import Encoder
 from expunge.data.example import Example
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
@@ -56,8 +56,8 @@ class Request:
 def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:
     """The prompts of one row that something is asked after."""
     needs = ask.needs
-    main = Request(row, encoder.asked(example), ask.config, moments="moments" in needs)
-    main.answers = [answer for answer in _answers(example, encoder) if answer.need in needs]
+    main = Request(row, encoder.asked(example, ask.config.document_prompt), ask.config, moments="moments" in needs)
+    main.answers = [answer for answer in _answers(example, ask.config, encoder) if answer.need in needs]
     main.greedy = "greedy" if "greedy" in needs else None
     if "samples" in needs and ask.probed:
         main.seeds = [f"{seed}/{example.id}/{number}" for number in range(ask.config.samples)]
@@ -72,9 +72,9 @@ def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) 
         yield Request(row, options[0].prompt, ask.config, answers=choices)
 
 
-def _answers(example: Example, encoder: Encoder) -> Iterator[Answer]:
+def _answers(example: Example, config: EvaluateConfig, encoder: Encoder) -> Iterator[Answer]:
     if example.text is not None:
-        yield Answer("answer", encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels)
+        yield Answer("answer", encoder.document(example.text, example.id, config.document_prompt).labels)
         return
     texts: list[tuple[Need, str | None]] = [
         ("answer", example.answer),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.records import Better, Frozen, Score
+from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example, holds_any
 from expunge.models.generate import Scored
 
@@ -64,6 +65,15 @@ class EvaluateConfig(Frozen):
     )
     max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
     stop: tuple[str, ...] = Field((), description="Strings at which a generated text is cut, besides the end token")
+    document_prompt: float = Field(
+        DOCUMENT_PROMPT,
+        ge=0,
+        lt=1,
+        description="Share of a document that is its prompt; what follows is scored. 0: all tokens but the first",
+    )
+    reference_tokens: int | None = Field(
+        None, ge=1, description="Text metrics compare with the stored answer's first tokens only, this many; none: all"
+    )
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
     probe_splits: tuple[Role, ...] = Field(
         ("forget",), description="Splits that are also sampled from, and asked in other words"
@@ -98,6 +108,8 @@ class Item:
     """Greedy answer to the paraphrased question."""
     continuation: str | None = None
     """For a document: its true text after the prompt."""
+    stored: str | None = None
+    """The stored text that answers are compared with, where it was cut (`EvaluateConfig.reference_tokens`)."""
     choice_logp: tuple[float, ...] = ()
     """For a multiple-choice row: log-probability of each option's letter, summed over its tokens."""
     gradient_norms: Mapping[str, float] = field(default_factory=dict)
@@ -122,10 +134,12 @@ class Metric(ABC):
     """What a higher value says about the model's knowledge of the row."""
     yes_or_no: ClassVar[bool] = False
     """Whether every row is 0 or 1; such a score gets a Wilson interval: a bootstrap of all zeros has no width."""
-    chance: ClassVar[float | None] = None
+    chance: float | None = None
     """Value of a model that knows nothing, where one is defined."""
     reference: str | None = None
     """What besides the row the values depend on, by name."""
+    usual: bool = True
+    """False where an option made it another quantity: it then enters no aggregate."""
     opt_in: ClassVar[bool] = False
     """Computed only where it is named, or read by a set metric: costly, or of use to few."""
 
@@ -143,7 +157,8 @@ class Metric(ABC):
             Absent: the row lacks what the metric needs.
         """
 
-    def aggregate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """One number from row values along the last axis: (..., n) -> (...)."""
         mean: NDArray[np.float64] = values.mean(axis=-1)
         return mean
@@ -165,8 +180,10 @@ class SetMetric(ABC):
     class Config(Frozen):
         """Options of the metric."""
 
-    needs_values: ClassVar[tuple[str, ...]] = ()
+    needs_values: tuple[str, ...] = ()
     """Row metrics that it reads; they are computed on the sets of its roles although nobody named them."""
+    needs_original: ClassVar[bool] = False
+    """Whether it reads what the original model's values were."""
     roles: ClassVar[tuple[Role, ...]] = ("forget",)
     """Roles of the sets that it reads."""
 
@@ -174,13 +191,16 @@ class SetMetric(ABC):
         self.config = config
 
     @abstractmethod
-    def scores(self, values: SetValues, reference: SetValues | None, seed: int) -> dict[str, Score]:
+    def scores(
+        self, values: SetValues, reference: SetValues | None, seed: int, original: SetValues | None = None
+    ) -> dict[str, Score]:
         """Name -> score; a value that cannot be computed is None, with the reason.
 
         Args:
             values: of the model that is measured.
             reference: the same of the model that never saw the forget rows; None where there is none.
             seed: of intervals.
+            original: the same of the model before it was made to forget; None where it is not known.
         """
 
 
@@ -195,15 +215,13 @@ def mean_nll(scored: Scored | None, what: str) -> float:
     return -sum(scored.logp) / len(scored.logp)
 
 
-def answer_hits(item: Item) -> tuple[bool, ...]:
-    """Arg-max hits on the answer's tokens, the last label left out.
+def stored_text(item: Item) -> str:
+    """What an answer is compared with: the stored answer, or a document's true continuation, cut where that is wanted.
 
     Raises:
-        Absent: no answer, or one without any token besides its end.
+        Absent: there is none.
     """
-    if item.answer is None or len(item.answer.hit) < 2:
-        raise Absent("rows without an answer of at least one token")
-    return item.answer.hit[:-1]
+    return require_text(item.stored or item.example.answer or item.continuation, "answer")
 
 
 def require_text(text: str | None, what: str) -> str:

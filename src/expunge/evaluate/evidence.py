@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from expunge.core.progress import SILENT, Bar, Progress
 from expunge.data.batch import by_length
-from expunge.data.encode import DOCUMENT_PROMPT, Encoder
+from expunge.data.encode import Encoder
 from expunge.data.example import Example, Splits
 from expunge.evaluate.asking import Ask, Request, ask_batch, requests
 from expunge.evaluate.base import EvaluateConfig, Item, Need
@@ -108,7 +108,7 @@ def collect_sets(
     Returns:
         One item a row, in order.
     """
-    evidence = {name: [_blank(row, model.encoder) for row in ask.rows] for name, ask in asks.items()}
+    evidence = {name: [_blank(row, ask.config, model.encoder) for row in ask.rows] for name, ask in asks.items()}
     units = [unit for name, ask in asks.items() for unit in _units(name, ask, evidence[name], seed, model.encoder)]
     missing = []
     for unit, found in zip(units, _remembered(units, memory), strict=True):
@@ -198,9 +198,12 @@ def with_reference(evidence: Evidence, reference: Evidence) -> Evidence:
     }
 
 
-def _blank(example: Example, encoder: Encoder) -> Item:
-    if example.text is None:
-        return Item(example)
-    return Item(
-        example, continuation=encoder.decode(encoder.document(example.text, example.id, DOCUMENT_PROMPT).labels)
-    )
+def _blank(example: Example, config: EvaluateConfig, encoder: Encoder) -> Item:
+    item = Item(example)
+    if example.text is not None:
+        labels = encoder.document(example.text, example.id, config.document_prompt).labels
+        item = replace(item, continuation=encoder.decode(labels))
+    text = example.answer or item.continuation
+    if text is None or config.reference_tokens is None:
+        return item
+    return replace(item, stored=encoder.first_tokens(text, config.reference_tokens))

@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from expunge.core.errors import UserError
 from expunge.core.files import disk_errors
 from expunge.evaluate.evidence import Evidence
 from expunge.evaluate.kinds import Kinds
 
 Values = dict[str, dict[str, list[float | str]]]
 """Split -> metric -> one number a row, or the reason why there is none."""
+NumbersById = dict[str, dict[str, dict[str, float | None]]]
+"""Split -> metric -> id of a row -> its number."""
+
+
+_TEXT = ("stage", "split", "id", "kind", "question", "answer", "generated")
+"""Columns beside `samples` and the metrics."""
 
 
 def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], show_text: bool) -> None:
@@ -28,12 +35,40 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], s
 
     rows = [row for stage, measured in stages.items() for row in _rows(stage, *measured, show_text)]
     metrics = sorted({name for _, values, _ in stages.values() for by_metric in values.values() for name in by_metric})
-    text = {name: pyarrow.string() for name in ("stage", "split", "id", "kind", "question", "answer", "generated")}
+    text = {name: pyarrow.string() for name in _TEXT}
     types = {**text, "samples": pyarrow.list_(pyarrow.string()), **dict.fromkeys(metrics, pyarrow.float64())}
     partial = path.with_name(f"{path.name}.partial")
     with disk_errors(path):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), partial)
         os.replace(partial, path)
+
+
+def read_items(path: Path) -> dict[str, NumbersById]:
+    """The metric values of each stage, as they were written.
+
+    Raises:
+        UserError: no such file, one of another kind, or a row that stands there twice.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: the values of single rows are needed here")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path}: not a Parquet file: {error}") from None
+    if lacking := [name for name in ("stage", "split", "id") if name not in table.column_names]:
+        raise UserError(f"{path}: no column '{lacking[0]}'; was it written by expunge?")
+    metrics = [name for name in table.column_names if name not in (*_TEXT, "samples")]
+    found: dict[str, NumbersById] = {}
+    for row in table.select(["stage", "split", "id", *metrics]).to_pylist():
+        by_metric = found.setdefault(row["stage"], {}).setdefault(row["split"], {name: {} for name in metrics})
+        for name in metrics:
+            if row["id"] in by_metric[name]:
+                raise UserError(f"{path}: row '{row['id']}' of {row['split']} stands there twice")
+            by_metric[name][row["id"]] = row[name]
+    return found
 
 
 def _rows(stage: str, evidence: Evidence, values: Values, kinds: Kinds, show_text: bool) -> Iterator[dict[str, Any]]:

@@ -157,4 +157,4 @@ def _comparable(item: Item) -> Item:
     if item.continuation is None:
         return item
     words = max(len((item.greedy or "").split()), DOCUMENT_WORDS)
-    return replace(item, continuation=" ".join(item.continuation.split()[:words]))
+    return replace(item, continuation=" ".join(item.continuation.split()[:words]), stored=None)

@@ -8,14 +8,23 @@ from dataclasses import dataclass, field
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Scores
 from expunge.data.example import Splits
+from expunge.evaluate.aliases import for_role, named
 from expunge.evaluate.asking import Ask
 from expunge.evaluate.base import EvaluateConfig, Metric, Role, SetMetric, SetValues
 from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_original, with_reference
 from expunge.evaluate.items import Values
 from expunge.evaluate.kinds import Kinds, Labeller
 from expunge.evaluate.memory import EvidenceMemory
-from expunge.evaluate.score import item_values, load_metrics, load_set_metrics, needs_of, score, set_values
-from expunge.evaluate.sets import Sets, sets_of
+from expunge.evaluate.score import (
+    item_values,
+    load_metrics,
+    load_set_metrics,
+    needs_of,
+    score,
+    set_values,
+    topic_values,
+)
+from expunge.evaluate.sets import RowSet, Sets, sets_of
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
 
@@ -30,11 +39,13 @@ class Measured:
     scores: Scores
     aggregates: Aggregates
     roles: Mapping[str, Role] = field(default_factory=dict)
+    read_roles: Mapping[str, Role] = field(default_factory=dict)
+    """Of the sets that metrics over many rows read."""
 
     @property
     def set_values(self) -> SetValues:
         """Row values by role."""
-        return set_values(self.values, self.roles)
+        return set_values(self.values, self.read_roles)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,11 @@ def measure(
     roles = {name: one.role for name, one in sets.items()}
     compared = reference is not None or is_reference or "holdout" in roles.values()
     over_sets = load_set_metrics(config, by_default=compared)
-    chosen = {name: _chosen(one.metrics or tuple(metrics), one.role, over_sets) for name, one in sets.items()}
+    read_roles = {name: one.role for name, one in sets.items() if one.compared}
+    chosen = {
+        name: _chosen(_own(one, metrics, config), one.role, over_sets if one.compared else {})
+        for name, one in sets.items()
+    }
     missing = {metric for names in chosen.values() for metric in names} - set(metrics)
     every = (
         {**metrics, **load_metrics(config.model_copy(update={"metrics": tuple(sorted(missing))}))}
@@ -102,15 +117,44 @@ def measure(
     evidence = collect_sets(model, asks, seed, progress, label, memory)
     if is_original or original:
         evidence = with_original(evidence, original or evidence)
-    if reference is not None and reference.evidence is not None:
-        evidence = with_reference(evidence, reference.evidence)
+    evidence = _beside(evidence, reference)
     values = item_values(evidence, every, chosen, roles)
     scores = score(values, every, seed, roles)
+    by_topic = topic_values({name: evidence[name] for name, one in sets.items() if one.by_topic}, values)
+    topics = {topic: roles[name] for name, found in by_topic.items() for topic in found}
+    scores |= score({topic: some for found in by_topic.values() for topic, some in found.items()}, every, seed, topics)
     if not is_reference:
-        _add_set_scores(scores, over_sets, set_values(values, roles), roles, reference, seed)
+        now = set_values(values, read_roles)
+        then = now if is_original else None
+        read = {name for metric in over_sets.values() if metric.needs_original for name in metric.needs_values}
+        if original is not None and read:
+            some = {name: every[name] for name in read}
+            then = set_values(item_values(_beside(original, reference), some, chosen, roles), read_roles)
+        _add_set_scores(scores, over_sets, now, then, read_roles or roles, reference, seed)
+    unlike = [name for name, metric in every.items() if not metric.usual]
     return Measured(
-        evidence, values, labeller.label(evidence, roles), scores, summarise(values, scores, seed, roles), roles
+        evidence,
+        values,
+        labeller.label(evidence, roles),
+        scores,
+        summarise(values, scores, seed, roles, unlike),
+        {**roles, **topics},
+        read_roles,
     )
+
+
+def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
+    """Evidence beside what the reference said, where it was asked here."""
+    if reference is None or reference.evidence is None:
+        return evidence
+    return with_reference(evidence, reference.evidence)
+
+
+def _own(one: RowSet, metrics: Mapping[str, Metric], config: EvaluateConfig) -> tuple[str, ...]:
+    """Row metrics that a set is measured by: its own, or the common ones; a name may be for one role only."""
+    if one.metrics or any(named(name).role for name in config.metrics):
+        return for_role(one.metrics or config.metrics, one.role)
+    return tuple(metrics)
 
 
 def _chosen(names: tuple[str, ...], role: Role, over_sets: Mapping[str, SetMetric]) -> tuple[str, ...]:
@@ -124,6 +168,7 @@ def _add_set_scores(
     scores: Scores,
     over_sets: Mapping[str, SetMetric],
     values: SetValues,
+    original: SetValues | None,
     roles: Mapping[str, Role],
     reference: Reference | None,
     seed: int,
@@ -131,4 +176,4 @@ def _add_set_scores(
     """Put the scores of many rows beside those of the first set to forget, or of the first set there is."""
     place = next((name for name, role in roles.items() if role == "forget"), next(iter(roles)))
     for metric in over_sets.values():
-        scores[place] |= metric.scores(values, None if reference is None else reference.values, seed)
+        scores[place] |= metric.scores(values, None if reference is None else reference.values, seed, original)

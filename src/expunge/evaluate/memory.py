@@ -19,8 +19,13 @@ from expunge.models.pull import cache_dir
 
 _FORMAT = 1
 """Raised when the same key would lead to other contents."""
-_NOT_SAID = {"example", "original_greedy", "continuation", "reference"}
+_NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"}
 """Fields of an item that are not the model's words about it."""
+
+
+def evidence_folder() -> Path:
+    """Where evidence is kept: `evidence/` in the user's cache."""
+    return cache_dir() / "evidence"
 
 
 class EvidenceMemory:
@@ -32,7 +37,7 @@ class EvidenceMemory:
     """
 
     def __init__(self, model: LanguageModel, folder: Path | None = None) -> None:
-        self._folder = folder or cache_dir() / "evidence"
+        self._folder = folder or evidence_folder()
         self._model = [model.fingerprint(), model.precision]
 
     def find(self, ask: Ask, requests: Sequence[Request], blank: Sequence[Item]) -> list[Item] | None:

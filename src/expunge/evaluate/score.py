@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import plugins
+from expunge.core.errors import UserError
 from expunge.core.records import Score, Scores
 from expunge.core.validation import check
+from expunge.evaluate.aliases import named, named_set_metric
 from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need, Role, SetMetric, SetValues
 from expunge.evaluate.evidence import Evidence
 
@@ -29,13 +32,14 @@ def load_metrics(config: EvaluateConfig, more: Sequence[str] = ()) -> dict[str, 
     Raises:
         UserError: unknown metric, or an option that it does not have.
     """
-    kinds = {name: plugins.find(FOLDER, name, Metric) for name in (*config.metrics, *more)}  # type: ignore[type-abstract]
+    wanted = dict.fromkeys(named(name).metric for name in (*config.metrics, *more))
+    kinds = {name: plugins.find(FOLDER, name, Metric) for name in wanted}  # type: ignore[type-abstract]
     if not config.metrics:
         every = {name: plugins.find(FOLDER, name, Metric) for name in plugins.names(FOLDER)}  # type: ignore[type-abstract]
         kinds = {name: kind for name, kind in every.items() if not kind.opt_in} | kinds
-    _check_options(config)
+    options = _options(config)
     return {
-        name: kind(check(kind.Config, config.options.get(name, {}), f"evaluate.options.{name}"))
+        name: kind(check(kind.Config, options.get(name, {}), f"evaluate.options.{name}"))
         for name, kind in kinds.items()
     }
 
@@ -53,21 +57,33 @@ def load_set_metrics(config: EvaluateConfig, *, by_default: bool) -> dict[str, S
     names = config.set_metrics
     if names is None:
         names = tuple(plugins.names(SET_FOLDER)) if by_default else ()
+    names = tuple(dict.fromkeys(map(named_set_metric, names)))
     kinds = {name: plugins.find(SET_FOLDER, name, SetMetric) for name in names}  # type: ignore[type-abstract]
+    options = _options(config)
     return {
-        name: kind(check(kind.Config, config.options.get(name, {}), f"evaluate.options.{name}"))
+        name: kind(check(kind.Config, options.get(name, {}), f"evaluate.options.{name}"))
         for name, kind in kinds.items()
     }
 
 
-def _check_options(config: EvaluateConfig) -> None:
-    """Options are checked even of metrics that nobody asked for: a mistyped name would do nothing."""
-    for name, options in config.options.items():
+def _options(config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+    """Options by our own names. They are checked even of metrics that nobody asked for: a mistyped name does nothing.
+
+    Raises:
+        UserError: no such metric, no such option, or a metric under two names.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for given, options in config.options.items():
+        name = named_set_metric(named(given).metric)
+        if name in found:
+            raise UserError(f"evaluate.options.{given}: the options of {name} are given twice, under two names")
+        found[name] = options
         if name in plugins.names(SET_FOLDER):
             kind: type[Metric | SetMetric] = plugins.find(SET_FOLDER, name, SetMetric)
         else:
             kind = plugins.find(FOLDER, name, Metric)
-        check(kind.Config, options, f"evaluate.options.{name}")
+        check(kind.Config, options, f"evaluate.options.{given}")
+    return found
 
 
 def needs_of(metrics: Mapping[str, Metric]) -> frozenset[Need]:
@@ -117,10 +133,37 @@ def score(
     }
 
 
+def topic_values(
+    evidence: Evidence, values: Mapping[str, Mapping[str, Sequence[float | str]]]
+) -> dict[str, dict[str, dict[str, list[float | str]]]]:
+    """Set -> `set: topic` -> metric -> numbers of the rows of that topic; rows without a topic are in none.
+
+    Args:
+        evidence: sets whose topics are told apart.
+        values: set -> metric -> a number for each row, or why there is none.
+    """
+    found: dict[str, dict[str, dict[str, list[float | str]]]] = {}
+    for name, items in evidence.items():
+        topics = [item.example.topic for item in items]
+        found[name] = {
+            f"{name}: {topic}": {
+                metric: [value for value, own in zip(numbers, topics, strict=True) if own == topic]
+                for metric, numbers in values[name].items()
+            }
+            for topic in dict.fromkeys(filter(None, topics))
+        }
+    return found
+
+
 def set_values(values: dict[str, dict[str, list[float | str]]], roles: Mapping[str, Role]) -> SetValues:
-    """Row values by role, sets of one role one after another; rows without a number are left out."""
+    """Row values by role, sets of one role one after another; rows without a number, and sets without a role, left out.
+
+    Args:
+        values: set -> metric -> a number for each row, or why there is none.
+        roles: of the sets that count.
+    """
     found: dict[Role, dict[str, list[float]]] = {}
-    for part, by_metric in values.items():
+    for part, by_metric in ((part, by_metric) for part, by_metric in values.items() if part in roles):
         for name, numbers in by_metric.items():
             some = found.setdefault(roles[part], {}).setdefault(name, [])
             some += [number for number in numbers if not isinstance(number, str)]

@@ -18,6 +18,10 @@ class RowSet:
     config: EvaluateConfig
     metrics: tuple[str, ...] = ()
     """Row metrics by name; empty: those of the configuration."""
+    compared: bool = True
+    """Whether metrics over many rows read it."""
+    by_topic: bool = False
+    """Whether its topics are scored by themselves too."""
 
 
 Sets = Mapping[str, RowSet]

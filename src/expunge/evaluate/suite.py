@@ -15,6 +15,7 @@ from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.load import load_examples
+from expunge.evaluate.aliases import check_role
 from expunge.evaluate.base import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import RowSet
@@ -30,8 +31,12 @@ class SetConfig(Frozen):
     metrics: tuple[str, ...] = Field((), description="Row metrics; empty: those of the suite")
     max_new_tokens: int | None = Field(None, ge=1, description="Longest generated answer, in tokens")
     stop: tuple[str, ...] | None = Field(None, description="Strings at which a generated text is cut")
+    reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with so many stored tokens")
     samples: int | None = Field(None, ge=0, description="Answers sampled for each question")
     max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
+    document_prompt: float | None = Field(None, ge=0, lt=1, description="Share of a document that is its prompt")
+    by_topic: bool = Field(False, description="Score each topic of its rows (subject, kind of question) by itself too")
+    compared: bool = Field(True, description="Whether metrics over many rows, e.g. of membership, read this set")
 
 
 class Suite(Frozen):
@@ -50,7 +55,14 @@ class Suite(Frozen):
             UserError: as `load_examples`.
         """
         return {
-            name: RowSet(load_examples(one.data, f"sets.{name}.data"), one.role, self._config(one), one.metrics)
+            name: RowSet(
+                load_examples(one.data, f"sets.{name}.data"),
+                one.role,
+                self._config(one),
+                one.metrics,
+                one.compared,
+                one.by_topic,
+            )
             for name, one in self.sets.items()
         }
 
@@ -62,17 +74,32 @@ class Suite(Frozen):
         """
         load_set_metrics(self.evaluate, by_default=False)
         load_metrics(self.evaluate)
-        for one in self.sets.values():
+        for name, one in self.sets.items():
+            check_role(one.metrics, one.role, f"sets.{name}.metrics")
             load_metrics(self.evaluate.model_copy(update={"metrics": one.metrics}))
 
     def _config(self, one: SetConfig) -> EvaluateConfig:
-        own = one.model_dump(include={"max_new_tokens", "stop", "samples", "max_rows"}, exclude_none=True)
+        own = one.model_dump(include=set(EvaluateConfig.model_fields) - {"metrics"}, exclude_none=True)
         return self.evaluate.model_copy(update=own)
 
 
 def suite_names() -> list[str]:
     """Names of the shipped suites."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def describe_suites() -> list[dict[str, str]]:
+    """Name, one line, variants and paper of every shipped suite."""
+    tables = {name: read_toml(FOLDER / f"{name}.toml") for name in suite_names()}
+    return [
+        {
+            "name": name,
+            "summary": table.get("summary", ""),
+            "variants": " ".join(table.get("variants", ())),
+            "paper": table.get("paper", ""),
+        }
+        for name, table in tables.items()
+    ]
 
 
 def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Suite:

@@ -1,25 +1,30 @@
-"""Forget efficacy and model utility: several scores as one number, with every part of it shown (arXiv:2410.08109).
+"""Several scores as one number, with every part of it shown.
 
 A name says what enters, so that numbers of different names are never compared:
 
-- `fe5`: 1 - mean of ROUGE-L recall, probability, truth ratio, cosine similarity and entailment on the forget rows;
+- `fe5`: forget efficacy (arXiv:2410.08109), 1 - mean of ROUGE-L recall, probability, truth ratio, cosine similarity
+  and entailment on the forget rows;
 - `mu18`: harmonic mean of six metrics on each of retain, neighbour and general, in the places of TOFU's retain set,
   real authors and world facts; `mu6_retain` and `mu6_neighbour`: of one split;
-- `mu9`: TOFU's own model utility (arXiv:2401.06121), three metrics on each of the three.
+- `mu9`: TOFU's own model utility (arXiv:2401.06121), three metrics on each of the three;
+- OpenUnlearning's (arXiv:2506.12618), all harmonic means, shown where each of their metrics was measured:
+  `memorisation4` of 1 - extraction strength, exact memorisation, probability of the paraphrase and truth probability
+  on the forget rows; `privacy4` of the four attacks' nearness to the retrained model; `utility10` of `mu9` and clean
+  text on the forget rows; `overall18` of these three, and `agg14` of the first and the last (arXiv:2510.19422).
 
-Where a metric is absent, so is the aggregate, and a reduced one stands beside it under a name that says what was left
-out everywhere, e.g. `fe4_without_entailment`.
+Where a metric is absent, so is the aggregate. Beside an absent `fe5`, `mu18` or `mu6` stands a reduced one, under a
+name that says what was left out everywhere, e.g. `fe4_without_entailment`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.core.records import Aggregate, Aggregates, Component, Scores
+from expunge.core.records import Aggregate, Aggregates, Component, Score, Scores
 from expunge.evaluate.items import Values
 from expunge.evaluate.score import BOOTSTRAP_DRAWS
 
@@ -59,6 +64,8 @@ class Family(NamedTuple):
     rule: Callable[[Numbers], Numbers]
     """(K, ...) components to (...)."""
     reducible: bool = True
+    always: bool = True
+    """Whether it is told of although nobody measured its metrics."""
 
     @property
     def name(self) -> str:
@@ -79,23 +86,59 @@ def harmonic_mean(components: Numbers) -> Numbers:
     return mean
 
 
+def utility(components: Numbers) -> Numbers:
+    """Of the nine utilities together, and of clean text: (10, ...) -> (...)."""
+    return harmonic_mean(np.stack([harmonic_mean(components[:9]), components[9]]))
+
+
+def memorisation_and_utility(components: Numbers) -> Numbers:
+    """Of four forgotten shares together, and of the ten of utility: (14, ...) -> (...)."""
+    return harmonic_mean(np.stack([harmonic_mean(components[:4]), utility(components[4:])]))
+
+
+def overall(components: Numbers) -> Numbers:
+    """Of memorisation, privacy and utility, their components one after another: (18, ...) -> (...)."""
+    some = harmonic_mean(components[:4]), harmonic_mean(components[4:8]), utility(components[8:])
+    return harmonic_mean(np.stack(some))
+
+
 def _kept(splits: Sequence[str], roles: Sequence[str], options: Sequence[str] = ()) -> tuple[Part, ...]:
     metric = {(split, "probability"): "normalised_probability" for split in options}
     return tuple(Part(split, role, metric.get((split, role), role)) for split in splits for role in roles)
 
 
 _ALL = ("retain", *_OPTIONS)
+_NINE = _kept(_ALL, _THREE, _OPTIONS)
+_FORGOTTEN = tuple(
+    Part("forget", name, name, complement=True)
+    for name in ("extraction_strength", "exact_memorization", "paraphrased_probability", "truth_probability")
+)
+_PRIVATE = tuple(
+    Part("forget", name, name) for name in ("privacy_loss", "privacy_zlib", "privacy_min_k", "privacy_min_k_plus_plus")
+)
+_USEFUL = (*_NINE, Part("forget", "gibberish", "gibberish"))
 FAMILIES = (
     # the forget form of the truth ratio, mean min(R, 1/R), rises with forgetting; its complement is the leak
     Family("fe", "", tuple(Part("forget", role, role, role == "truth_ratio") for role in _FIVE), forget_efficacy),
     Family("mu", "", _kept(_ALL, _SIX, _OPTIONS), harmonic_mean),
-    Family("mu", "", _kept(_ALL, _THREE, _OPTIONS), harmonic_mean, reducible=False),
+    Family("mu", "", _NINE, harmonic_mean, reducible=False),
     Family("mu", "_retain", _kept(("retain",), _SIX), harmonic_mean),
     Family("mu", "_neighbour", _kept(("neighbour",), _SIX), harmonic_mean),
+    Family("memorisation", "", _FORGOTTEN, harmonic_mean, reducible=False, always=False),
+    Family("privacy", "", _PRIVATE, harmonic_mean, reducible=False, always=False),
+    Family("utility", "", _USEFUL, utility, reducible=False, always=False),
+    Family("agg", "", (*_FORGOTTEN, *_USEFUL), memorisation_and_utility, reducible=False, always=False),
+    Family("overall", "", (*_FORGOTTEN, *_PRIVATE, *_USEFUL), overall, reducible=False, always=False),
 )
 
 
-def summarise(values: Values, scores: Scores, seed: int, roles: Mapping[str, str] | None = None) -> Aggregates:
+def summarise(
+    values: Values,
+    scores: Scores,
+    seed: int,
+    roles: Mapping[str, str] | None = None,
+    unlike: Collection[str] = (),
+) -> Aggregates:
     """Every aggregate of one pass, and the reduced forms of those that lack a metric.
 
     Args:
@@ -103,15 +146,24 @@ def summarise(values: Values, scores: Scores, seed: int, roles: Mapping[str, str
         scores: its scores.
         seed: of the bootstrap.
         roles: set -> its role, of which the first set of each stands for the role; none: sets are named by them.
+        unlike: metrics whose options made them another quantity than the one that aggregates are defined over.
     """
     places = {role: name for name, role in reversed([*(roles or {}).items()])}
+    scores = {part: {name: _usual(name, one, unlike) for name, one in some.items()} for part, some in scores.items()}
     found: Aggregates = {}
     for family in (_placed(family, places) for family in FAMILIES):
+        if not (family.always or all(part.metric in scores.get(part.split, {}) for part in family.parts)):
+            continue
         found[family.name] = _aggregate(family, values, scores, seed)
         reduced = _reduced(family, scores)
         if reduced is not None:
             found[reduced.name] = _aggregate(reduced, values, scores, seed)
     return found
+
+
+def _usual(name: str, one: Score, unlike: Collection[str]) -> Score:
+    """The score, if it may enter an aggregate."""
+    return Score(value=None, reason="its options make it another quantity") if name in unlike else one
 
 
 def _placed(family: Family, places: Mapping[str, str]) -> Family:
@@ -138,14 +190,15 @@ def _aggregate(family: Family, values: Values, scores: Scores, seed: int) -> Agg
     numbers = [component.value for component in components if component.value is not None]
     if len(numbers) < len(components):
         return Aggregate(value=None, components=components, reason=_reason(family, scores))
-    low, high = _interval(family, values, seed)
+    over_rows = all(part.metric in values.get(part.split, {}) for part in family.parts)
+    low, high = _interval(family, values, seed) if over_rows else (None, None)
     zeros = [f"{part.split}/{part.name}" for part in components if part.value == 0]
     return Aggregate(
         value=float(family.rule(np.array(numbers))),
         low=low,
         high=high,
         components=components,
-        zeroed_by=zeros if family.rule is harmonic_mean else [],
+        zeroed_by=[] if family.rule is forget_efficacy else zeros,
     )
 
 

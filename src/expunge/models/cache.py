@@ -87,12 +87,8 @@ def earlier(cache: Any, length: int, first_row: int = 0) -> Cache:
         length: places.
         first_row: rows below this one are left out.
     """
-    return Cache(
-        [
-            EarlierLayer(layer.keys[first_row:, :, :length], layer.values[first_row:, :, :length])
-            for layer in cache.layers
-        ]
-    )
+    parts = [(layer.keys[first_row:, :, :length], layer.values[first_row:, :, :length]) for layer in cache.layers]
+    return Cache([EarlierLayer(*part) for part in parts])
 
 
 def roomy_cache(config: Any) -> DynamicCache:

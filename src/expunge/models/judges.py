@@ -1,4 +1,4 @@
-"""Small models that judge texts: a sentence encoder, and a classifier of natural-language inference."""
+"""Small models that judge texts: a sentence encoder, and classifiers of texts and of pairs of texts."""
 
 from __future__ import annotations
 
@@ -80,6 +80,45 @@ class SentenceEncoder:
         return parts
 
 
+class TextClassifier:
+    """How likely a label of a text classifier is.
+
+    Args:
+        name: local folder or hub id; its config is read at once, its weights when they are first used.
+        label: name of the label, whatever its case.
+        option: dotted path of the options that name both, as `option.model` and `option.label`.
+
+    Raises:
+        UserError: the name cannot lead anywhere, or the model has no such label.
+        Unavailable: it cannot be had.
+    """
+
+    def __init__(self, name: str, label: str, option: str) -> None:
+        self.name = name
+        self._option = f"{option}.model"
+        self._label = _label_place(name, label, self._option)
+
+    @torch.inference_mode()
+    def probabilities(self, texts: Sequence[str], longest: int) -> list[float]:
+        """Probability of the label for each text, of which `longest` tokens are read.
+
+        Raises:
+            UserError: the model is damaged, or its weights lack the classifier.
+            Unavailable: it cannot be had.
+        """
+        model, tokenizer = self._parts
+        results = [0.0] * len(texts)
+        for indices, batch in _batches(tokenizer, (texts,), longest, model.device):
+            found = model(**batch).logits.float().softmax(-1)[:, self._label]
+            for index, probability in zip(indices, found.tolist(), strict=True):
+                results[index] = probability
+        return results
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        return _load(AutoModelForSequenceClassification, self.name, self._option)
+
+
 class EntailmentJudge:
     """Whether one text follows from another, by a classifier of natural-language inference (arXiv:1508.05326).
 
@@ -93,19 +132,9 @@ class EntailmentJudge:
     """
 
     def __init__(self, name: str, option: str) -> None:
-        check_model_name(name, option)
         self.name = name
         self._option = option
-        try:
-            labels = AutoConfig.from_pretrained(name).id2label
-        except UNREADABLE as error:
-            raise _refusal(name, option, error) from None
-        found = [int(index) for index, label in labels.items() if str(label).casefold() == _ENTAILMENT]
-        if not found:
-            raise UserError(
-                f"{option}: '{name}' has no label '{_ENTAILMENT}'; its labels: {', '.join(map(str, labels.values()))}"
-            )
-        self._label = found[0]
+        self._label = _label_place(name, _ENTAILMENT, option)
 
     @torch.inference_mode()
     def entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -126,6 +155,21 @@ class EntailmentJudge:
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
         return _load(AutoModelForSequenceClassification, self.name, self._option)
+
+
+def _label_place(name: str, label: str, option: str) -> int:
+    """Which output of a classifier stands for a label, as its own config says."""
+    check_model_name(name, option)
+    try:
+        labels = AutoConfig.from_pretrained(name).id2label
+    except UNREADABLE as error:
+        raise _refusal(name, option, error) from None
+    found = [int(index) for index, text in labels.items() if str(text).casefold() == label.casefold()]
+    if not found:
+        raise UserError(
+            f"{option}: '{name}' has no label '{label}'; its labels: {', '.join(map(str, labels.values()))}"
+        )
+    return found[0]
 
 
 def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:

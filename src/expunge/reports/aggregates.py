@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Aggregate, Aggregates, Component, Frozen, Record
@@ -23,8 +24,8 @@ class Whole(Frozen):
 
     @property
     def meaning(self) -> str:
-        """What the first letters of its name stand for."""
-        return FAMILIES.get(self.name[:2], "")
+        """What the letters at the start of its name stand for."""
+        return FAMILIES.get("".join(takewhile(str.isalpha, self.name)), "")
 
     @property
     def absent(self) -> bool:

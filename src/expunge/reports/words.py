@@ -34,6 +34,10 @@ METRICS = {
     "cosine_similarity": "Whether the model's answer still means what the reference says, by a sentence encoder.",
     "entailment": "Share of answers that imply the stored one (forget) or follow from it (others), by an NLI model.",
     "normalised_probability": "Probability of the stored answer against that of the wrong ones.",
+    "paraphrased_probability": "How likely the model finds the stored answer in other words, per token.",
+    "choice_accuracy": "Share of multiple-choice questions whose right option is the model's first choice.",
+    "forget_quality": "p-value that the truth ratios are a retrained model's; near 1 they cannot be told apart.",
+    "privleak": "Membership against the retrained model's, in percent: 0 agrees, below still looks like a member.",
 }
 """One line for each metric that is known; others are shown under their bare names."""
 
@@ -49,6 +53,11 @@ ASKED = {
 FAMILIES = {
     "fe": "forget efficacy: 1 - mean of the parts",
     "mu": "model utility: harmonic mean of the parts",
+    "memorisation": "how little is memorised: harmonic mean of the parts",
+    "privacy": "how like a retrained model's the membership attacks are: harmonic mean of the parts",
+    "utility": "harmonic mean of the nine utilities together and of clean text",
+    "agg": "harmonic mean of memorisation and utility",
+    "overall": "harmonic mean of memorisation, privacy and utility",
 }
 """What the letters of an aggregate's name stand for."""
 
@@ -57,7 +66,7 @@ ABSENT = "absent"
 
 def metric_name(metric: str) -> str:
     """`rouge_l_recall` -> `ROUGE-L recall`; any other name with its underscores as spaces."""
-    return metric.replace("rouge_l", "ROUGE-L").replace("_", " ")
+    return metric.replace("rouge_l", "ROUGE-L").replace("rouge_1", "ROUGE-1").replace("_", " ")
 
 
 def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:

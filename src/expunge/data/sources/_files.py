@@ -1,4 +1,4 @@
-"""Rows from the user's own files: JSONL, JSON, CSV, Parquet. Errors name the file and the line."""
+"""Rows from files: JSONL, JSON, CSV, Parquet, plain text. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -54,18 +54,24 @@ def _object(line: str, where: str) -> dict[str, object]:
 
 
 def _row(value: object, where: str) -> dict[str, object]:
+    """An object as it is; a bare string is a text."""
+    if isinstance(value, str):
+        return {"text": value}
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected an object with field names, found {type(value).__name__}")
     return value
 
 
 def _json(path: Path) -> list[Located]:
+    """A list of rows, or JSON lines under this ending, as several data sets are published."""
     text = path.read_text(encoding="utf-8-sig")
     if not text.strip():
         return []
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return _jsonl(path)
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
@@ -105,10 +111,19 @@ def _parquet(path: Path) -> list[Located]:
     return [Located(f"{path}[{index}]", row) for index, row in enumerate(rows)]
 
 
+def _text(path: Path) -> list[Located]:
+    text = path.read_text(encoding="utf-8-sig")
+    return [Located(str(path), {"text": text})] if text.strip() else []
+
+
 _READERS: dict[str, Callable[[Path], list[Located]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".txt": _text,
 }
 """By file ending; a format of the outside world, not one of our plug-ins."""
+
+ENDINGS = tuple(_READERS)
+"""Of the files that can be read."""

@@ -20,7 +20,8 @@ class Perplexity(Metric):
         """At least 1."""
         return math.exp(min(mean_nll(item.answer, "an answer"), 700.0))
 
-    def aggregate(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Geometric mean over rows."""
         geometric: NDArray[np.float64] = np.exp(np.log(values).mean(axis=-1))
         return geometric

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from expunge.evaluate.base import Item, Metric, require_text
-from expunge.evaluate.overlap import rouge_l_recall
+from expunge.evaluate.base import Item, Metric
+from expunge.evaluate.metrics._rouge import RougeConfig, greedy_overlap
 
 
 class RougeLRecall(Metric):
     """Google's `rouge_score` with its stemmer, as TOFU reports it."""
 
+    class Config(RougeConfig):
+        """Options of ROUGE-L recall."""
+
     needs = frozenset({"greedy"})
 
     def value(self, item: Item, split: str) -> float:
         """In [0, 1]."""
-        target = require_text(item.example.answer or item.continuation, "answer")
-        return rouge_l_recall(target, require_text(item.greedy, "greedy answer"))
+        return greedy_overlap(item, "rougeL", self.config.stemmer).recall

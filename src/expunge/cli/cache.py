@@ -1,0 +1,25 @@
+"""`expunge cache`: what models said, as it is kept between calls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete it; the models themselves stay.")] = False,
+) -> None:
+    """Show where evidence of evaluated models is kept, and how much; it holds their answers."""
+    import shutil
+
+    from expunge.cli._console import console
+    from expunge.evaluate.memory import evidence_folder
+
+    folder = evidence_folder()
+    files = list(folder.glob("*.json"))
+    size = sum(path.stat().st_size for path in files)
+    if clear:
+        shutil.rmtree(folder, ignore_errors=True)
+    verb = "deleted" if clear else "kept"
+    console().print(f"{folder}: {len(files)} files {verb}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)

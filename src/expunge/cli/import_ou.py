@@ -1,0 +1,51 @@
+"""`expunge import-ou`: OpenUnlearning's evaluation of a retrained model as a reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_ou(
+    file: Annotated[Path, typer.Argument(help="TOFU_EVAL.json or MUSE_EVAL.json of the retrained model.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the reference; none: beside it, as NAME.reference.json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Read OpenUnlearning's log, check it, and write what `expunge eval --reference FILE` compares with."""
+    from expunge.cli._console import print_json, print_rows
+    from expunge.core.errors import UserError
+    from expunge.core.files import write_atomic
+    from expunge.evaluate.reference import SUFFIX, import_openunlearning
+    from expunge.reports.words import number
+
+    target = out or file.with_suffix(".reference.json")
+    if target.suffix != SUFFIX:
+        raise UserError(f"--out {target}: a reference's name ends in {SUFFIX}")
+    if target.exists():
+        raise UserError(f"--out {target}: is there already; nothing is overwritten")
+    found = import_openunlearning(file)
+    write_atomic(target, found.model_dump_json())
+    held = [(role, metric, numbers) for role, some in found.values.items() for metric, numbers in some.items()]
+    if as_json:
+        rows = [
+            {"metric": metric, "role": role, "rows": len(numbers), "mean": _mean(numbers)}
+            for role, metric, numbers in held
+        ]
+        print_json({"reference": str(target), "values": rows})
+        return
+    listed = []
+    for role, metric, numbers in held:
+        mean = _mean(numbers)
+        told = "" if mean is None else number(mean)
+        listed.append({"name": metric, "role": role, "rows": len(numbers), "mean": told})
+    print_rows(listed, as_json=False)
+    print(f"\nreference  {target}")
+
+
+def _mean(numbers: list[float | None]) -> float | None:
+    known = [one for one in numbers if one is not None]
+    return sum(known) / len(known) if known else None

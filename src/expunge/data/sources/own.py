@@ -1,0 +1,31 @@
+"""own: a folder of your own files, each named after its split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge.data.base import Source
+from expunge.data.example import SPLITS
+from expunge.data.sources._tables import Table, read_folder
+
+
+class Own(Source):
+    """`forget.jsonl`, `retain.jsonl`, ... with the fields of a row; also .json, .csv, .parquet and .txt."""
+
+    class Config(BaseModel):
+        """Where the files are."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+        folder: str = Field(default=".", description="Folder with one file a split.")
+
+    splits: ClassVar = SPLITS
+
+    def rows(self, split: str) -> list[dict[str, object]]:
+        """Rows of one file, in order."""
+        table = Table("your own rows", None, split, (split,))
+        found = read_folder(Path(self.config.folder), table)
+        return [{"id": f"{split}-{index}", **item.row} for index, item in enumerate(found)]

@@ -1,0 +1,41 @@
+"""wmdp: questions that stand for hazardous knowledge, and texts to forget and keep (arXiv:2403.03218)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from expunge.data.sources._harness import choice_of, harness_row
+from expunge.data.sources._tables import Published, Table, documents
+
+_ABOUT = {"bio": "biology", "chem": "chemistry", "cyber": "cybersecurity"}
+_GATED = "cais/wmdp-bio-forget-corpus"
+"""Access to it must be asked for."""
+
+
+class Wmdp(Published):
+    """`bio`, `chem` and `cyber` are the multiple-choice questions, asked as the harness asks; the others are texts.
+
+    A folder holds the files of `cais/wmdp` (`wmdp-bio/test*`, or `bio_questions.json`) and of the corpora
+    (`cyber-forget-corpus/train*`, or `cyber-forget-corpus.jsonl`). A text is the `text` of a JSON line, never the line.
+    """
+
+    splits: ClassVar = (*_ABOUT, "bio_forget", "bio_retain", "cyber_forget", "cyber_retain")
+
+    def rows(self, split: str) -> list[dict[str, object]]:
+        """Rows of one split, in order."""
+        if split in _ABOUT:
+            return self._questions(split)
+        name = f"{split.replace('_', '-')}-corpus"
+        files = (f"{name}/train", f"{name}/train-[0-9]*", name)
+        if split == "bio_forget":
+            return documents(self.read(Table(_GATED, None, "train", (*files, "bio_remove_dataset"))), split)
+        return documents(self.read(Table("cais/wmdp-corpora", name, "train", files)), split)
+
+    def _questions(self, domain: str) -> list[dict[str, object]]:
+        config = f"wmdp-{domain}"
+        files = (f"{config}/test", f"{config}/test-[0-9]*", config, f"{domain}_questions")
+        about = _ABOUT[domain]
+        return [
+            {"id": f"{config}-{index}", "topic": about, **harness_row(choice_of(item), about)}
+            for index, item in enumerate(self.read(Table("cais/wmdp", config, "test", files)))
+        ]

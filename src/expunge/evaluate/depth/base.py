@@ -1,0 +1,66 @@
+"""What a measure of depth is: it looks at three models, one after another, and compares what it kept of them.
+
+The original model knows the forget rows, the retrained one never saw them, and the unlearned one is asked how far it is
+on the way: 0 where it is still the original inside, 1 where it is like the retrained.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from expunge.core.records import Frozen, Score
+from expunge.data.encode import Encoded
+from expunge.models.base import LanguageModel
+from expunge.models.outputs import label_states
+
+Stage = Literal["original_first", "retrained", "unlearned", "original"]
+"""A model at its turn. The original one has two, for measures that must know it before the others, or after."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class Look:
+    """One model at its turn, with the rows; what several measures ask of it is computed once.
+
+    Args:
+        model: in memory for this turn only.
+        rows: forget rows as tokens; their labels are the tokens that count.
+    """
+
+    def __init__(self, model: LanguageModel, rows: Sequence[Encoded]) -> None:
+        self.model = model
+        self.rows = rows
+
+    @cached_property
+    def states(self) -> list[Tensor]:
+        """For each row, (L, N, D) what L blocks give where its N labels are predicted, float32 on the CPU."""
+        return label_states(self.model, self.rows)
+
+
+class Depth(ABC):
+    """How far the unlearned model is from the original one to the retrained one, inside."""
+
+    class Config(Frozen):
+        """Options of the measure."""
+
+    stages: ClassVar[tuple[Stage, ...]]
+    """The turns at which it wants to look; a turn that nobody wants is left out, and its model is not loaded for it."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def look(self, stage: Stage, look: Look) -> None:
+        """Keep what will be needed of a model; the model itself must be let go of."""
+
+    @abstractmethod
+    def score(self, seed: int) -> Score:
+        """The result, after all turns: higher means deeper forgetting, and the reference is the retrained model.
+
+        Args:
+            seed: of the interval.
+        """

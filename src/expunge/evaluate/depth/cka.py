@@ -1,0 +1,99 @@
+"""CKA depth: have the unlearned model's states the geometry of the retrained one's? (arXiv:1905.00414)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core.records import Score
+from expunge.evaluate.depth._result import Numbers, depth_score
+from expunge.evaluate.depth.base import Depth, Look, Stage
+
+_NO_DIFFERENCE = 1e-6
+"""Weights that add up to less than this are rounding."""
+
+
+class CKADepth(Depth):
+    """Linear centred kernel alignment of states at the answers' tokens, all rows together, block by block.
+
+    `e_l = clip((CKA(unl, ret) - CKA(orig, ret)) / (1 - CKA(orig, ret)), 0, 1)`, averaged over the blocks with weights
+    `1 - CKA(orig, ret)` (arXiv:2605.24614).
+    """
+
+    stages = ("retrained", "unlearned", "original")
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._states: dict[Stage, Tensor] = {}
+        self._rows: list[int] = []
+
+    def look(self, stage: Stage, look: Look) -> None:
+        """Keep the states: (L, N, D) over the tokens of all rows."""
+        self._states[stage] = torch.cat(look.states, dim=1)
+        self._rows = [row for row, one in enumerate(look.rows) for _ in one.labels]
+
+    def score(self, seed: int) -> Score:
+        """Over all tokens; a resampled row brings all of its tokens."""
+        rows = np.array(self._rows)
+        num_rows = int(rows.max()) + 1
+        kernels = zip(*([_kernel(block) for block in self._states[stage]] for stage in self.stages), strict=True)
+        blocks = list(kernels)
+
+        def statistic(weights: Numbers) -> Numbers:
+            tokens = weights[:, rows]
+            found = [_gain(retrained, unlearned, original, tokens) for retrained, unlearned, original in blocks]
+            importance = np.stack([one[0] for one in found])
+            total = importance.sum(axis=0)
+            depth: Numbers = np.stack([one[1] for one in found]).sum(axis=0) / np.where(total > 0, total, 1)
+            return np.where(total > _NO_DIFFERENCE, depth, np.nan)
+
+        return depth_score(statistic, num_rows, seed, num_rows)
+
+
+def _gain(retrained: Numbers, unlearned: Numbers, original: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+    """Weight of a block, and that weight times its part of the way, for each of several draws."""
+    room = np.maximum(1 - weighted_cka(original, retrained, weights), 0)
+    return room, np.clip(weighted_cka(unlearned, retrained, weights) - (1 - room), 0, room)
+
+
+def weighted_cka(one: Numbers, other: Numbers, weights: Numbers) -> Numbers:
+    """Linear CKA of two sets of vectors of the same N tokens, as if token i were there `weights[i]` times.
+
+    Args:
+        one: (N, N) inner products of the vectors of one model.
+        other: the same of another model.
+        weights: (draws, N).
+
+    Returns:
+        (draws,) in [0, 1]; 0 where the vectors of a model do not differ.
+    """
+    cross, first, second = (_alignment(*pair, weights) for pair in ((one, other), (one, one), (other, other)))
+    norm = np.sqrt(np.maximum(first, 0) * np.maximum(second, 0))
+    found: Numbers = np.where(norm > 0, cross / np.where(norm > 0, norm, 1), 0)
+    return found
+
+
+def _alignment(one: Numbers, other: Numbers, weights: Numbers) -> Numbers:
+    """Inner product of two kernels after centring, for each draw: (N, N), (N, N), (draws, N) -> (draws,).
+
+    `sum_ij w_i w_j K_ij L_ij - 2/W sum_i w_i (Kw)_i (Lw)_i + wKw wLw / W^2`, with W the sum of the weights.
+    """
+    total = weights.sum(axis=1)
+    left, right = weights @ one, weights @ other
+    whole = (weights * (weights @ (one * other))).sum(axis=1)
+    rows = (weights * left * right).sum(axis=1)
+    means = (weights * left).sum(axis=1) * (weights * right).sum(axis=1)
+    found: Numbers = whole - 2 * rows / total + means / total**2
+    return found
+
+
+def _kernel(states: Tensor) -> Numbers:
+    """(N, D) to the (N, N) inner products of centred vectors of mean squared length 1, which rounds less."""
+    centred = states.double() - states.double().mean(0)
+    scale = centred.square().sum(-1).mean().sqrt()
+    centred = centred / scale if scale > 0 else centred
+    kernel: Numbers = (centred @ centred.T).numpy()
+    return kernel

@@ -1,0 +1,220 @@
+"""Models measured alike: by a suite or on the user's own rows, beside the original and a retrained reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from expunge.core.errors import UserError, near
+from expunge.core.files import disk_errors, write_atomic
+from expunge.core.progress import SILENT, Progress
+from expunge.core.provenance import provenance
+from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
+from expunge.data.example import SPLITS, Splits
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.deep import load_depth, measure_depth
+from expunge.evaluate.items import write_items
+from expunge.evaluate.kinds import Labeller, count_kinds
+from expunge.evaluate.measure import Measured, Reference, measure
+from expunge.evaluate.reference import is_reference_file, read_reference
+from expunge.evaluate.score import load_metrics
+from expunge.evaluate.sets import Sets, sets_of
+from expunge.evaluate.suite import Suite
+from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows
+from expunge.models.base import LanguageModel
+from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every model is measured by."""
+
+    sets: Sets
+    prints: Mapping[str, DataPrint]
+    config: EvaluateConfig
+    seed: int = 0
+    suite: str | None = None
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def data_plan(
+    data: Mapping[str, Rows], config: EvaluateConfig, seed: int = 0, model_config: Mapping[str, Any] | None = None
+) -> Plan:
+    """Measure on rows of one's own.
+
+    Args:
+        data: role (forget, retain, neighbour, general, holdout) -> rows.
+        config: what is measured.
+        seed: of sampled answers and of the intervals.
+        model_config: further keys of `[model]`.
+
+    Raises:
+        UserError: an unknown role, no such data, a row that is no row, a forget row in another role too.
+    """
+    load_metrics(config)
+    if unknown := sorted(set(data) - set(SPLITS)):
+        raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], SPLITS)}")
+    rows: dict[str, Any] = {"forget": (), "retain": ()}
+    splits = Splits(**rows | {name: read_rows(name, value) for name, value in data.items()})
+    splits.check()
+    prints = {name: print_of(data[name], some) for name, some in splits.named()}
+    return Plan(sets_of(splits, config), prints, config, seed, None, model_config or {})
+
+
+def suite_plan(suite: Suite, name: str, seed: int = 0) -> Plan:
+    """Measure by a suite.
+
+    Args:
+        suite: a loaded one.
+        name: what the user called it.
+        seed: of sampled answers and of the intervals.
+
+    Raises:
+        UserError: as `load_examples`.
+    """
+    sets = suite.rows()
+    prints = {key: print_of(str(suite.sets[key].data), one.rows) for key, one in sets.items()}
+    return Plan(sets, prints, suite.evaluate, seed, name, suite.model)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's record, and what it was made of."""
+
+    record: Evaluation
+    measured: Measured
+
+
+def evaluate_models(
+    models: Sequence[Any],
+    plan: Plan,
+    *,
+    original: Any = None,
+    reference: Any = None,
+    depth: Sequence[str] = (),
+    tokenizer: Any = None,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> list[Evaluated]:
+    """Measure models one after another; no two are in memory at once.
+
+    Args:
+        models: names, or loaded networks.
+        plan: sets, metrics and settings.
+        original: the model before unlearning: similarity is to its answers, and it is asked once.
+        reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
+            set metrics compare with it.
+        depth: measures of `evaluate/depth`, which look inside all three kinds of model.
+        tokenizer: needed with loaded networks.
+        command: the command line, for the records.
+        progress: where to report.
+
+    Raises:
+        UserError: bad input.
+    """
+    metrics = load_metrics(plan.config)
+    labeller = Labeller(plan.config.kinds)
+    forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
+    if depth:
+        load_depth(depth, {})
+        if original is None or reference is None or is_reference_file(reference) or not forget:
+            raise UserError("--depth: needs the original model, the retrained model and forget rows")
+
+    def loaded(given: Any) -> LanguageModel:
+        return read_model(given, tokenizer, plan.model_config, progress)
+
+    def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
+        model = loaded(given)
+        beside["remember"] = not is_loaded(given)
+        return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
+
+    before = compared = None
+    if is_reference_file(reference):
+        file = read_reference(Path(reference))
+        file.check(plan.sets, str(reference))
+        compared = Reference(file.set_values)
+    elif reference is not None:
+        _, found = measured(reference, "measuring reference", is_reference=True)
+        compared = Reference(found.set_values, found.evidence)
+    if original is not None:
+        before = measured(original, "measuring original", is_original=True, reference=compared)[1].evidence
+    results = []
+    for place, given in enumerate(models, start=1):
+        start = time.perf_counter()
+        label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
+        model, result = measured(given, label, original=before, reference=compared)
+        source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
+        del model
+        if depth:
+            place_of = next(name for name, one in plan.sets.items() if one.role == "forget")
+            result.scores[place_of] |= measure_depth(
+                depth,
+                partial(loaded, original),
+                partial(loaded, given),
+                partial(loaded, reference),
+                forget,
+                seed=plan.seed,
+                progress=progress,
+            )
+        record = Evaluation(
+            model=source,
+            sha256=sha256,
+            suite=plan.suite,
+            seed=plan.seed,
+            config=plan.config.model_dump(mode="json"),
+            original=None if original is None else model_name(original),
+            retrained=None if reference is None else model_name(reference),
+            data=dict(plan.prints),
+            roles=dict(result.roles),
+            scores=result.scores,
+            aggregates=result.aggregates,
+            kinds=count_kinds(result.kinds, result.roles),
+            provenance=provenance(command, *where),
+            seconds=round(time.perf_counter() - start, 3),
+        )
+        results.append(Evaluated(record, result))
+    return results
+
+
+def is_first_process() -> bool:
+    """Whether this process prints and writes: with several, each has all results."""
+    return bool(PartialState().is_main_process)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a directory that holds something.
+
+    Raises:
+        UserError: it is a file, or not empty.
+    """
+    if out.is_file():
+        raise UserError(f"--out {out}: is a file; name a directory")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: is not empty; results are never overwritten")
+
+
+def write_results(results: Sequence[Evaluated], out: Path, show_text: bool = False) -> None:
+    """Write records, a table, a CSV file and every row's numbers to a directory.
+
+    Raises:
+        UserError: as `check_out`, or the disk is full.
+    """
+    check_out(out)
+    records = [result.record for result in results]
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    stages = {
+        record.model: (result.measured.evidence, result.measured.values, result.measured.kinds)
+        for record, result in zip(records, results, strict=True)
+    }
+    write_items(out / ITEMS_FILE, stages, show_text)
+    write_atomic(out / CSV_FILE, as_csv(records))
+    write_atomic(out / TABLE_FILE, as_markdown(records))
+    text = ",\n".join(record.model_dump_json(indent=1) for record in records)
+    write_atomic(out / EVALUATION_FILE, f"[{text}]\n")

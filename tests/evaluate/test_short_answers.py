@@ -1,0 +1,72 @@
+"""Metrics of short answers, worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from expunge.data.example import Example
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.metrics.answer_f1 import AnswerF1
+from expunge.evaluate.metrics.exact_match import ExactMatch
+from expunge.evaluate.metrics.most_likely_answer import MostLikelyAnswer
+from expunge.models.generate import Scored
+
+
+def _said(text: str, answer: str, *keywords: str) -> Item:
+    return Item(Example("r", "Q?", answer, keywords=keywords), greedy=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "keywords", "expected"),
+    [
+        ("the Blue Danube!", "blue danube", (), 1.0),
+        ("blue", "blue danube", (), 2 / 3),
+        ("blue blue", "blue danube", (), 0.5),
+        ("Danube, of course", "blue danube", ("Danube",), 0.5),
+        ("red", "blue danube", ("Danube",), 0.0),
+        ("", "blue danube", (), 0.0),
+        ("an", "the", (), 1.0),
+    ],
+)
+def test_answer_f1(text: str, answer: str, keywords: tuple[str, ...], expected: float) -> None:
+    """One shared word, one said, two wanted: 2 * 1 / (1 + 2). `blue blue`: shared once, 2 * 1 / (2 + 2).
+
+    `Danube, of course` has 3 words: against the answer 2 * 1 / 5, against the keyword 2 * 1 / 4. Without its article an
+    answer can be empty, and so can the stored one: equal.
+    """
+    assert AnswerF1(AnswerF1.Config()).value(_said(text, answer, *keywords), "general") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "expected"),
+    [
+        ("(B)", "", 1),
+        ("b", "", 1),
+        ("So the answer is (B). That is all.", "", 0),
+        ("So the answer is (B). That is all.", "the answer is", 1),
+        ("So The Answer Is (B)", "the answer is", 1),
+        ("First the answer is (C). No, the answer is (B).", "the answer is", 0),
+        ("It is (B).", "the answer is", 0),
+        ("B", "the answer is", 1),
+    ],
+)
+def test_exact_match(text: str, after: str, expected: int) -> None:
+    """The first conclusion counts; an answer without one is compared whole."""
+    metric = ExactMatch(ExactMatch.Config(after=after))
+    assert metric.value(_said(text, "(B)"), "general") == expected
+    assert metric.value(_said(text, "(X)", "(B)"), "general") == expected
+
+
+def test_most_likely_answer() -> None:
+    """Sums without the end token: right -1 - 1 = -2; wrong -3 and -0.5 - 2 = -2.5, then -2, which is as likely."""
+
+    def scored(*logp: float) -> Scored:
+        return Scored((*logp, -9.0), (False,) * (len(logp) + 1))
+
+    metric = MostLikelyAnswer(MostLikelyAnswer.Config())
+    item = Item(Example("r", "Q?", "A"), answer=scored(-1.0, -1.0), perturbed_answer=(scored(-3.0), scored(-0.5, -2.0)))
+    assert metric.value(item, "general") == 1
+    tied = Item(item.example, answer=item.answer, perturbed_answer=(*item.perturbed_answer, scored(-2.0)))
+    assert metric.value(tied, "general") == 0
+    with pytest.raises(Absent, match="perturbed_answer"):
+        metric.value(Item(item.example, answer=item.answer), "general")
