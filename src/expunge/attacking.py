@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from expunge.attacks.base import Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
+from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
 from expunge.core import plugins
 from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import UserError
@@ -179,7 +179,8 @@ def attack(
 
 def _control(context: Context, loader: Loader, plain: Sequence[Value] = ()) -> Context:
     """The same attack ground, with a control model in the place of the unlearned one."""
-    control = replace(context, model=loader(), unlearned_plain=plain)
+    kept = {name: value for name, value in context.kept.items() if name.startswith(ORIGINAL)}
+    control = replace(context, model=loader(), unlearned_plain=plain, kept=kept)
     return control if plain else replace(control, unlearned_plain=control.said())
 
 

@@ -21,7 +21,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
@@ -40,6 +40,9 @@ from expunge.models.continuations import continued
 
 Value = float | str
 """What was got of one row, in [0, 1], or the reason why there is no number."""
+
+Kept = TypeVar("Kept")
+ORIGINAL = "original/"
 
 GIVEN = "the adversary was given this row"
 """The reason of a row that an attack used, and so cannot be scored on."""
@@ -121,6 +124,15 @@ class Context:
     deadline: float | None = None
     """When the time is over, by `time.perf_counter()`; None: never."""
     progress: Progress = SILENT
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What attacks keep for each other of this model, and under names that start with `ORIGINAL` of the original."""
+
+    def keep(self, name: str, compute: Callable[[], Kept]) -> Kept:
+        """What is kept under a name, computed when it is first asked for."""
+        if name not in self.kept:
+            self.kept[name] = compute()
+        found: Kept = self.kept[name]
+        return found
 
     def check_time(self) -> None:
         """Call it in loops that take long without asking the model anything.

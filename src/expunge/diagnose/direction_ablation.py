@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -21,6 +20,7 @@ from expunge.evaluate.items import Values
 from expunge.evaluate.rowwise import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.losses.activations import Scope
+from expunge.losses.steering import mean_shifts
 from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 
@@ -114,10 +114,8 @@ def _directions(context: Context, moved: Tensor, topics: Sequence[str | None]) -
     found = {}
     if saved := context.saved_directions():
         found[SAVED] = torch.stack([*saved.values()])
-    names = np.array([topic or "" for topic in topics])
-    shifts = torch.stack([moved[torch.from_numpy(names == name)].mean(0) for name in np.unique(names)])
-    if bool(shifts.any()):
-        found[SHIFT] = shifts[shifts.any(dim=1)]
+    if len(shifts := mean_shifts(moved, topics)):
+        found[SHIFT] = shifts
     found[RANDOM] = torch.randn(1, moved.shape[1], generator=named_generator(f"{context.seed}/ablation"))
     return found
 
