@@ -22,7 +22,7 @@ NAMES = plugins.names(FOLDER)
 ROW = Example("r", "Who wrote Hamlet?", "Shakespeare wrote it.", keywords=("Shakespeare",))
 
 
-FIELDS = {"greedy": ("greedy", "greedy_ids", "original_greedy")}
+FIELDS = {"greedy": ("greedy", "greedy_ids", "original_greedy"), "moments": ()}
 """What else the evidence holds where a need is met."""
 
 
@@ -40,7 +40,8 @@ def metric(name: str, **options: Any) -> Metric:
 
 
 def scored(*probabilities: float, hit: tuple[bool, ...] | None = None) -> Scored:
-    return Scored(tuple(map(math.log, probabilities)), hit or (True,) * len(probabilities))
+    logp = tuple(map(math.log, probabilities))
+    return Scored(logp, hit or (True,) * len(logp), mean=logp, variance=logp, top_logit=logp, top_logp=logp)
 
 
 def hits(*hit: int) -> Item:
