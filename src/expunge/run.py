@@ -37,7 +37,7 @@ from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
-from expunge.localize.base import Localizer, Selection
+from expunge.localize.base import Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
@@ -63,6 +63,8 @@ class Result:
     """The unlearned model; None when the run had already been finished before."""
     before: Measured | None = None
     """What the original model knew; None as above."""
+    selection: Selection | None = None
+    """Which weights were chosen; None as above."""
 
 
 class Stopwatch:
@@ -92,6 +94,7 @@ def execute(
     model: LanguageModel | None = None,
     splits: Splits | None = None,
     before: Measured | None = None,
+    selection: Selection | None = None,
     command: str = "",
     progress: Progress = SILENT,
 ) -> Result:
@@ -104,6 +107,7 @@ def execute(
         model: a loaded model instead of the one that the run names.
         splits: loaded data instead of what the run names.
         before: what an earlier run with the same model, data, seed and measurement found before it trained.
+        selection: what the same localizer chose in an earlier run with the same model, data and seed.
         command: the command line, for the record.
         progress: where to report.
 
@@ -133,7 +137,8 @@ def execute(
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
     with watch.stage("localize"):
-        selection = _select(localizer, model, splits, run)
+        selection = selection or localizer.select(model, splits, run.seed)
+        _free(model, selection, run)
         reference = _reference(model, run, progress)
     _check_space(model, out)
     model_print = _model_print(model, run)
@@ -235,7 +240,7 @@ def execute(
         record = record.model_copy(update={"seconds": watch.total()})
         write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
         _finish(out)
-    return Result(record, out, model, before)
+    return Result(record, out, model, before, selection)
 
 
 def _finish(out: Path) -> None:
@@ -329,13 +334,12 @@ def _check_lengths(splits: Splits, model: LanguageModel) -> None:
             model.encoder.prompt(row.paraphrased_question or "", row.id)
 
 
-def _select(localizer: Localizer, model: LanguageModel, splits: Splits, run: Run) -> Selection:
-    selection = localizer.select(model, splits, run.seed)
+def _free(model: LanguageModel, selection: Selection, run: Run) -> None:
+    """Let the chosen weights move, or an adapter on them, and no others."""
     if run.model.adapter == "lora":
         add_lora(model, selection.names, run.model.lora, run.seed)
     else:
         model.freeze_but(selection.names)
-    return selection
 
 
 def _reference(model: LanguageModel, run: Run, progress: Progress) -> OriginalWeights | None:

@@ -16,6 +16,7 @@ from expunge.reports.measures import (
     leaks,
     worst,
 )
+from expunge.reports.robustness import clause as attack_clause
 from expunge.reports.robustness import said, spoken
 from expunge.reports.robustness import worst as worst_attack
 from expunge.reports.words import ASKED, metric_name, percent
@@ -149,7 +150,7 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
         clause = WORST_CLAUSE[most.metric].format(share=_of(most, counted=most.score.n != after[0].score.n))
         earlier = next((leak for leak in before if leak.metric == most.metric), None)
         tail = f", {joint} {clause}" + (f" (before: {_of(earlier, counted=False)})" if earlier else "")
-    attacked = came_back(record.robustness) if record.robustness else ""
+    attacked = attack_clause(record.robustness) if record.robustness else ""
     tail += f"; attacked, at worst {attacked}" if attacked else ""
     few = min(leak.score.n for leak in after)
     doubt = f"; {few} questions are too few to rule out a leak" if few < FEWEST_QUESTIONS else ""
