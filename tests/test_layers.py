@@ -23,9 +23,13 @@ MODULES = (
     "reproduce",
     "sweep",
     "diagnosis",
+    "subject",
+    "attacking",
+    "robustness",
     "given",
     "api",
     "locate",
+    "meta",
 )
 ALLOWED = {
     "core": ("core",),
@@ -37,7 +41,7 @@ ALLOWED = {
     "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
     "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
-    "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
+    "attacks": (*ENGINE, "train", "evaluate", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
     "cli": (*FOLDERS, *MODULES, "cli"),
@@ -52,6 +56,7 @@ LISTED = (
     "evaluate/set_metrics",
     "evaluate/depth",
     "diagnose",
+    "attacks",
     "data/sources",
 )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from stub_judge import Stub
 from tiny_bert import save_tiny_bert
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 from worked import ROW, metric, scored
@@ -31,11 +33,21 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def options(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def options(
+    tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, dict[str, Any]]]:
     """Options without which a metric is absent."""
     folder = tmp_path_factory.mktemp("nli") / "model"
     save_tiny_bert(BertForSequenceClassification, folder, tokenizer, id2label={0: "entailment", 1: "other"})
-    return {"entailment": {"model": str(folder)}, "gibberish": {"model": str(folder), "label": "other"}}
+    judge = Stub()
+    judges = {"judges": [{"model": "m", "endpoint": judge.url}]}
+    yield {
+        "entailment": {"model": str(folder)},
+        "gibberish": {"model": str(folder), "label": "other"},
+        "judged_naturalness": judges,
+        "judged_similarity": judges,
+    }
+    judge.close()
 
 
 def hits(*hit: int) -> Item:
@@ -45,7 +57,9 @@ def hits(*hit: int) -> Item:
 
 FULL = Item(
     ROW,
-    answer=Scored((-0.5, -1.0, -0.25), (True,) * 3, (-1.0, -2.0, -0.5), (0.5, 1.0, 2.0)),
+    answer=Scored(
+        (-0.5, -1.0, -0.25), (True,) * 3, (-1.0, -2.0, -0.5), (0.5, 1.0, 2.0), (9.0, 8.0, 7.0), (-0.5, -1.0, -0.25)
+    ),
     paraphrased_answer=scored(0.5, 0.25),
     perturbed_answer=(scored(0.25), scored(0.125)),
     greedy="It was Shakespeare.",

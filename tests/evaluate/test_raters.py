@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import pearsonr, spearmanr
+from stub_judge import Stub
 
 from expunge.core.errors import UserError
 from expunge.data.example import Example
@@ -20,42 +19,6 @@ from expunge.evaluate.score import item_values, load_metrics, score
 from expunge.models.raters import Rater, RaterConfig, parse
 
 KEY = "sk-secret-of-the-test"
-Answer = Callable[[str, int], tuple[int, str]]
-"""Prompt and number of the request -> status and content of the reply."""
-
-
-class Stub:
-    """A chat-completions endpoint on this machine that answers as the test says."""
-
-    def __init__(self) -> None:
-        self.answer: Answer = lambda prompt, number: (200, '{"score": 3}')
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        stub, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    stub.bodies.append(body)
-                    stub.headers.append(dict(self.headers))
-                    stub.paths.append(self.path)
-                    number = len(stub.bodies)
-                status, content = stub.answer(body["messages"][0]["content"], number)
-                said = content if status == -1 else json.dumps({"choices": [{"message": {"content": content}}]})
-                self.send_response(200 if status == -1 else status)
-                if status == 302:
-                    self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-                self.end_headers()
-                self.wfile.write(said.encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
 
 @pytest.fixture
@@ -63,8 +26,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     one = Stub()
     yield one
-    one.server.shutdown()
-    one.server.server_close()
+    one.close()
 
 
 def rater(stub: Stub, **options: Any) -> Rater:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import (
+    attack,
     cache,
     compare,
     continual,
@@ -16,6 +17,7 @@ from expunge.cli import (
     import_ou,
     listing,
     locate,
+    meta_eval,
     models,
     report,
     reproduce,
@@ -39,8 +41,10 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("import-ou")(import_ou.import_ou)
+app.command("meta-eval")(meta_eval.meta_eval)
 app.command("locate")(locate.locate)
 app.command("cache")(cache.cache)
+app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

@@ -35,6 +35,8 @@ def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked
 def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:
     """Field names of the model at a path inside another."""
     for part in path:
+        if isinstance(part, int):  # a place in a list of models
+            continue
         field = kind.model_fields.get(str(part))
         inner = [item for item in (field.annotation, *_arguments(field.annotation)) if _is_model(item)] if field else []
         if not inner:

@@ -195,7 +195,7 @@ def _host(config: RaterConfig, option: str) -> str:
         raise UserError(f"{option}: expected a base URL such as https://host/v1")
     if parts.username or parts.password:
         raise UserError(
-            f"{option}: the URL holds a user or password; put a key into the variable {config.key_variable}"
+            f"{option}: the URL holds a user or password; a key belongs in the variable {config.key_variable}"
         )
     if parts.scheme == "http" and not _is_local(host) and os.environ.get(config.key_variable):
         raise UserError(

@@ -1,0 +1,37 @@
+"""`expunge meta-eval`: which metrics deserve trust?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def meta_eval(
+    pool: Annotated[Path, typer.Argument(help="TOML file: models that know, that do not, and unlearned ones.")],
+    out: Annotated[Path | None, typer.Option(help="Directory for the record; none: only printed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Test the metrics: do they tell models that know from others, and hold under relearning and quantization?"""
+    import shlex
+    import sys
+
+    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.meta import check_free, load_pool, meta_evaluate, write_meta
+    from expunge.reports.finding import print_finding
+
+    found = load_pool(pool)
+    if out is not None:
+        check_free(out)
+    quiet_libraries()
+    command = shlex.join(["expunge", *sys.argv[1:]])
+    record = meta_evaluate(found, str(pool), command=command, progress=progress_for(quiet))
+    path = write_meta(record, out) if out is not None else None
+    if as_json:
+        print(record.model_dump_json(indent=1))
+        return
+    print_finding(record.finding, console())
+    if path is not None:
+        console().print(f"record  {path}", highlight=False)

@@ -1,0 +1,245 @@
+"""Meta-evaluation: is a metric faithful, and is it robust? Definitions of OpenUnlearning (arXiv:2506.12618).
+
+Every metric is turned so that higher means more knowledge of the forget rows: as it is where lower is wanted there, and
+`1 - m` where higher is wanted. Faithfulness is the AUROC between models that know and models that do not. Robustness
+looks at unlearned models that the metric takes for not knowing, and asks whether they still look so after an attack:
+
+    R = (ret_after - ret_before) / (unl_after - unl_before)    relearning, against the retrained model's own gain
+    Q = unl_before / unl_after                                 quantization
+
+both cut to [0, 1]; 1 means that the attack found nothing more than the metric had said. The symmetric forms of
+arXiv:2605.24614 also count a metric that falls: `R = 1 - |U - V| / (|U| + |V|)` of the two gains, and
+`Q = 1 - |after - before| / (|after| + |before|)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from expunge.core.records import Frozen, Score
+from expunge.core.trust import MetricTrust, PoolModel, Verdict
+from expunge.evaluate.score import BOOTSTRAP_DRAWS
+from expunge.evaluate.summary import harmonic_mean
+
+Numbers = NDArray[np.float64]
+
+_Z = 1.959963984540054
+"""97.5% point of the normal distribution."""
+
+
+class TrustConfig(Frozen):
+    """What a metric must reach."""
+
+    symmetric: bool = Field(False, description="Robustness that also counts a metric which falls under attack")
+    min_utility: float = Field(0.8, ge=0, description="Unlearned models below this share of utility are not looked at")
+    min_faithfulness: float = Field(0.9, ge=0.5, le=1, description="AUROC of a metric to be trusted")
+    min_robustness: float = Field(0.7, ge=0, le=1, description="Robustness of a metric to be trusted")
+
+
+def knowledge(score: Score | None) -> float | None:
+    """A metric's value on the forget rows, turned so that higher means more knowledge; None where it has none."""
+    if score is None or score.value is None or score.better == "neither":
+        return None
+    return score.value if score.better == "lower" else 1 - score.value
+
+
+def quantize_robustness(before: float, after: float, symmetric: bool = False) -> float:
+    """Q of one unlearned model, from oriented values. 0 before and after gives 1: nothing came back."""
+    if symmetric:
+        total = abs(after) + abs(before)
+        return 1 - abs(after - before) / total if total else 1.0
+    return 1.0 if after <= before else max(before, 0.0) / after
+
+
+def relearn_robustness(
+    unlearned: tuple[float, float], retrained: tuple[float, float], symmetric: bool = False
+) -> float:
+    """R of one unlearned model, from oriented values before and after relearning.
+
+    An unlearned model that gains nothing has 1. A retrained one that gains nothing gives 0 to whoever gains.
+    """
+    gain, fair = unlearned[1] - unlearned[0], retrained[1] - retrained[0]
+    if symmetric:
+        total = abs(gain) + abs(fair)
+        return 1 - abs(gain - fair) / total if total else 1.0
+    return 1.0 if gain <= 0 else min(1.0, max(0.0, fair / gain))
+
+
+def faithfulness(knowing: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """AUROC of oriented values, with its 95% interval.
+
+    The interval is Newcombe's (Statistics in Medicine 25:559, 2006, method 5), which keeps its width where two small
+    groups are apart altogether; a bootstrap would have none.
+
+    Returns:
+        Value, lower and upper end.
+    """
+    from scipy.optimize import brentq
+    from sklearn.metrics import roc_auc_score
+
+    labels = [1] * len(knowing) + [0] * len(others)
+    area = float(roc_auc_score(labels, [*knowing, *others]))
+    pairs, half = len(knowing) * len(others), (len(knowing) + len(others)) / 2 - 1
+
+    def outside(true: float) -> float:
+        spread = 1 + half * (1 - true) / (2 - true) + half * true / (1 + true)
+        return float((area - true) ** 2 - _Z**2 * true * (1 - true) * spread / pairs)
+
+    low = 0.0 if area == 0 else float(brentq(outside, 0, area - 1e-12))
+    high = 1.0 if area == 1 else float(brentq(outside, area + 1e-12, 1))
+    return area, low, high
+
+
+def best_threshold(knowing: Sequence[float], others: Sequence[float]) -> float:
+    """Where the shares of models on their right sides add up to most: half way between two neighbouring values.
+
+    Models below it look as if they did not know. Of several such places the lowest; a single value is its own.
+    """
+    values = sorted({*knowing, *others})
+    middles = [(low + high) / 2 for low, high in pairwise(values)]
+
+    def right(threshold: float) -> float:
+        return float(np.mean(np.array(knowing) >= threshold) + np.mean(np.array(others) < threshold))
+
+    return max(middles, key=right) if middles else values[0]
+
+
+def metric_trust(
+    metric: str, models: Sequence[PoolModel], retrained: PoolModel | None, config: TrustConfig, seed: int
+) -> MetricTrust:
+    """Everything about one metric.
+
+    Args:
+        metric: its name.
+        models: the pool, measured.
+        retrained: the reference of relearning, measured before and after it.
+        config: options.
+        seed: of the intervals of robustness, over models.
+    """
+    values = {know: _values(models, metric, know) for know in (True, False)}
+    faithful, threshold = _faithfulness(values, _reason(models, metric))
+    looked = [model for model in models if model.kept and _below(_known(model.before, metric), threshold)]
+    why = _why_none(models, metric, threshold)
+    found_q = {place: _quantize(model, metric, config) for place, model in enumerate(looked)}
+    found_r = {place: _relearn(model, retrained, metric, config) for place, model in enumerate(looked)}
+    quantize = _mean(found_q, why or "no unlearned model was measured with quantized weights", seed)
+    relearn = _mean(found_r, why or "needs a retrained model, and unlearned ones that were trained again", seed)
+    both = _both(found_r, found_q, relearn, quantize, seed)
+    return MetricTrust(
+        metric=metric,
+        faithfulness=faithful,
+        threshold=threshold,
+        relearn=relearn,
+        quantize=quantize,
+        robustness=both,
+        verdict=_verdict(faithful, both, config),
+    )
+
+
+def _below(value: float | None, threshold: float | None) -> bool:
+    return value is not None and threshold is not None and value < threshold
+
+
+def _values(models: Sequence[PoolModel], metric: str, knows: bool) -> list[float]:
+    found = [_known(model.before, metric) for model in models if model.knows is knows]
+    return [value for value in found if value is not None]
+
+
+def _known(scores: Mapping[str, Score], metric: str) -> float | None:
+    return knowledge(scores.get(metric))
+
+
+def _faithfulness(values: Mapping[bool, list[float]], reason: str | None) -> tuple[Score, float | None]:
+    knowing, others = values[True], values[False]
+    if not knowing or not others:
+        missing = "that knows" if not knowing else "that does not know"
+        return _score(None, reason=reason or f"no model of the pool {missing}"), None
+    area, low, high = faithfulness(knowing, others)
+    score = Score(value=area, low=low, high=high, n=len(knowing) + len(others), better="higher", chance=0.5)
+    return score, best_threshold(knowing, others)
+
+
+def _reason(models: Sequence[PoolModel], metric: str) -> str | None:
+    """Why models that are meant for faithfulness have no value."""
+    scores = [model.before.get(metric) for model in models if model.knows is not None]
+    if any(score is not None and score.value is not None and score.better == "neither" for score in scores):
+        return "neither direction of it means knowledge"
+    return next((score.reason for score in scores if score is not None and score.reason), None)
+
+
+def _why_none(models: Sequence[PoolModel], metric: str, threshold: float | None) -> str | None:
+    """Why no unlearned model is looked at; None where one is."""
+    unlearned = [model for model in models if model.knows is None]
+    if threshold is None:
+        return "no threshold without faithfulness"
+    if not unlearned:
+        return "no unlearned model in the pool"
+    if not any(model.kept for model in unlearned):
+        return "no unlearned model of enough utility"
+    if not any(model.kept and _below(_known(model.before, metric), threshold) for model in unlearned):
+        return "no unlearned model looks as if it did not know"
+    return None
+
+
+def _quantize(model: PoolModel, metric: str, config: TrustConfig) -> float | None:
+    before, after = _known(model.before, metric), _known(model.quantized, metric)
+    return None if before is None or after is None else quantize_robustness(before, after, config.symmetric)
+
+
+def _relearn(model: PoolModel, retrained: PoolModel | None, metric: str, config: TrustConfig) -> float | None:
+    if retrained is None:
+        return None
+    numbers = [_known(scores, metric) for one in (model, retrained) for scores in (one.before, one.relearned)]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return None
+    return relearn_robustness((known[0], known[1]), (known[2], known[3]), config.symmetric)
+
+
+def _mean(found: Mapping[int, float | None], reason: str, seed: int) -> Score:
+    values = np.array([value for value in found.values() if value is not None])
+    if not len(values):
+        return _score(None, reason=reason)
+    return _score(float(values.mean()), _draws(len(values), seed) @ values, len(values))
+
+
+def _both(
+    relearn: Mapping[int, float | None], quantize: Mapping[int, float | None], first: Score, second: Score, seed: int
+) -> Score:
+    """Harmonic mean of the two means; its interval is over the models that have both."""
+    if first.value is None or second.value is None:
+        return _score(None, reason=first.reason or second.reason)
+    value = float(harmonic_mean(np.array([first.value, second.value])))
+    pairs = [(relearn[place], quantize[place]) for place in relearn]
+    whole = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
+    return _score(value, harmonic_mean((_draws(len(whole), seed) @ whole).T), len(whole))
+
+
+def _draws(count: int, seed: int) -> Numbers:
+    """(draws, count) shares of resampled models."""
+    generator = np.random.default_rng(seed)
+    shares: Numbers = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS) / max(count, 1)
+    return shares
+
+
+def _score(value: float | None, draws: Numbers | None = None, n: int = 0, reason: str | None = None) -> Score:
+    """No interval over a single model."""
+    if draws is None or n < 2:
+        return Score(value=value, n=n, better="higher", reason=reason)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Score(value=value, low=float(low), high=float(high), n=n, better="higher")
+
+
+def _verdict(faithful: Score, robust: Score, config: TrustConfig) -> Verdict:
+    if faithful.value is None or faithful.low is None:
+        return "not shown faithful"
+    if faithful.value < config.min_faithfulness or faithful.low <= 0.5:
+        return "not shown faithful"
+    if robust.value is None:
+        return "faithful, robustness not measured"
+    return "trust" if robust.value >= config.min_robustness else "faithful, not robust"
