@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.generate import decode, encode_prompts, next_logp, score_answers
 
 NUM_SAMPLES = 2000
 
@@ -50,6 +50,15 @@ def test_single_token_answers_alone_need_no_second_forward(tiny: LanguageModel, 
     scored = score_answers(encode_prompts(tiny, prompts[:2]), [0, 1], [(5,), (300,)])
     for prompt, label, found in zip(prompts, (5, 300), scored, strict=False):
         assert list(found.logp) == pytest.approx(plain(tiny, prompt, [label])[0], abs=1e-4)
+
+
+def test_next_tokens_are_read_off_the_prompts_own_logits(tiny: LanguageModel, prompts: list[tuple[int, ...]]) -> None:
+    """Several tokens after one prompt, and none after another."""
+    asked = [(2, 5), (0, 300), (2, 300), (2, 7)]
+    found = next_logp(encode_prompts(tiny, prompts), [row for row, _ in asked], [token for _, token in asked])
+    for (row, token), logp in zip(asked, found, strict=True):
+        assert logp == pytest.approx(plain(tiny, prompts[row], [token])[0][0], abs=1e-4)
+    assert next_logp(encode_prompts(tiny, prompts), [], []) == []
 
 
 def test_greedy_tokens_are_those_of_transformers_whatever_the_batch(

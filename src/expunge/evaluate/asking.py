@@ -13,7 +13,7 @@ from expunge.data.encode import Encoder
 from expunge.data.example import Example
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
-from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, read_answers
+from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, next_logp, read_answers
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,13 @@ def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: l
     flat = [(row, answer) for row, request in enumerate(batch) for answer in request.answers]
     scored: list[Scored | None] = [None] * len(flat)
     width = prefix.mask.shape[1]
-    for group in _groups([len(answer.ids) for _, answer in flat], width, token_budget):
+    letters = [place for place, (_, answer) in enumerate(flat) if answer.need == "choices" and len(answer.ids) == 1]
+    logps = next_logp(prefix, [flat[place][0] for place in letters], [flat[place][1].ids[0] for place in letters])
+    for place, logp in zip(letters, logps, strict=True):
+        scored[place] = Scored((logp,), ())
+    others = [place for place, known in enumerate(scored) if known is None]
+    for places in _groups([len(flat[place][1].ids) for place in others], width, token_budget):
+        group = [others[place] for place in places]
         part = [flat[index] for index in group]
         read = read_answers(
             prefix,

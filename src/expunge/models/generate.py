@@ -208,6 +208,20 @@ def score_answers(
 
 
 @torch.no_grad()
+def next_logp(prefix: Prefix, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
+    """Log-probability of single tokens right after their prompts: no forward pass, and no copy of any cache.
+
+    Args:
+        prefix: P encoded prompts.
+        rows: for each token, its prompt's row.
+        tokens: ids.
+    """
+    row, token = (torch.tensor(values, dtype=torch.long, device=prefix.logits.device) for values in (rows, tokens))
+    logp: list[float] = (prefix.logits[row, token] - prefix.logits.logsumexp(-1)[row]).tolist()
+    return logp
+
+
+@torch.no_grad()
 def decode(
     prefix: Prefix,
     max_new_tokens: int | Sequence[int],
