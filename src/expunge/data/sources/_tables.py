@@ -51,7 +51,7 @@ class Published(Source):
             return read_hub(table.repository, table.subset, table.split)
         except UserError as error:
             raise UserError(
-                f'{error}; without a network, give a copy of its files: options = {{ folder = "..." }}'
+                f'{error}; without a network, give a copy of its files: options = {{ folder = "..." }} (of a suite: --folder)'
             ) from None
 
 
