@@ -51,7 +51,8 @@ class Published(Source):
             return read_hub(table.repository, table.subset, table.split)
         except UserError as error:
             raise UserError(
-                f'{error}; without a network, give a copy of its files: options = {{ folder = "..." }} (of a suite: --folder)'
+                f"{error}; without a network, give a copy of its files: "
+                'options = { folder = "..." }, or --folder beside --suite'
             ) from None
 
 
