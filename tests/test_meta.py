@@ -13,7 +13,8 @@ import torch
 from expunge.core.errors import UserError
 from expunge.core.trust import MetaRecord
 from expunge.data.example import Example
-from expunge.meta import RECORD, load_pool, meta_evaluate, write_meta
+from expunge.evaluate.pool import load_pool
+from expunge.meta import RECORD, meta_evaluate, write_meta
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model

@@ -19,7 +19,8 @@ def meta_eval(
     import sys
 
     from expunge.cli._console import console, progress_for, quiet_libraries
-    from expunge.meta import check_free, load_pool, meta_evaluate, write_meta
+    from expunge.evaluate.pool import load_pool
+    from expunge.meta import check_free, meta_evaluate, write_meta
     from expunge.reports.finding import print_finding
 
     found = load_pool(pool)
