@@ -23,6 +23,9 @@ MODULES = (
     "reproduce",
     "sweep",
     "diagnosis",
+    "subject",
+    "attacking",
+    "robustness",
     "given",
     "api",
     "locate",
@@ -38,7 +41,7 @@ ALLOWED = {
     "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
     "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
-    "attacks": (*ENGINE, "train", "evaluate.base", "attacks.base"),
+    "attacks": (*ENGINE, "train", "evaluate", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
     "cli": (*FOLDERS, *MODULES, "cli"),
@@ -53,6 +56,7 @@ LISTED = (
     "evaluate/set_metrics",
     "evaluate/depth",
     "diagnose",
+    "attacks",
     "data/sources",
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from expunge.attacks.base import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
@@ -55,6 +56,7 @@ class Run(Frozen):
     guard: GuardConfig
     diagnose: DiagnoseConfig
     evaluate: EvaluateConfig
+    attacks: AttackConfig
     report: ReportConfig
 
     def build(self, slot: str) -> Any:
@@ -149,7 +151,7 @@ def check_run(tables: Tables) -> Run:
         kind = plugins.find(slot, _text(table["name"], f"{slot}.name"), base)
         checked = check(kind.Config, options, slot)
         fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json", exclude_none=True)}
-    for name in ("train", "guard", "diagnose", "evaluate", "report"):
+    for name in ("train", "guard", "diagnose", "evaluate", "attacks", "report"):
         tables.setdefault(name, {})
     if "data" not in tables:
         raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")

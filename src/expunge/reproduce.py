@@ -1,10 +1,12 @@
 """A paper's claims on a model of this size: many runs from one file, each found again by a second call, and one table.
 
 Each method's strength is chosen on rows and a seed of their own; what is reported uses other rows and other seeds.
+Where a curve over all strengths is the point, every one of them is reported and none is chosen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
-from expunge.reports.reproduction import Point, choose, table
+from expunge.reports.claims import Claim, judge
+from expunge.reports.quantities import Column, Quantity
+from expunge.reports.reproduction import Point, Reported, Section, choose, table, untouched
 from expunge.run import MODEL_FOLDER
 from expunge.series import Runs
 from expunge.teach import execute_teach
@@ -37,41 +41,91 @@ class Grid(Frozen):
     """Strengths to choose from."""
 
     key: str = Field(description="Option that sets the strength, e.g. train.lr")
-    values: tuple[float, ...] = Field(min_length=1)
+    values: tuple[int | float, ...] = Field(min_length=1)
 
 
-class Reproduction(Frozen):
+class Subject(Frozen):
+    """Facts, and the model that holds them; what it leaves out is as for all subjects."""
+
+    teach: dict[str, Any] | None = Field(None, description="A teaching run: the target; none: `run.model` names it")
+    retrained: dict[str, Any] = Field(
+        default_factory=dict, description="What of it differs for a reference that never saw the forget rows"
+    )
+    run: dict[str, Any] = Field(default_factory=dict, description="Tables that all runs share")
+    tune: dict[str, Any] = Field(
+        default_factory=dict, description="What of them differs when strengths are chosen: other rows to forget"
+    )
+    reported: dict[str, Any] = Field(default_factory=dict, description="What of them differs in the reported runs")
+
+
+class Reproduction(Subject):
     """What is run, how strengths are chosen, and what the table shows."""
 
     summary: str
     paper: str
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds that are reported")
     tune_seed: int = Field(100, description="Seed of the runs that strengths are chosen on")
-    utility: str = Field("mu9", description="Aggregate that a strength must keep")
+    utility: str = Field(
+        "mu9", description="What a strength must keep: an aggregate, or the heading of a column that says what is kept"
+    )
     keep: float = Field(0.95, ge=0, le=1, description="Share of its value before that counts as kept")
     leak: str = Field("probability", description="Forget score that should be low")
-    columns: dict[str, str] = Field(description="Heading = dotted path into a run's record")
-    teach: dict[str, Any] = Field(description="A teaching run: the target")
-    retrained: dict[str, Any] = Field(
-        default_factory=dict, description="What of it differs for a reference that never saw the forget rows"
+    target: float | None = Field(
+        None, description="Choose what keeps most utility among the strengths that leak at most this; none: by `keep`"
     )
-    run: dict[str, Any] = Field(description="Tables that all runs share")
-    tune: dict[str, Any] = Field(description="What of them differs when strengths are chosen: other rows to forget")
-    reported: dict[str, Any] = Field(default_factory=dict, description="What of them differs in the reported runs")
+    choose: bool = Field(True, description="Report the chosen strength; false: report all. A method's own wins")
+    columns: dict[str, Column] = Field(description="Heading = dotted path into a run's record, or a number made of it")
     grid: Grid
-    methods: dict[str, dict[str, Any]] = Field(description="What differs for each method; its `grid` wins")
+    methods: dict[str, dict[str, Any]] = Field(
+        description="What differs for each method; its `grid` and `choose` win, its `tune` holds when strengths are "
+        "chosen"
+    )
+    subjects: dict[str, Subject] = Field(default_factory=dict, description="Several, each with a table of its own")
+    claims: tuple[Claim, ...] = Field((), description="What the paper says, judged on every subject")
+
+    def parts(self) -> dict[str, Subject]:
+        """Every subject with what it has in common with the others; one without a name where none is named."""
+        own = Subject(**{name: getattr(self, name) for name in Subject.model_fields})
+        return {
+            name: Subject(
+                teach=subject.teach or own.teach,
+                retrained=subject.retrained or own.retrained,
+                run=merge(own.run, subject.run),
+                tune=merge(own.tune, subject.tune),
+                reported=merge(own.reported, subject.reported),
+            )
+            for name, subject in self.subjects.items()
+        } or {"": own}
 
     def grid_of(self, method: str) -> Grid:
         """The strengths of a method."""
         own = self.methods[method].get("grid")
         return self.grid if own is None else check(Grid, own, f"methods.{method}.grid")
 
-    def run_of(self, method: str, seed: int, model: Path, strength: float, *, tune: bool) -> Run:
-        """One run of a method."""
-        own = {key: value for key, value in self.methods[method].items() if key != "grid"}
-        tables = merge(merge(self.run, own), self.tune if tune else self.reported)
-        tables = merge(tables, {"seed": seed, "model": {"name": str(model)}})
+    def chooses(self, method: str) -> bool:
+        """Whether one of a method's strengths is chosen, on rows of their own, and the others are not reported."""
+        return bool(self.methods[method].get("choose", self.choose))
+
+    @property
+    def kept(self) -> str | Quantity:
+        """What a strength must keep."""
+        column = self.columns.get(self.utility)
+        return column if isinstance(column, Quantity) else self.utility
+
+    def run_of(
+        self, subject: Subject, method: str, seed: int, model: Path | None, strength: float, *, tune: bool
+    ) -> Run:
+        """One run of a method; `model` is the taught target, None where none is taught."""
+        own = {key: value for key, value in self.methods[method].items() if key not in _OF_PLAN}
+        tables = merge(merge(subject.run, own), subject.tune if tune else subject.reported)
+        if tune:
+            tables = merge(tables, self.methods[method].get("tune", {}))
+        tables = merge(tables, {"seed": seed} if model is None else {"seed": seed, "model": {"name": str(model)}})
         return load_tables(merge(tables, read_settings([f"{self.grid_of(method).key}={strength!r}"])))
+
+
+_OF_PLAN = ("grid", "choose", "tune")
+"""Keys of a method that are no tables of its runs."""
 
 
 def names() -> list[str]:
@@ -85,7 +139,7 @@ def load_reproduction(name: str) -> Reproduction:
     `extends` names a shipped one that gives every table which the file itself lacks.
 
     Raises:
-        UserError: no such name or file; an unknown key, anywhere in its runs.
+        UserError: no such name or file; an unknown key, anywhere in its runs; a claim about what is not there.
     """
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"reproduce: no '{name}'{near(name, names())}")
@@ -93,9 +147,18 @@ def load_reproduction(name: str) -> Reproduction:
     if "extends" in tables:
         tables = {**read_toml(FOLDER / f"{tables.pop('extends')}.toml"), **tables}
     plan = check(Reproduction, tables, "")
-    for method in plan.methods:
-        for tune in (True, False):
-            plan.run_of(method, 0, Path("target"), plan.grid_of(method).values[0], tune=tune)
+    for subject in plan.parts().values():
+        for method in plan.methods:
+            for tune in (True, False):
+                plan.run_of(subject, method, 0, Path("target"), plan.grid_of(method).values[0], tune=tune)
+    for place, claim in enumerate(plan.claims):
+        others = [claim.bound] if isinstance(claim.bound, str) else []
+        for kind, asked, known in (("column", claim.columns, plan.columns), ("method", others, plan.methods)):
+            for one in asked:
+                if one not in known:
+                    raise UserError(f"claims.{place}: no {kind} '{one}'{near(one, known)}")
+        if claim.method not in plan.methods:
+            raise UserError(f"claims.{place}.method: no method '{claim.method}'{near(claim.method, plan.methods)}")
     return plan
 
 
@@ -111,36 +174,74 @@ def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progre
     Raises:
         UserError: bad input, or directories that hold other runs.
     """
-    target = execute_teach(check(Teach, plan.teach, "teach"), None, progress).folder / MODEL_FOLDER
-    series = Runs(command, progress)
-    points: dict[str, list[Point]] = {}
-    for method in plan.methods:
-        points[method] = []
-        for strength in plan.grid_of(method).values:
-            run = plan.run_of(method, plan.tune_seed, target, strength, tune=True)
-            record = series.record(run, out / "tune" / f"{method}-{strength:g}")
-            points[method].append(Point.of(record, plan.grid_of(method).key, strength, plan.utility, plan.leak))
-    chosen = {method: choose(found, plan.keep) for method, found in points.items()}
-    records: dict[str, list[dict[str, Any]]] = {}
-    for seed in plan.seeds:
-        for method in plan.methods:
-            run = plan.run_of(method, seed, target, chosen[method].strength, tune=False)
-            record = series.record(run, out / "report" / f"{method}-{seed}")
-            records.setdefault(method, []).append(record.model_dump(mode="json"))
-    if plan.retrained:
-        records = {"retrained": [_retrained(plan, progress)], **records}
-    text = table(plan.summary, command, plan.columns, points, chosen, records)
-    write_atomic(out / TABLE, text)
+    sections = [
+        _section(plan, name, subject, out / name, Runs(command, progress), progress)
+        for name, subject in plan.parts().items()
+    ]
+    write_atomic(out / TABLE, table(plan.summary, command, plan.columns, sections))
     return out / TABLE
 
 
-def _retrained(plan: Reproduction, progress: Progress) -> dict[str, Any]:
+def _section(plan: Reproduction, name: str, subject: Subject, out: Path, series: Runs, progress: Progress) -> Section:
+    """All runs of one subject."""
+    target = None
+    if subject.teach is not None:
+        target = execute_teach(check(Teach, subject.teach, "teach"), None, progress).folder / MODEL_FOLDER
+    points: dict[str, list[Point]] = {}
+    for method in filter(plan.chooses, plan.methods):
+        points[method] = []
+        for strength in plan.grid_of(method).values:
+            run = plan.run_of(subject, method, plan.tune_seed, target, strength, tune=True)
+            record = series.record(run, out / "tune" / f"{method}-{strength:g}")
+            points[method].append(Point.of(record, plan.grid_of(method).key, strength, plan.kept, plan.leak))
+    chosen = {method: choose(found, plan.keep, plan.target) for method, found in points.items()}
+    runs: dict[str, dict[float, list[dict[str, Any]]]] = {method: {} for method in plan.methods}
+    for seed in plan.seeds:
+        for method in plan.methods:
+            strengths = (chosen[method].strength,) if method in chosen else plan.grid_of(method).values
+            for strength in strengths:
+                run = plan.run_of(subject, method, seed, target, strength, tune=False)
+                label = f"{method}-{seed}" if method in chosen else f"{method}-{strength:g}-{seed}"
+                record = series.record(run, out / "report" / label)
+                runs[method].setdefault(strength, []).append(record.model_dump(mode="json"))
+    return Section(
+        title=name,
+        reported=[*_references(plan, subject, runs, progress), *_reported(plan, runs)],
+        points=points,
+        chosen=chosen,
+        judged=[judge(claim, runs, plan.columns) for claim in plan.claims],
+    )
+
+
+def _reported(plan: Reproduction, runs: Mapping[str, Mapping[float, list[dict[str, Any]]]]) -> list[Reported]:
+    return [
+        Reported(method=method, strength=f"{plan.grid_of(method).key} {strength:g}", records=records)
+        for method, found in runs.items()
+        for strength, records in found.items()
+    ]
+
+
+def _references(
+    plan: Reproduction,
+    subject: Subject,
+    runs: Mapping[str, Mapping[float, list[dict[str, Any]]]],
+    progress: Progress,
+) -> list[Reported]:
+    """What the target knew, and the model that never saw the forget rows where one is taught."""
+    first = next(iter(next(iter(runs.values())).values()))
+    found = [Reported(method="untouched", strength="", records=[untouched(record) for record in first])]
+    if subject.retrained:
+        found.append(Reported(method="retrained", strength="", records=[_retrained(plan, subject, progress)]))
+    return found
+
+
+def _retrained(plan: Reproduction, subject: Subject, progress: Progress) -> dict[str, Any]:
     """The reference that never saw the forget rows, as if a run had ended in it."""
-    teach: Tables = merge(plan.teach, plan.retrained)
+    teach: Tables = merge(subject.teach or {}, subject.retrained)
     taught = execute_teach(check(Teach, teach, "retrained"), None, progress)
     method = next(iter(plan.methods))
     strength = plan.grid_of(method).values[0]
-    run = plan.run_of(method, plan.seeds[0], taught.folder / MODEL_FOLDER, strength, tune=False)
+    run = plan.run_of(subject, method, plan.seeds[0], taught.folder / MODEL_FOLDER, strength, tune=False)
     found = measure(
         load_model(run.model, progress),
         load_splits(run.data),

@@ -6,19 +6,22 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import tomli_w
 import torch
 from torch import Tensor
 
+from expunge.attacking import attack, chosen_attacks, ground_record, measured_ground
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, require_space, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
+    ATTACKS_FILE,
     ITEMS_FILE,
     RECORD_FILE,
     DataPrint,
@@ -34,7 +37,7 @@ from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
-from expunge.localize.base import Localizer, Selection
+from expunge.localize.base import Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
@@ -60,6 +63,8 @@ class Result:
     """The unlearned model; None when the run had already been finished before."""
     before: Measured | None = None
     """What the original model knew; None as above."""
+    selection: Selection | None = None
+    """Which weights were chosen; None as above."""
 
 
 class Stopwatch:
@@ -89,6 +94,7 @@ def execute(
     model: LanguageModel | None = None,
     splits: Splits | None = None,
     before: Measured | None = None,
+    selection: Selection | None = None,
     command: str = "",
     progress: Progress = SILENT,
 ) -> Result:
@@ -101,6 +107,7 @@ def execute(
         model: a loaded model instead of the one that the run names.
         splits: loaded data instead of what the run names.
         before: what an earlier run with the same model, data, seed and measurement found before it trained.
+        selection: what the same localizer chose in an earlier run with the same model, data and seed.
         command: the command line, for the record.
         progress: where to report.
 
@@ -116,6 +123,7 @@ def execute(
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
     labeller = Labeller(run.evaluate.kinds)
+    attacks = chosen_attacks(run.attacks)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
     with watch.stage("load"):
         if model is None:
@@ -129,7 +137,8 @@ def execute(
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
     with watch.stage("localize"):
-        selection = _select(localizer, model, splits, run)
+        selection = selection or localizer.select(model, splits, run.seed)
+        _free(model, selection, run)
         reference = _reference(model, run, progress)
     _check_space(model, out)
     model_print = _model_print(model, run)
@@ -176,6 +185,23 @@ def execute(
                 "measuring after",
                 original=before.evidence,
             )
+        attacked = None
+        if attacks:
+            with watch.stage("attack"):
+                ground = replace(
+                    measured_ground(model, splits, run.evaluate, run.attacks.max_rows, run.seed, before, after),
+                    load_original=None if given else partial(load_model, run.model, progress),
+                    tensors=training.tensors,
+                    steered=run.forget.options.get("layer"),
+                    trained=selection.names,
+                    progress=progress,
+                )
+                attacked = attack(attacks, ground, budget=run.attacks.budget)
+            names = {"unlearned": str(out / MODEL_FOLDER), "original": run.model.name}
+            made = provenance(command, str(model.device), model.precision)
+            known = ground_record(str(out), names, None, _data_prints(splits, model), ground, made)
+            known = known.model_copy(update={"robustness": attacked})
+            write_atomic(out / ATTACKS_FILE, known.model_dump_json(indent=1))
 
         record = Record(
             recipe=run.recipe,
@@ -199,6 +225,7 @@ def execute(
             checks=training.checks,
             guard=training.guard,
             squeeze=training.squeeze,
+            robustness=attacked,
             seconds=watch.total(),
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,
@@ -213,7 +240,7 @@ def execute(
         record = record.model_copy(update={"seconds": watch.total()})
         write_atomic(out / RECORD_FILE, record.model_dump_json(indent=1))
         _finish(out)
-    return Result(record, out, model, before)
+    return Result(record, out, model, before, selection)
 
 
 def _finish(out: Path) -> None:
@@ -307,13 +334,12 @@ def _check_lengths(splits: Splits, model: LanguageModel) -> None:
             model.encoder.prompt(row.paraphrased_question or "", row.id)
 
 
-def _select(localizer: Localizer, model: LanguageModel, splits: Splits, run: Run) -> Selection:
-    selection = localizer.select(model, splits, run.seed)
+def _free(model: LanguageModel, selection: Selection, run: Run) -> None:
+    """Let the chosen weights move, or an adapter on them, and no others."""
     if run.model.adapter == "lora":
         add_lora(model, selection.names, run.model.lora, run.seed)
     else:
         model.freeze_but(selection.names)
-    return selection
 
 
 def _reference(model: LanguageModel, run: Run, progress: Progress) -> OriginalWeights | None:

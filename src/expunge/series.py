@@ -1,4 +1,4 @@
-"""Many runs, each found again by a second call; what the untouched model knew is measured once."""
+"""Many runs, each found again by a second call; the untouched model is measured, and looked through, once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from expunge.config import Run
 from expunge.core.progress import Progress
 from expunge.core.records import Record
 from expunge.evaluate.measure import Measured
+from expunge.localize.base import Selection
 from expunge.run import MODEL_FOLDER, execute
 
 
@@ -20,20 +21,25 @@ class Runs:
     command: str
     progress: Progress
     _before: dict[str, Measured] = field(default_factory=dict)
+    _selections: dict[str, Selection] = field(default_factory=dict)
 
     def record(self, run: Run, folder: Path) -> Record:
         """The record of a run, which is carried out, gone on with, or read."""
         self.progress.say(f"{folder.parent.name}: {folder.name}")
-        key = f"{run.seed} {run.model!r} {run.data!r} {run.evaluate!r}"
+        start = f"{run.seed} {run.model!r} {run.data!r}"
+        measured, located = f"{start} {run.evaluate!r}", f"{start} {run.localize!r}"
         result = execute(
             run,
             folder,
             resume=folder.is_dir(),
-            before=self._before.get(key),
+            before=self._before.get(measured),
+            selection=self._selections.get(located),
             command=self.command,
             progress=self.progress,
         )
         if result.before is not None:
-            self._before[key] = result.before
+            self._before[measured] = result.before
+        if result.selection is not None:
+            self._selections[located] = result.selection
         shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes, and run.toml makes it again
         return result.record

@@ -17,7 +17,7 @@ from expunge.core.records import Frozen, Record, Score
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
-from expunge.reports.reproduction import at_path
+from expunge.reports.quantities import at_path
 from expunge.series import Runs
 
 FOLDER = plugins.ROOT / "sweeps"

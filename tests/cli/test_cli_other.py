@@ -43,6 +43,7 @@ def test_show_recipe_names_every_option_with_its_text(expunge: Any) -> None:
     assert {"retain.reduction", "combine.retain_weight", "guard.utility_floor", "evaluate.samples"} <= set(rows)
     assert {"report.show_forget_text", "model.template", "train.epochs"} <= set(rows)
     assert rows["evaluate.options.cosine_similarity.encoder"]["value"] == "all-minilm-l6-v2"
+    assert rows["evaluate.options.privleak.attack"]["value"] == "mia_min_k"
     assert all(row["meaning"] for row in rows.values())
 
 

@@ -10,8 +10,8 @@ from steering import LAYER, Rows, context
 
 from expunge.core.errors import UserError
 from expunge.core.records import Score
-from expunge.diagnose._numbers import recovered
 from expunge.diagnose.direction_ablation import RANDOM, SAVED, SHIFT, DirectionAblation
+from expunge.evaluate.rowwise import recovered
 
 
 def test_the_share_by_hand() -> None:

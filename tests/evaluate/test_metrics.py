@@ -57,7 +57,9 @@ def hits(*hit: int) -> Item:
 
 FULL = Item(
     ROW,
-    answer=Scored((-0.5, -1.0, -0.25), (True,) * 3, (-1.0, -2.0, -0.5), (0.5, 1.0, 2.0)),
+    answer=Scored(
+        (-0.5, -1.0, -0.25), (True,) * 3, (-1.0, -2.0, -0.5), (0.5, 1.0, 2.0), (9.0, 8.0, 7.0), (-0.5, -1.0, -0.25)
+    ),
     paraphrased_answer=scored(0.5, 0.25),
     perturbed_answer=(scored(0.25), scored(0.125)),
     greedy="It was Shakespeare.",

@@ -141,7 +141,7 @@ def test_the_model_is_left_as_it_was(deep: LanguageModel) -> None:
 def test_a_block_without_such_a_module_is_told(deep: LanguageModel) -> None:
     deep.blocks()[0][1].feed = deep.blocks()[0][1].mlp
     del deep.blocks()[0][1].mlp
-    with pytest.raises(UserError, match=r"localize\.site: no 'ffn' in model\.layers\.0, which has self_attn, .*feed"):
+    with pytest.raises(UserError, match=r"model: no 'ffn' part in model\.layers\.0, which has self_attn, .*feed"):
         Restoring(deep, "ffn")
 
 

@@ -54,6 +54,11 @@ def print_result(record: Record) -> None:
     print_table(record, out)
     if record.squeeze is not None:
         print_squeeze(record.squeeze, out)
+    if record.robustness is not None:
+        from expunge.reports.finding import print_finding
+        from expunge.reports.robustness import finding
+
+        print_finding(finding(record.robustness), out)
     out.print(f"\nNot tested: {', '.join(found.not_tested)}.", highlight=False, style="dim")
 
 

@@ -50,7 +50,8 @@ def compare(
     for number_of_arm, arm in enumerate(found.arms):
         title = "The first arm" if number_of_arm == 0 else f"Arm {number_of_arm + 1} less the first"
         seeds = f", seeds {', '.join(map(str, arm.seeds))}" if len(arm.seeds) > 1 else ""
-        out_to.print(f"\n[bold]{title}[/bold]: {escape(arm.name)} ({escape(arm.recipe)}, {arm.stage}{seeds})")
+        run = f" ({escape(arm.recipe)}, {arm.stage}{seeds})" if arm.recipe else ""
+        out_to.print(f"\n[bold]{title}[/bold]: {escape(arm.name)}{run}", highlight=False)
         if len(arm.seeds) > 1:
             print_rows([_score_row(score) for score in arm.scores], as_json=False)
         mine = [one for one in found.differences if one.arm == arm.name]

@@ -16,6 +16,7 @@ _FOLDERS = {
     "metrics": ("evaluate/metrics", "What is measured."),
     "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),
     "depth": ("evaluate/depth", "How deep forgetting goes, inside."),
+    "attacks": ("attacks", "Ways to get the knowledge back."),
     "data": ("data/sources", "Data sets that are shipped."),
 }
 

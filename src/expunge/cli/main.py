@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import (
+    attack,
     cache,
     compare,
     continual,
@@ -43,6 +44,7 @@ app.command("import-ou")(import_ou.import_ou)
 app.command("meta-eval")(meta_eval.meta_eval)
 app.command("locate")(locate.locate)
 app.command("cache")(cache.cache)
+app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

@@ -1,4 +1,4 @@
-"""`expunge report`: make a finished run's page again."""
+"""`expunge report`: make a finished run's page again, or put several runs' robustness side by side."""
 
 from __future__ import annotations
 
@@ -9,16 +9,35 @@ import typer
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="Directory of a finished run.")],
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_DIR...", help="Directory of a finished run; of several, or of attacks on a model."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
 ) -> None:
-    """Write report.html from the run's records, and print its verdict and table."""
+    """Write report.html from a run's records, and print its verdict and table; of several, what survived attacks."""
     from expunge.cli._console import console, print_result
+    from expunge.core.errors import UserError
     from expunge.core.records import read_record
+    from expunge.reports.finding import print_finding
+    from expunge.reports.robustness import compared
+    from expunge.robustness import read_card
     from expunge.run import write_report
 
-    record = read_record(run_dir)
-    path = write_report(run_dir)
+    if len(run_dirs) > 1:
+        names = [folder.name for folder in run_dirs]
+        if len(set(names)) < len(names):
+            names = list(map(str, run_dirs))
+        if len(set(names)) < len(names):
+            raise UserError(f"{run_dirs[0]}: named more than once")
+        found = compared({name: read_card(folder) for name, folder in zip(names, run_dirs, strict=True)})
+        if as_json:
+            print(found.model_dump_json(indent=1))
+            return
+        print_finding(found, console())
+        return
+    record = read_record(run_dirs[0])
+    path = write_report(run_dirs[0])
     if as_json:
         print(record.model_dump_json(indent=1))
         return

@@ -1,4 +1,4 @@
-"""`expunge show recipe|diagnostic NAME`: every option of it, with its text and default."""
+"""`expunge show recipe|diagnostic|attack NAME`: every option of it, with its text and default."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recipe(
         rows.append({"name": slot, "value": filler.name, "meaning": (kind.__doc__ or "").split("\n", 1)[0]})
         rows += _fields(slot, kind.Config, filler.options)
     rows += _metric_options(run.evaluate.options)
-    for table in ("train", "guard", "diagnose", "model", "evaluate", "report"):
+    for table in ("train", "guard", "diagnose", "model", "evaluate", "attacks", "report"):
         section = getattr(run, table)
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     if not as_json:
@@ -50,14 +50,29 @@ def diagnostic(
     print_rows(_fields(name, kind.Config, kind.Config().model_dump(mode="json")), as_json)
 
 
+@app.command()
+def attack(
+    name: Annotated[str, typer.Argument(help="Name of an attack; see `expunge attacks`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+) -> None:
+    """Every option of an attack: its default, and what it means."""
+    from expunge.attacks.base import Attack
+    from expunge.cli._console import print_rows
+    from expunge.core import plugins
+
+    kind = plugins.find("attacks", name, Attack)  # type: ignore[type-abstract]
+    print_rows(_fields(f"attacks.{name}", kind.Config, kind.Config().model_dump(mode="json")), as_json)
+
+
 def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     from expunge.core import plugins
-    from expunge.evaluate.base import Metric
-    from expunge.evaluate.score import FOLDER
+    from expunge.evaluate.base import Metric, SetMetric
+    from expunge.evaluate.score import FOLDER, SET_FOLDER
 
+    kinds: dict[str, Any] = {name: plugins.find(FOLDER, name, Metric) for name in plugins.names(FOLDER)}
+    kinds |= {name: plugins.find(SET_FOLDER, name, SetMetric) for name in plugins.names(SET_FOLDER)}  # type: ignore[type-abstract]
     rows: list[dict[str, Any]] = []
-    for name in plugins.names(FOLDER):
-        kind = plugins.find(FOLDER, name, Metric)  # type: ignore[type-abstract]
+    for name, kind in kinds.items():
         values = kind.Config(**given.get(name, {})).model_dump(mode="json")
         rows += _fields(f"evaluate.options.{name}", kind.Config, values)
     return rows

@@ -6,39 +6,22 @@ Everything after a run (terminal table, report, model card, comparison) reads th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from expunge.core.attacked import Robustness
 from expunge.core.errors import UserError
+from expunge.core.frozen import Better as Better
+from expunge.core.frozen import Frozen as Frozen
+from expunge.core.frozen import Score as Score
 
 SCHEMA_VERSION: Literal[1] = 1
 RECORD_FILE = "record.json"
 ITEMS_FILE = "items.parquet"
 SEQUENCE_FILE = "sequence.json"
 EVALUATION_FILE = "evaluation.json"
-
-Better = Literal["higher", "lower", "neither"]
-
-
-class Frozen(BaseModel):
-    """A record: immutable, and closed to fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Score(Frozen):
-    """One metric on one split with its uncertainty; `value` is None, with a `reason`, if it cannot be computed."""
-
-    value: float | None = Field(description="Mean over the n items")
-    low: float | None = Field(None, description="Lower end of the 95% interval (bootstrap; Wilson for shares)")
-    high: float | None = Field(None, description="Upper end of the same interval")
-    n: int = Field(0, description="Items that the value is the mean of")
-    better: Better = Field("neither", description="Which direction is wanted on this split")
-    chance: float | None = Field(None, description="Value of a model that knows nothing, where one is defined")
-    reference: str | None = Field(None, description="The named reference that the metric needs, if any")
-    reason: str | None = Field(None, description="Why the value is absent")
-
+ATTACKS_FILE = "attacks.json"
 
 Scores = dict[str, dict[str, Score]]
 """Split name -> metric name -> score."""
@@ -163,6 +146,8 @@ class Level(Frozen):
     mean_change: Estimate = Field(description="Of the mean, since step 0, prompt by prompt")
 
 
+Kept = TypeVar("Kept", bound=Frozen)
+
 Ranking = Literal["mean", "sum"]
 """What candidates are ranked by, and what their scores are told in: log-probability a token, or of the whole."""
 
@@ -245,6 +230,7 @@ class Record(Frozen):
     checks: list[Check] = Field(default_factory=list)
     guard: GuardOutcome
     squeeze: Squeeze | None = Field(None, description="The squeezing diagnostic, where it was asked for")
+    robustness: Robustness | None = Field(None, description="What survived the attacks, where any was tried")
     seconds: dict[str, float] = Field(
         description="Wall time by stage: load, localize, prepare, before, train, after, save, total"
     )
@@ -276,6 +262,21 @@ class Evaluation(Frozen):
     seconds: float = Field(0.0, description="Wall time of measuring this model")
 
 
+class AttackRecord(Frozen):
+    """Attacks on one model, with all that is needed to repeat them."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    subject: str = Field(description="Run directory or model, as the user gave it")
+    models: dict[str, str] = Field(description="unlearned, and where they are known original, retrained, refusal only")
+    sha256: str | None = Field(description="Hash of the attacked weights; none: of the run that it lies beside")
+    data: dict[str, DataPrint]
+    rows: list[str] = Field(description="Ids of the forget rows that were attacked")
+    asked: dict[str, Any] = Field(description="How answers were asked for and judged")
+    seed: int
+    provenance: Provenance
+    robustness: Robustness
+
+
 class SequenceStep(Frozen):
     """Every request scored again after one of them was carried out; step 0 is the model before all of them."""
 
@@ -299,7 +300,7 @@ class SequenceRecord(Frozen):
 
 
 def read_record(run_dir: Path) -> Record:
-    """The record of a finished run.
+    """The record of a finished run, with the attacks that were carried out on it since.
 
     Raises:
         UserError: no record there, or one of another schema version, or a damaged one.
@@ -307,8 +308,26 @@ def read_record(run_dir: Path) -> Record:
     path = run_dir / RECORD_FILE
     if not path.is_file():
         raise UserError(f"{run_dir}: no {RECORD_FILE} here; is it the directory of a finished run?")
+    record = _read(Record, path)
+    if not (run_dir / ATTACKS_FILE).is_file():
+        return record
+    return record.model_copy(update={"robustness": read_attacks(run_dir / ATTACKS_FILE).robustness})
+
+
+def read_attacks(path: Path) -> AttackRecord:
+    """What was attacked, and what it gave away.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return _read(AttackRecord, path)
+
+
+def _read(kind: type[Kept], path: Path) -> Kept:
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

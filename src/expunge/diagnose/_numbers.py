@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 
 from expunge.core.finding import Cell, Chart, Series, Table, Tone
 from expunge.core.records import Score, Scores
-from expunge.evaluate.score import BOOTSTRAP_DRAWS
+from expunge.evaluate.rowwise import resampled
 
 Numbers = NDArray[np.float64]
 _BINS = 30
-
-
-def resampled(num_rows: int, seed: int) -> NDArray[np.int64]:
-    """(draws, R) rows of each bootstrap draw."""
-    return np.random.default_rng(seed).integers(num_rows, size=(BOOTSTRAP_DRAWS, num_rows))
 
 
 def mean_interval(values: Numbers, seed: int) -> tuple[Numbers, Numbers, Numbers]:
@@ -83,37 +78,6 @@ def table_of(chart: Chart, first: str, n: int) -> Table:
         for x, found in cells.items()
     ]
     return Table(caption=f"{chart.title}: {chart.up}", columns=[first, *names], rows=rows)
-
-
-def recovered(
-    original: Sequence[float | str], unlearned: Sequence[float | str], changed: Sequence[float | str], seed: int
-) -> Score:
-    """Share of what was lost that a change of the unlearned model brings back.
-
-    `(changed - unlearned) / (original - unlearned)` of the means over the rows that all three have a number for, with
-    the 95% percentile interval over rows. Absent where the loss is not clear of 0: a share of nothing is no number.
-
-    Args:
-        original: values of R rows, or why there is none.
-        unlearned: the same of the unlearned model.
-        changed: the same of the changed one.
-        seed: of the bootstrap.
-    """
-    rows = [
-        row for row in zip(original, unlearned, changed, strict=True) if not any(isinstance(one, str) for one in row)
-    ]
-    if not rows:
-        return Score(value=None, reason=next((one for one in original if isinstance(one, str)), "no rows"))
-    before, after, back = np.array(rows, dtype=np.float64).T
-    draws = resampled(len(rows), seed)
-    lost = (before - after)[draws].mean(1)
-    if np.quantile(lost, 0.025) <= 0:
-        return Score(value=None, n=len(rows), reason="nothing was clearly lost")
-    gained = (back - after)[draws].mean(1)
-    shares = gained[lost > 0] / lost[lost > 0]
-    low, high = np.quantile(shares, [0.025, 0.975])
-    value = (back - after).mean() / (before - after).mean()
-    return Score(value=float(value), low=float(low), high=float(high), n=len(rows), better="neither")
 
 
 def bars(metric: str, scores: Mapping[str, Scores]) -> Chart:

@@ -19,16 +19,13 @@ from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.generator import named_generator
 from expunge.evaluate.evidence import sample_rows
 from expunge.losses.activations import resolve_layer
+from expunge.losses.steering import saved_directions, steered_layer
 from expunge.models.base import LanguageModel
 
 Stage = Literal["original", "unlearned"]
 Rows = dict[str, list[Example]]
 """Split -> rows."""
 Found = TypeVar("Found")
-DIRECTION = "direction"
-"""What a run calls the direction that it steered to; that of a topic follows after a point."""
-DEFAULT_DEPTH = 0.23
-"""Where to look in a model that nobody has steered: layer 7 of 32, that of RMU."""
 
 
 @dataclass
@@ -91,24 +88,13 @@ class Context:
         Raises:
             UserError: no such block.
         """
-        blocks = model.blocks()
-        if chosen is None and self.steered is not None:
-            chosen = self.steered
-        if chosen is None and self.saved_directions():
-            moved = [any(name.startswith(f"{prefix}.") for name in self.trained) for prefix, _ in blocks]
-            chosen = max((index for index, could in enumerate(moved) if could), default=None)
         if chosen is None:
-            chosen = min(round(DEFAULT_DEPTH * len(blocks)), len(blocks) - 1)
+            chosen = steered_layer(model, self.steered, bool(self.saved_directions()), self.trained)
         return resolve_layer(model, chosen, where)
 
     def saved_directions(self) -> dict[str, Tensor]:
         """Topic -> (D,) unit vector that the run steered to; none if it steered to none."""
-        named = {name.partition("."): tensor.float() for name, tensor in self.tensors.items()}
-        return {
-            topic: direction / direction.norm()
-            for (stem, _, topic), direction in named.items()
-            if stem == DIRECTION and direction.dim() == 1
-        }
+        return saved_directions(self.tensors)
 
     def directions(self, width: int) -> dict[str, Tensor]:
         """The same; for a model that was not steered, the one that RMU would draw with this seed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,14 +11,16 @@ from torch import Tensor
 from expunge.core.finding import Cell, Finding, Table
 from expunge.core.records import Score
 from expunge.data.generator import named_generator
-from expunge.diagnose._numbers import bars, recovered
+from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
+from expunge.evaluate.rowwise import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.losses.activations import Scope
+from expunge.losses.steering import mean_shifts
 from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 
@@ -113,10 +114,8 @@ def _directions(context: Context, moved: Tensor, topics: Sequence[str | None]) -
     found = {}
     if saved := context.saved_directions():
         found[SAVED] = torch.stack([*saved.values()])
-    names = np.array([topic or "" for topic in topics])
-    shifts = torch.stack([moved[torch.from_numpy(names == name)].mean(0) for name in np.unique(names)])
-    if bool(shifts.any()):
-        found[SHIFT] = shifts[shifts.any(dim=1)]
+    if len(shifts := mean_shifts(moved, topics)):
+        found[SHIFT] = shifts
     found[RANDOM] = torch.randn(1, moved.shape[1], generator=named_generator(f"{context.seed}/ablation"))
     return found
 

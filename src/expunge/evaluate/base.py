@@ -27,7 +27,8 @@ Need = Literal[
     "paraphrased_greedy",
     "gradient_norms",
 ]
-"""What can be asked of a model about a row; `moments` adds mean and variance of log-probabilities to scored answers."""
+"""What can be asked of a model about a row; `moments` adds to scored answers mean and variance of log-probabilities and
+the size of the first choice."""
 Role = Literal["forget", "retain", "neighbour", "general", "holdout"]
 """What a set of rows is for; `holdout` rows are of the forget rows' kind, and no model was trained on them."""
 ROLES: tuple[Role, ...] = get_args(Role)

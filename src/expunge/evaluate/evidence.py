@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -23,6 +23,8 @@ from expunge.models.gradients import answer_gradient_norms
 
 Evidence = dict[str, list[Item]]
 """Name of a set -> what the model said about each row, in order."""
+
+Row = TypeVar("Row")
 
 _UNIT = 64
 """Rows that are kept on disk together."""
@@ -51,7 +53,7 @@ def sample_rows(splits: Splits, max_rows: int, seed: int) -> dict[str, list[Exam
     return {name: sampled(rows, max_rows, seed) for name, rows in splits.named()}
 
 
-def sampled(rows: Sequence[Example], max_rows: int, seed: int) -> list[Example]:
+def sampled(rows: Sequence[Row], max_rows: int, seed: int) -> list[Row]:
     """All rows, or a seeded sample of this many, in their order."""
     generator = torch.Generator().manual_seed(seed)
     kept = sorted(torch.randperm(len(rows), generator=generator)[:max_rows].tolist())

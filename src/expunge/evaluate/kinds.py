@@ -83,13 +83,14 @@ class Labeller:
         if item.greedy is None:
             return None
         said, refusal, other, gibberish = FORGET_KINDS if split == "forget" else OTHER_KINDS
-        if self._says(item, entailed):
+        if self.says(item, entailed):
             return said
         if refuses(item.greedy, self._refusals):
             return refusal
         return gibberish if self._is_gibberish(item) else other
 
-    def _says(self, item: Item, entailed: bool | None) -> bool:
+    def says(self, item: Item, entailed: bool | None = None) -> bool:
+        """Whether a greedy answer says the fact, by rule 1; arguments as for `kind`."""
         if item.example.keywords:
             return holds_any(item.greedy or "", item.example.keywords)
         if entailed is not None:

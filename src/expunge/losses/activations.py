@@ -123,12 +123,22 @@ def resolve_layer(model: LanguageModel, layer: int | None, slot: str) -> int:
     count = len(model.blocks())
     if layer is None:
         return trained[-1] if trained and trained[-1] >= 0 else count - 1
-    if not -count <= layer < count:
-        raise UserError(f"{slot}.layer: no layer {layer}; this model has layers 0 to {count - 1}")
-    layer %= count
+    layer = check_layer(model, layer, f"{slot}.layer")
     if trained and trained[0] > layer:
         raise UserError(f"{slot}.layer: no weight up to layer {layer} is trained; the lowest trained is {trained[0]}")
     return layer
+
+
+def check_layer(model: LanguageModel, layer: int, option: str) -> int:
+    """Index from 0 of a block that may be counted from the end.
+
+    Raises:
+        UserError: no such block.
+    """
+    count = len(model.blocks())
+    if not -count <= layer < count:
+        raise UserError(f"{option}: no layer {layer}; this model has layers 0 to {count - 1}")
+    return layer % count
 
 
 def shared_opening(sequences: Sequence[Encoded]) -> int:

@@ -30,6 +30,10 @@ class Scored:
     """Expected log-probability of a token drawn from the model at each label, where it was asked for."""
     variance: tuple[float, ...] = ()
     """Variance of the same."""
+    top_logit: tuple[float, ...] = ()
+    """Largest logit at each label, where the moments were asked for."""
+    top_logp: tuple[float, ...] = ()
+    """Log-probability of that token."""
 
 
 @dataclass
@@ -153,7 +157,7 @@ def read_answers(
         prefix: P encoded prompts.
         rows: for each of A answers, its prompt's row.
         answers: label ids, none empty.
-        moments: also mean and variance of the log-probabilities at each label.
+        moments: also mean and variance of the log-probabilities at each label, and what is said of the first choice.
     """
     model = prefix.model
     lengths = torch.tensor([len(answer) for answer in answers], device=model.device)
@@ -161,7 +165,7 @@ def read_answers(
     ids = ids.to(model.device)
     real = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
     behind = prefix.select(torch.tensor(rows, device=model.device))
-    found = torch.zeros(4 if moments else 2, *ids.shape)
+    found = torch.zeros(6 if moments else 2, *ids.shape)
     found[:, :, 0] = _looked_up(behind.logits, ids[:, 0], moments)
     hidden = behind.logits.new_zeros(len(answers), 0, 0)
     if ids.shape[1] > 1:
@@ -177,7 +181,7 @@ def read_answers(
         Scored(
             tuple(found[0, row, :length].tolist()),
             tuple(hits[row, :length].tolist()),
-            *(tuple(found[place, row, :length].tolist()) for place in ((2, 3) if moments else ())),
+            *(tuple(found[place, row, :length].tolist()) for place in range(2, len(found))),
         )
         for row, length in enumerate(lengths.tolist())
     ]
@@ -185,9 +189,15 @@ def read_answers(
 
 
 def _looked_up(logits: Tensor, labels: Tensor, moments: bool) -> Tensor:
-    """Log-probability of each label, whether it is the first choice, and by wish the moments: (N, V) -> (2 or 4, N)."""
+    """Log-probability of each label, and whether it is the first choice: (N, V) -> (2, N).
+
+    With the moments (6, N): their mean and variance, the largest logit and the log-probability of that token.
+    """
     found = [token_logp(logits, labels), (logits.argmax(-1) == labels).float()]
-    return torch.stack([*found, *(logp_moments(logits) if moments else ())]).cpu()
+    if moments:
+        top = logits.amax(-1)
+        found += [*logp_moments(logits), top, top - logits.logsumexp(-1)]
+    return torch.stack(found).cpu()
 
 
 def score_answers(

@@ -17,6 +17,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
 from expunge.models.hooks import leaving
 from expunge.models.partial import entering
+from expunge.models.restoring import Site, site_module
 
 Pooling = Literal["last", "mean"]
 
@@ -47,7 +48,6 @@ def block_outputs(
     return torch.stack(rows)
 
 
-@torch.no_grad()
 def label_states(model: LanguageModel, sequences: Sequence[Encoded], token_budget: int = TOKEN_BUDGET) -> list[Tensor]:
     """What every block gives at the places that predict the labels.
 
@@ -59,15 +59,40 @@ def label_states(model: LanguageModel, sequences: Sequence[Encoded], token_budge
     Returns:
         For each row, in the order given, (L, N, D) float32 on the CPU, N its number of labels.
     """
-    blocks = [block for _, block in model.blocks()]
+    return [states[0] for states in site_states(model, sequences, ("hidden",), token_budget)]
+
+
+@torch.no_grad()
+def site_states(
+    model: LanguageModel, sequences: Sequence[Encoded], sites: Sequence[Site], token_budget: int = TOKEN_BUDGET
+) -> list[Tensor]:
+    """What the parts of every block give at the places that predict the labels.
+
+    Args:
+        model: any model of L blocks.
+        sequences: R encoded rows.
+        sites: S parts.
+        token_budget: padded tokens of one batch.
+
+    Returns:
+        For each row, in the order given, (S, L, N, D) float32 on the CPU, N its number of labels.
+
+    Raises:
+        UserError: a block has no such part.
+    """
+    modules = [site_module(prefix, block, site) for prefix, block in model.blocks() for site in sites]
     found: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with _kept(blocks, partial(_at_labels, batch)) as seen, model.evaluating(), model.autocast():
+        seen: dict[int, Tensor] = {}
+        with ExitStack() as stack, model.evaluating(), model.autocast():
+            for place, module in enumerate(modules):
+                stack.enter_context(leaving(module, partial(_keep, seen, place, batch)))
             model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        together = torch.stack([seen[place] for place in range(len(modules))])
         lengths = [len(sequences[index].labels) for index in indices]
-        for index, states in zip(indices, torch.split(torch.stack(seen), lengths, dim=1), strict=True):
-            found[index] = states.clone()
+        for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):
+            found[index] = states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1).clone()
     return found
 
 
@@ -107,8 +132,9 @@ def _pooled(weights: Tensor, hidden: Tensor) -> Tensor:
     return torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden)
 
 
-def _at_labels(batch: Batch, hidden: Tensor) -> Tensor:
-    return hidden[batch.rows, batch.positions]
+def _keep(seen: dict[int, Tensor], place: int, batch: Batch, hidden: Tensor) -> None:
+    """The parts of a block are seen in whatever order they run."""
+    seen[place] = hidden[batch.rows, batch.positions].float().cpu()
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Restoring:
     def __init__(self, model: LanguageModel, site: Site = "ffn", width: int = 1, token_budget: int = 2048) -> None:
         self._model = model
         self._blocks = [block for _, block in model.blocks()]
-        self._sites = [_module(prefix, block, site) for prefix, block in model.blocks()]
+        self._sites = [site_module(prefix, block, site) for prefix, block in model.blocks()]
         self._width = width
         self._token_budget = token_budget
 
@@ -204,11 +204,16 @@ class _Noised:
         return earlier(self.cache, self.first, first_row=1)
 
 
-def _module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
+def site_module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
+    """The part of a decoder block that a site names.
+
+    Raises:
+        UserError: the block has no such part.
+    """
     children = dict(block.named_children())
     for name in _MODULES[site]:
         if not name:
             return block
         if name in children:
             return children[name]
-    raise UserError(f"localize.site: no '{site}' in {prefix}, which has {', '.join(children)}")
+    raise UserError(f"model: no '{site}' part in {prefix}, which has {', '.join(children)}")

@@ -90,6 +90,16 @@ class Squeezed:
     tables: list[squeeze.Table]
 
 
+@dataclass(frozen=True)
+class Robust:
+    """The robustness card, as the page shows it."""
+
+    sentence: str
+    notes: list[str]
+    tables: list[squeeze.Table]
+    pictures: list[Picture]
+
+
 def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] | None = None) -> None:
     """Write the report of a run to `path`.
 
@@ -132,8 +142,10 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
     measures = _measures(comparison(record))
     shown = pictures(record)
     squeezed = _squeezed(record)
+    robust = _robust(record)
     located = [curve_picture(curve, chosen_layers(record.selection)) for curve in record.selection.curves]
-    drawn = [one for one in (*shown, *([squeezed.picture] if squeezed else []), *located) if one.figure is not None]
+    more = [*([squeezed.picture] if squeezed else []), *located, *(robust.pictures if robust else [])]
+    drawn = [one for one in (*shown, *more) if one.figure is not None]
     label = LABELS[judged.outcome]
     harmed = judged.outcome in ("forgotten", "partly") and judged.cost == "harmed"
     return {
@@ -152,6 +164,7 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "kind_meanings": MEANINGS,
         "pictures": shown,
         "squeezed": squeezed,
+        "robust": robust,
         "located": located,
         "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},
         "plotly": plotly_script() if drawn else "",
@@ -173,6 +186,16 @@ def _squeezed(record: Record) -> Squeezed | None:
         counts=record.squeeze,
         tables=[squeeze.scores(record.squeeze), squeeze.changes(record.squeeze), squeeze.tokens(record.squeeze)],
     )
+
+
+def _robust(record: Record) -> Robust | None:
+    from expunge.reports.finding import pictures, told
+    from expunge.reports.robustness import finding
+
+    if record.robustness is None:
+        return None
+    found = finding(record.robustness)
+    return Robust(found.sentence, found.notes, [told(table) for table in found.tables], pictures(found))
 
 
 def _main(record: Record) -> set[str]:

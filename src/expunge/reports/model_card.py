@@ -23,6 +23,7 @@ def model_card(record: Record) -> str:
         *_asked(record),
         *_method(record),
         *_scores(record),
+        *_robustness(record),
         *_limits(record),
         *_use(record),
     ]
@@ -85,6 +86,18 @@ def _scores(record: Record) -> list[str]:
         _table(["split", "metric", "before", "after", "n", "change"], cells),
         "\n".join(f"- {_inline(note)}" for note in absences(headline(comparison(record)))),
     ]
+
+
+def _robustness(record: Record) -> list[str]:
+    from expunge.reports.finding import told
+    from expunge.reports.robustness import finding
+
+    if record.robustness is None:
+        return []
+    found = finding(record.robustness)
+    card = told(found.tables[0])
+    notes = "\n".join(f"- {_inline(note)}" for note in found.notes)
+    return ["## Robustness", _inline(found.sentence), _table(card.headings, card.rows), notes]
 
 
 def _limits(record: Record) -> list[str]:

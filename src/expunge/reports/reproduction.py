@@ -1,4 +1,4 @@
-"""The table of a reproduction: every strength that was tried, and what the chosen ones gave on other rows and seeds."""
+"""The tables of a reproduction: what was reported, every strength that was tried, and whether the claims hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.records import Frozen, Record
+from expunge.reports.claims import Judged
+from expunge.reports.quantities import Column, Plain, Quantity, cell, value_of
 from expunge.reports.words import number
 
 
@@ -21,12 +23,24 @@ class Point(Frozen):
     seconds: float
 
     @classmethod
-    def of(cls, record: Record, key: str, strength: float, utility: str, leak: str) -> Point:
-        """Read a point off a run's record; an absent score counts as nothing kept, or as everything leaked."""
-        before, after = (
-            found[utility].value or 0.0 if utility in found else 0.0
-            for found in (record.aggregates_before, record.aggregates_after)
-        )
+    def of(cls, record: Record, key: str, strength: float, utility: str | Quantity, leak: str) -> Point:
+        """Read a point off a run's record; an absent score counts as nothing kept, or as everything leaked.
+
+        Args:
+            record: of the run.
+            key: the option that sets the strength.
+            strength: its value.
+            utility: an aggregate, or a share of what was there before.
+            leak: a score of the forget rows.
+        """
+        if isinstance(utility, Quantity):
+            after = value_of(record.model_dump(mode="json"), utility) or 0.0
+            before = 1.0
+        else:
+            before, after = (
+                found[utility].value or 0.0 if utility in found else 0.0
+                for found in (record.aggregates_before, record.aggregates_after)
+            )
         score = record.after["forget"][leak].value
         return cls(
             key=key,
@@ -38,53 +52,95 @@ class Point(Frozen):
         )
 
 
-def choose(points: Sequence[Point], keep: float) -> Point:
-    """The strength that forgets most among those that keep enough utility; if none does, the one that keeps most."""
+class Reported(Frozen):
+    """One row of the table of results."""
+
+    method: str
+    strength: str
+    records: list[dict[str, Any]]
+    """Of its seeds, as plain tables."""
+
+
+class Section(Frozen):
+    """Everything about one choice of facts and target model."""
+
+    title: str
+    """Empty where there is only one."""
+    reported: list[Reported]
+    points: dict[str, list[Point]]
+    """Every strength tried on other rows, by method."""
+    chosen: dict[str, Point]
+    """The one that is reported."""
+    judged: list[Judged]
+
+
+def choose(points: Sequence[Point], keep: float, target: float | None = None) -> Point:
+    """The strength to report.
+
+    Without a target the one that forgets most among those that keep enough utility; if none does, the one that keeps
+    most. With one, so that methods are compared at equal forgetting, the one that keeps most utility among those that
+    forget as much; if none does, the one that forgets most.
+    """
+    if target is not None:
+        reached = [point for point in points if point.leak <= target]
+        return max(reached, key=lambda point: point.kept) if reached else min(points, key=lambda point: point.leak)
     enough = [point for point in points if point.kept >= keep]
     return min(enough, key=lambda point: point.leak) if enough else max(points, key=lambda point: point.kept)
 
 
-def table(
-    title: str,
-    command: str,
-    columns: Mapping[str, str],
-    points: Mapping[str, Sequence[Point]],
-    chosen: Mapping[str, Point],
-    records: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> str:
-    """Two Markdown tables: the chosen strengths on reported rows and seeds, then the whole grid.
+def untouched(record: Plain) -> dict[str, Any]:
+    """A run as if it had ended where it began."""
+    return {
+        "before": record["before"],
+        "after": record["before"],
+        "aggregates_after": record["aggregates_before"],
+        "kinds": {"after": record["kinds"].get("before", {})},
+    }
+
+
+def table(title: str, command: str, columns: Mapping[str, Column], sections: Sequence[Section]) -> str:
+    """For each section Markdown tables of what is reported and of the whole grid, and its claims.
 
     Args:
         title: what it is about.
         command: what made it.
-        columns: heading -> dotted path into a record; a score or aggregate there is shown with its interval.
-        points: every strength tried.
-        chosen: the one that is reported, by method.
-        records: for each method the records of its seeds, as plain dicts.
+        columns: heading -> what is shown; a score or aggregate with its interval.
+        sections: in order.
     """
     lines = [title, "", f"`{command}`", ""]
-    lines += _row(["method", "strength", *columns])
-    lines += _row(["---"] * (2 + len(columns)))
-    for method, found in records.items():
-        strength = f"{chosen[method].key} {chosen[method].strength:g}" if method in chosen else ""
-        lines += _row([method, strength, *(_cell(found, path) for path in columns.values())])
-    lines += ["", "Means over seeds, with the outer ends of the runs' 95% intervals. The grid, on other rows:", ""]
-    lines += _row(["method", "strength", "utility kept", "utility", "forget leak", "training, s", "chosen"])
-    lines += _row(["---"] * 7)
-    for method, some in points.items():
-        for point in some:
-            numbers = [f"{point.kept:.2f}", f"{point.utility:.2f}", f"{point.leak:.3f}", f"{point.seconds:.0f}"]
-            mark = "yes" if point == chosen[method] else ""
-            lines += _row([method, f"{point.key} {point.strength:g}", *numbers, mark])
+    for section in sections:
+        lines += [f"### {section.title}", ""] if section.title else []
+        lines += _row(["method", "strength", *columns])
+        lines += _row(["---"] * (2 + len(columns)))
+        for one in section.reported:
+            lines += _row([one.method, one.strength, *(_cell(one.records, column) for column in columns.values())])
+        lines += ["", "Means over seeds; brackets: the outer ends of the runs' 95% intervals, or of plain numbers.", ""]
+        if section.points:
+            lines += ["The grid, on other rows:", ""]
+            lines += _row(["method", "strength", "utility kept", "utility", "forget leak", "training, s", "chosen"])
+            lines += _row(["---"] * 7)
+        for method, some in section.points.items():
+            for point in some:
+                numbers = [f"{point.kept:.2f}", f"{point.utility:.2f}", f"{point.leak:.3f}", f"{point.seconds:.0f}"]
+                mark = "yes" if point == section.chosen[method] else ""
+                lines += _row([method, f"{point.key} {point.strength:g}", *numbers, mark])
+        lines += _claims(section.judged)
     return "\n".join([*lines, ""])
+
+
+def _claims(judged: Sequence[Judged]) -> list[str]:
+    if not judged:
+        return []
+    head = ["", "Claims, by 95% t-intervals over seeds; of two methods, of their differences seed by seed:", ""]
+    return [*head, *(f"- {one.claim.says}: **{one.verdict}** ({one.evidence})" for one in judged), ""]
 
 
 def _row(cells: Sequence[str]) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
 
 
-def _cell(records: Sequence[Mapping[str, Any]], path: str) -> str:
-    found = [value for record in records if (value := at_path(record, path)) is not None]
+def _cell(records: Sequence[Plain], column: Column) -> str:
+    found = [value for record in records if (value := cell(record, column)) is not None]
     values = [value["value"] if isinstance(value, Mapping) else value for value in found]
     values = [value for value in values if value is not None]
     if not values:
@@ -94,13 +150,3 @@ def _cell(records: Sequence[Mapping[str, Any]], path: str) -> str:
     low, high = (min(lows), max(highs)) if lows and highs else (min(values), max(values))
     mean = number(sum(values) / len(values))
     return mean if low == high else f"{mean} [{number(low)}, {number(high)}]"
-
-
-def at_path(record: Any, path: str) -> Any:
-    """What lies at a dotted path of tables and lists (-1 is the last entry); None where it leads nowhere."""
-    for part in path.split("."):
-        try:
-            record = record[int(part)] if isinstance(record, Sequence) else record[part]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-    return record

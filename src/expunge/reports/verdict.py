@@ -16,6 +16,9 @@ from expunge.reports.measures import (
     leaks,
     worst,
 )
+from expunge.reports.robustness import clause as attack_clause
+from expunge.reports.robustness import said, spoken
+from expunge.reports.robustness import worst as worst_attack
 from expunge.reports.words import ASKED, metric_name, percent
 
 Outcome = Literal["forgotten", "partly", "not forgotten", "no measure"]
@@ -45,7 +48,7 @@ NEVER_TESTED = (
     "membership inference",
     "white-box probing",
 )
-"""What a plain run does not try."""
+"""What is not tried unless an attack says that it tries it (`Attack.tries`, in these words)."""
 
 LEADS: dict[Outcome, str] = {
     "forgotten": "Forgotten, as far as it was tested",
@@ -79,7 +82,8 @@ def verdict(record: Record) -> Verdict:
     """The verdict on one finished run."""
     metrics = leak_metrics(record.after)
     before, after = leaks(record.before, metrics), leaks(record.after, metrics)
-    outcome = _outcome(before, after)
+    prompted = worst_attack(record.robustness, "prompts") if record.robustness else None
+    outcome = _outcome(before, after, prompted.value if prompted else 0.0)
     shares = _costs(record)
     cost: Cost = "no measure" if not shares else "unharmed" if all(map(_unharmed, shares)) else "harmed"
     absent = [ASKED[metric] for metric in KEYWORD_METRICS if metric not in metrics]
@@ -87,20 +91,40 @@ def verdict(record: Record) -> Verdict:
         sentence=f"{_forget_clause(record, outcome, before, after)}; {_cost_clause(shares)}.",
         outcome=outcome,
         cost=cost,
-        tested=[f"{ASKED[leak.metric]} (n={leak.score.n})" for leak in after],
-        not_tested=[*absent, *NEVER_TESTED],
+        tested=[*(f"{ASKED[leak.metric]} (n={leak.score.n})" for leak in after), *_attacks(record)],
+        not_tested=[*absent, *(way for way in NEVER_TESTED if way not in _tried(record))],
         guard=_guard(record),
     )
 
 
-def _outcome(before: list[Leak], after: list[Leak]) -> Outcome:
+def _outcome(before: list[Leak], after: list[Leak], prompted: float) -> Outcome:
+    """What the leaks allow to say.
+
+    Args:
+        before: each way of asking, before the run.
+        after: the same after it.
+        prompted: the most that an attack by prompts alone drew out. Many ways of asking are tried, and the best counts,
+            so that it is held against the limit itself and not by its upper bound. Attacks that change weights decide
+            nothing here: they are told in the sentence.
+    """
     most_before, most_after = worst(before), worst(after)
     if most_before is None or most_after is None or _unknown(before):
         return "no measure"
-    gone = after[0].value <= PLAIN_LEAK and all(leak.upper <= WORST_LEAK for leak in after)
+    gone = after[0].value <= PLAIN_LEAK and all(leak.upper <= WORST_LEAK for leak in after) and prompted <= WORST_LEAK
     if gone and min(leak.score.n for leak in after) >= FEWEST_QUESTIONS:
         return "forgotten"
-    return "partly" if most_after.value <= PARTLY_SHARE * most_before.value else "not forgotten"
+    most = max(most_after.value, prompted)
+    return "partly" if most <= PARTLY_SHARE * most_before.value else "not forgotten"
+
+
+def _attacks(record: Record) -> list[str]:
+    """Each attack that got an answer, with how many forget rows it was tried on."""
+    attacks = record.robustness.attacks if record.robustness else []
+    return [f"{spoken(one.name)} (attack, n={score.knowledge.n})" for one in attacks if (score := said(one))]
+
+
+def _tried(record: Record) -> set[str]:
+    return {way for one in (record.robustness.attacks if record.robustness else ()) for way in one.tries}
 
 
 def _unknown(before: list[Leak]) -> bool:
@@ -126,6 +150,8 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
         clause = WORST_CLAUSE[most.metric].format(share=_of(most, counted=most.score.n != after[0].score.n))
         earlier = next((leak for leak in before if leak.metric == most.metric), None)
         tail = f", {joint} {clause}" + (f" (before: {_of(earlier, counted=False)})" if earlier else "")
+    attacked = attack_clause(record.robustness) if record.robustness else ""
+    tail += f"; attacked, at worst {attacked}" if attacked else ""
     few = min(leak.score.n for leak in after)
     doubt = f"; {few} questions are too few to rule out a leak" if few < FEWEST_QUESTIONS else ""
     return plain + tail + doubt

@@ -1,0 +1,293 @@
+"""Attacks carried out one after another on one model, and what they say together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
+from expunge.core import plugins
+from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.errors import UserError
+from expunge.core.frozen import Score
+from expunge.core.records import AttackRecord, DataPrint, Provenance
+from expunge.core.validation import check
+from expunge.data.example import Splits
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.evidence import sampled
+from expunge.evaluate.kinds import Labeller
+from expunge.evaluate.measure import Measured
+from expunge.evaluate.rowwise import difference, mean_score, recovered
+from expunge.models.base import LanguageModel
+
+FOLDER = "attacks"
+RETRAINED = "retrained"
+"""The control that never saw the forget rows; what an attack gets from it was guessed, or taught by the attack."""
+REFUSAL = "refusal only"
+"""The control that was only taught to refuse: what an attack does not get from it, it could not get from any model."""
+WORST = "worst case"
+
+Loader = Callable[[], LanguageModel]
+
+
+@dataclass
+class _Tried:
+    """What one attack got from one model."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    failed: str | None = None
+    cut: str | None = None
+
+    def find(self, variant: str) -> Attempt | None:
+        return next((one for one in self.attempts if one.variant == variant), None)
+
+
+def load_attacks(names: Sequence[str], options: Mapping[str, Mapping[str, object]]) -> list[Attack]:
+    """Attacks by name, in the given order.
+
+    Raises:
+        UserError: no such attack, or an option that it does not have.
+    """
+    for name in options:
+        _kind(name)
+    return [_kind(name)(check(_kind(name).Config, options.get(name, {}), f"attacks.{name}")) for name in names]
+
+
+def chosen_attacks(config: AttackConfig) -> list[Attack]:
+    """The attacks of a run.
+
+    Raises:
+        UserError: as `load_attacks`.
+    """
+    names = attack_names(only_default=True) if config.names is None else config.names
+    return load_attacks(names if config.budget else (), config.options)
+
+
+def measured_ground(
+    model: LanguageModel,
+    splits: Splits,
+    config: EvaluateConfig,
+    max_rows: int,
+    seed: int,
+    before: Measured,
+    after: Measured,
+) -> Context:
+    """What attacks on a run's model are given: the rows that were measured, and what was said of them.
+
+    Args:
+        model: the unlearned model.
+        splits: all rows.
+        config: how answers are asked for and judged.
+        max_rows: forget rows that are attacked, at most.
+        seed: of the run.
+        before: what the original model said.
+        after: what the unlearned model said.
+    """
+    labeller = Labeller(config.kinds)
+    places = sampled(range(len(after.evidence["forget"])), max_rows, seed)
+    plain = [
+        [float(labeller.says(item)) for item in items if item.greedy is not None]
+        for items in ([measured.evidence["forget"][place] for place in places] for measured in (before, after))
+    ]
+    rows = tuple(after.evidence["forget"][place].example for place in places)
+    return Context(model, splits, rows, labeller, config, seed, original_plain=plain[0], unlearned_plain=plain[1])
+
+
+def ground_record(
+    subject: str,
+    models: Mapping[str, str],
+    sha256: str | None,
+    data: Mapping[str, DataPrint],
+    context: Context,
+    made: Provenance,
+) -> AttackRecord:
+    """The record of attacks, before any is carried out."""
+    config = context.config
+    return AttackRecord(
+        subject=subject,
+        models=dict(models),
+        sha256=sha256,
+        data=dict(data),
+        rows=[row.id for row in context.rows],
+        asked={"max_new_tokens": config.max_new_tokens, "kinds": config.kinds.model_dump(mode="json")},
+        seed=context.seed,
+        provenance=made,
+        robustness=Robustness(rows=len(context.rows)),
+    )
+
+
+def attack_names(only_default: bool = False) -> list[str]:
+    """Shipped attacks, those that need least access first."""
+    order = ("prompts", "logits", "weights")
+    names = [name for name in plugins.names(FOLDER) if not only_default or _kind(name).default]
+    return sorted(names, key=lambda name: (order.index(_kind(name).access), not _kind(name).default, name))
+
+
+def _kind(name: str) -> type[Attack]:
+    return plugins.find(FOLDER, name, Attack)  # type: ignore[type-abstract]
+
+
+def attack(
+    attacks: Sequence[Attack],
+    context: Context,
+    *,
+    controls: Mapping[str, Loader] | None = None,
+    budget: float | None = None,
+    done: Sequence[Attacked] = (),
+    keep: Callable[[Robustness], None] = lambda _: None,
+) -> Robustness:
+    """Carry out attacks; one that fails, or whose time is over, is shown as such, and the others go on.
+
+    Args:
+        attacks: what to try.
+        context: on what.
+        controls: name -> how to load a model on which every attack is carried out too.
+        budget: seconds for everything; None: no limit.
+        done: attacks that an earlier call carried out; they are kept, and not repeated under the same name.
+        keep: called with all there is after every attack.
+
+    Raises:
+        UserError: an attack cannot work with these rows or options; nothing was attacked then.
+    """
+    start = time.perf_counter()
+    for one in attacks:
+        one.check(context)
+    if not context.unlearned_plain:
+        context = replace(context, unlearned_plain=context.said())
+    plain = {name: _control(context, loader).unlearned_plain for name, loader in (controls or {}).items()}
+    timed = replace(context, deadline=None if budget is None else start + budget)
+    card = Robustness(
+        rows=len(context.rows),
+        original=mean_score(context.original_plain, context.seed) if context.original_plain else None,
+        unlearned=mean_score(context.unlearned_plain, context.seed),
+        controls={name: mean_score(values, context.seed) for name, values in plain.items()},
+        attacks=list(done),
+        budget=budget,
+    )
+    for one in attacks:
+        if one.name in {other.name for other in done}:
+            continue
+        found = _attacked(one, timed, controls or {}, plain)
+        card = card.model_copy(
+            update={"attacks": [*card.attacks, found], "seconds": round(time.perf_counter() - start, 3)}
+        )
+        keep(card)
+    return card
+
+
+def _control(context: Context, loader: Loader, plain: Sequence[Value] = ()) -> Context:
+    """The same attack ground, with a control model in the place of the unlearned one."""
+    kept = {name: value for name, value in context.kept.items() if name.startswith(ORIGINAL)}
+    control = replace(context, model=loader(), unlearned_plain=plain, kept=kept)
+    return control if plain else replace(control, unlearned_plain=control.said())
+
+
+def _attacked(
+    one: Attack, context: Context, controls: Mapping[str, Loader], plain: Mapping[str, Sequence[Value]]
+) -> Attacked:
+    start = time.perf_counter()
+    tried = _try(one, context)
+    others = {}
+    if tried.attempts:
+        for name, loader in controls.items():
+            others[name] = _try(one, _control(context, loader, plain[name]))
+    said = [attempt for attempt in tried.attempts if attempt.inside is None]
+    worst = _score(_worst(said), sum(tried.seconds), _worst_of(others), context) if len(said) > 1 else None
+    return Attacked(
+        name=one.name,
+        access=one.access,
+        options=one.config.model_dump(mode="json"),
+        tries=list(one.tries) if tried.attempts else [],
+        variants=[
+            _score(attempt, seconds, others, context)
+            for attempt, seconds in zip(tried.attempts, tried.seconds, strict=True)
+        ],
+        worst=worst,
+        seconds=round(time.perf_counter() - start, 3),
+        failed=tried.failed,
+        cut=tried.cut,
+    )
+
+
+def _try(one: Attack, context: Context) -> _Tried:
+    """Run one attack on one model to its end, its failure, or the end of its time."""
+    found = _Tried()
+    last = time.perf_counter()
+    try:
+        context.check_time()
+        with context.model.evaluating():
+            for attempt in one.run(context):
+                assert len(attempt.knowledge) == len(context.rows), f"{one.name}: not one value a row"
+                now = time.perf_counter()
+                found.attempts.append(attempt)
+                found.seconds.append(attempt.seconds if attempt.seconds is not None else now - last)
+                last = now
+    except OutOfTime:
+        found.cut = "the time was over" if found.attempts else "not begun: the time was over"
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        found.failed = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+    return found
+
+
+def _worst(attempts: Sequence[Attempt]) -> Attempt:
+    """The most that any variant got of each row, at the cost of all."""
+    columns = zip(*(attempt.knowledge for attempt in attempts), strict=True)
+    best = [
+        max((value for value in column if not isinstance(value, str)), default=str(column[0])) for column in columns
+    ]
+    return Attempt(WORST, best, max(attempt.given for attempt in attempts), sum(attempt.steps for attempt in attempts))
+
+
+def _worst_of(tried: Mapping[str, _Tried]) -> dict[str, _Tried]:
+    found = {}
+    for name, one in tried.items():
+        said = [attempt for attempt in one.attempts if attempt.inside is None]
+        found[name] = _Tried([_worst(said)], [0.0]) if said else _Tried(failed=one.failed, cut=one.cut)
+    return found
+
+
+def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: Context) -> AttackScore:
+    inside, seed = attempt.inside, context.seed
+    chance, better = (inside.chance, inside.better) if inside else (None, "lower")
+    others = {name: tried.find(attempt.variant) for name, tried in controls.items()}
+    retrained = others.get(RETRAINED)
+    return AttackScore(
+        variant=attempt.variant,
+        measure=inside.measure if inside else None,
+        knowledge=mean_score(attempt.knowledge, seed, chance, better),
+        recovered=_recovered(attempt, context),
+        controls={
+            name: mean_score(other.knowledge, seed, chance, better) if other else _missing(controls[name])
+            for name, other in others.items()
+        },
+        excess=difference(attempt.knowledge, retrained.knowledge, seed) if retrained else None,
+        given=attempt.given,
+        steps=attempt.steps,
+        seconds=round(seconds, 3),
+        along=attempt.along,
+        curve=_curve(attempt.curve, seed),
+        control_curves={name: _curve(other.curve, seed) for name, other in others.items() if other and other.curve},
+    )
+
+
+def _recovered(attempt: Attempt, context: Context) -> Score:
+    inside, seed = attempt.inside, context.seed
+    if inside is None:
+        if not context.original_plain:
+            return Score(value=None, reason="the original model is not known here")
+        return recovered(context.original_plain, context.unlearned_plain, attempt.knowledge, seed)
+    if not inside.original:
+        return Score(value=None, reason="the original model was not looked at")
+    nothing = [inside.chance or 0.0] * len(attempt.knowledge)
+    return recovered(inside.original, nothing, attempt.knowledge, seed)
+
+
+def _missing(tried: _Tried) -> Score:
+    return Score(value=None, reason=tried.failed or tried.cut or "no such variant")
+
+
+def _curve(points: Sequence[Point], seed: int) -> list[AttackPoint]:
+    return [AttackPoint(at=point.at, knowledge=mean_score(point.knowledge, seed)) for point in points]

@@ -1,0 +1,1 @@
+"""What an adversary does to an unlearned model or to its prompts, one attack a file."""

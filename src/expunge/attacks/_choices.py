@@ -1,0 +1,185 @@
+"""A row's answer among wrong ones of the same form, and one forward pass that a lens and a probe share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from expunge.attacks.base import ORIGINAL, Context, Value
+from expunge.core.errors import UserError
+from expunge.data.encode import Encoded, Encoder
+from expunge.data.example import Example, bare_words, holds_any
+from expunge.models.base import LanguageModel
+from expunge.models.outputs import site_states
+from expunge.models.restoring import Site
+
+SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
+"""Whose outputs are looked at; the block's own first."""
+DECIDING = 4
+"""Labels of an answer that are scored, from the first on in which a row's answers differ."""
+
+
+def among_wrong(row: Example, others: Sequence[Example], num_wrong: int) -> list[str]:
+    """A row's right answer and wrong ones of the same form; fewer, or none, where there are not enough.
+
+    The stored wrong answers where there are enough of them, beside the paraphrased answer if there is one, since they
+    are variants of that (TOFU). Else the row's own answer with other rows' facts set into it, those of the most similar
+    questions first: a whole answer of another row would tell itself by its subject.
+
+    Args:
+        row: any row.
+        others: rows of which keywords, or without keywords whole answers, are taken.
+        num_wrong: how many.
+    """
+    stored = list(dict.fromkeys(row.perturbed_answer))[:num_wrong]
+    if row.answer is None or len(stored) == num_wrong:
+        return [row.paraphrased_answer or row.answer or "", *stored] if row.answer else []
+    question = set(bare_words(row.asked).split())
+    alike = sorted(others, key=lambda other: -_overlap(question, set(bare_words(other.asked).split())))
+    return [row.answer, *islice(dict.fromkeys(_set_in(row, alike)), num_wrong)]
+
+
+def _set_in(row: Example, others: Sequence[Example]) -> Iterator[str]:
+    answer = row.answer or ""
+    own = next((one for one in row.keywords if holds_any(answer, [one])), None)
+    for other in others:
+        if other.answer is None or other.id == row.id:
+            continue
+        if own is None:
+            if not row.keywords and bare_words(other.answer) != bare_words(answer):
+                yield other.answer
+            continue
+        fact = next((one for one in other.keywords if holds_any(other.answer, [one])), None)
+        if fact is not None and not holds_any(fact, row.keywords) and not holds_any(own, [fact]):
+            pieces = re.split(rf"(?<!\w){re.escape(own)}(?!\w)", answer, flags=re.IGNORECASE)
+            yield fact.join(pieces)
+
+
+def _overlap(one: set[str], other: set[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row's answers, encoded after its question; the right one first."""
+
+    answers: tuple[Encoded, ...]
+    """Labels: the deciding tokens, then the answer's end token."""
+
+
+def choice(row: Example, answers: Sequence[str], encoder: Encoder) -> Choice:
+    """Lay a row's answers out, the right one first."""
+    encoded = [encoder.answered(row, answer) for answer in answers]
+    columns = zip(*(one.labels[:-1] for one in encoded), strict=False)
+    shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
+    shortest = min(len(one.labels) - 1 for one in encoded)
+    start = max(0, shortest - 1) if shared is None else shared
+    return Choice(tuple(_deciding(one, start) for one in encoded))
+
+
+def _deciding(encoded: Encoded, start: int) -> Encoded:
+    end = len(encoded.ids) - 1
+    first = min(encoded.num_prompt + start, end)
+    places = range(first, max(first + 1, min(first + DECIDING, end)))
+    return replace(encoded, targets=(*(place for place in places if place < end), end))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model's blocks gave for one row's answers, the right one first."""
+
+    labels: tuple[Tensor, ...]
+    """For each answer its (N,) deciding tokens."""
+    deciding: tuple[Tensor, ...]
+    """(S, L, N, D) where each of them is predicted."""
+    read: Tensor
+    """(answers, L, D) what the blocks gave when the whole answer was read."""
+
+
+def look(model: LanguageModel, choices: Sequence[Choice]) -> list[Seen]:
+    """One forward pass over all answers of all rows."""
+    flat = [answer for one in choices for answer in one.answers]
+    states = iter(zip(flat, site_states(model, flat, SITES), strict=True))
+    found = []
+    for one in choices:
+        answers = [next(states) for _ in one.answers]
+        found.append(
+            Seen(
+                tuple(torch.tensor(encoded.labels[:-1]) for encoded, _ in answers),
+                tuple(some[:, :, :-1] for _, some in answers),
+                torch.stack([some[0, :, -1] for _, some in answers]),
+            )
+        )
+    return found
+
+
+def read_elsewhere(right: Tensor, order: Tensor) -> Tensor:
+    """Each row's value at the place that is best for the other half of the rows: (P, R), (R,) -> (R,).
+
+    The best of many places on the same rows would look like knowledge in a model that has none.
+
+    Args:
+        right: a value for each place and row.
+        order: the rows in the order in which they are halved.
+    """
+    found = torch.empty(right.shape[1], dtype=right.dtype)
+    half = len(order) // 2
+    for one, other in ((order[:half], order[half:]), (order[half:], order[:half])):
+        place = int(right[:, other].mean(1).argmax()) if len(other) else 0
+        found[one] = right[place, one]
+    return found
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one forward pass of each model gave for the attacked rows."""
+
+    lacking: tuple[str | None, ...]
+    """For each attacked row, why it is left out; None: it is not."""
+    attacked: list[Seen]
+    """Of the rows that are not left out."""
+    original: list[Seen] | None
+    """The same of the original model; None where it is not known."""
+
+    def values(self, numbers: Tensor) -> list[Value]:
+        """One number for each row that is not left out: (R,) -> one value for each attacked row."""
+        given = iter(numbers.tolist())
+        return [next(given) if reason is None else reason for reason in self.lacking]
+
+
+def looked_at(context: Context, num_wrong: int) -> Looked:
+    """The attacked rows among wrong answers, as the model and the original one see them.
+
+    Args:
+        context: the attack's.
+        num_wrong: wrong answers of each row; a row with fewer is left out.
+
+    Raises:
+        UserError: every row is left out.
+    """
+    name = f"choices/{num_wrong}"
+    laid = lay_out(context, context.rows, num_wrong)
+    choices = [one for one in laid if not isinstance(one, str)]
+    if not choices:
+        raise UserError(f"no attacked row has {num_wrong} wrong answers of its own form")
+    attacked = context.keep(name, lambda: look(context.model, choices))
+    original = None
+    if context.load_original is not None:
+        original = context.keep(ORIGINAL + name, lambda: look(context.original(), choices))
+    return Looked(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
+
+
+def lay_out(context: Context, rows: Sequence[Example], num_wrong: int) -> list[Choice | str]:
+    """Rows among wrong answers; why a row has none where it has not enough."""
+    others = [row for _, some in context.splits.named() for row in some]
+    found: list[Choice | str] = []
+    for row in rows:
+        answers = among_wrong(row, others, num_wrong)
+        laid = choice(row, answers, context.model.encoder) if len(answers) == num_wrong + 1 else None
+        found.append(laid or f"rows without {num_wrong} wrong answers of the same form")
+    return found

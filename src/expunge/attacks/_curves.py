@@ -1,0 +1,51 @@
+"""What curves of a strength, or of a number of steps, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from expunge.attacks.base import Context, Point, Value
+from expunge.models.changed import Change, changed_weights
+
+
+def strength_curve(
+    context: Context, strengths: Sequence[float], changes: Callable[[float], Sequence[Change]], label: str
+) -> list[Point]:
+    """What the model says, plainly asked, with its weights changed by each strength.
+
+    Args:
+        context: the attack's.
+        strengths: of the change.
+        changes: from a strength to one change of the weights, or to several draws; a row's value is the mean over them.
+        label: what to call it on the progress bar.
+    """
+    points = []
+    for strength in sorted(set(strengths)):
+        draws = []
+        for change in changes(strength):
+            context.check_time()
+            with changed_weights(context.model, change):
+                draws.append(context.said(f"{label} {strength:g}"))
+        points.append(Point(strength, [_mean(values) for values in zip(*draws, strict=True)]))
+    return points
+
+
+def strongest(curve: Sequence[Point]) -> Point:
+    """The point that got most of all rows together; the first of several."""
+    return max(curve, key=lambda point: total(point.knowledge))
+
+
+def total(values: Sequence[Value]) -> float:
+    """Sum over the rows that have a number."""
+    return sum(value for value in values if not isinstance(value, str))
+
+
+def milestones(steps: int, count: int) -> list[int]:
+    """Numbers of steps after which a curve has a point: about evenly spread, `steps` the last one."""
+    return sorted({max(1, round(steps * (place + 1) / count)) for place in range(count)})
+
+
+def _mean(values: Sequence[Value]) -> Value:
+    """Mean of a row's values; the reason where it has none."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    return sum(numbers) / len(numbers) if numbers else values[0]

@@ -1,0 +1,268 @@
+"""What an attack is, and what its adversary is given.
+
+One file of `attacks/` defines one attack: a subclass of `Attack` with a frozen `Config`, three labels (what access the
+adversary needs, whether plain runs carry it out, whether it needs the original model), and `run`, which yields one
+`Attempt` for each variant that it tries. An attempt is, for every attacked forget row in the order of `Context.rows`,
+one number in [0, 1]: what the attack got of it. All attacks ask the same of an answer (`Context.knows`), so that their
+numbers can be compared. Statistics, intervals, the share recovered, time and the worst case are the caller's.
+
+- An attack that changes weights works on a copy (`_weights.on_copy`) or on weights that a context manager puts back:
+  after `run` the model is what it was, to the bit.
+- An attack that reads knowledge off the inside of a model, without an answer, says so with `Inside`; such numbers are
+  shown apart and never mixed with what was said.
+- Time may be limited: asking raises `OutOfTime` when it is over, and so does `Context.check_time` in other long loops.
+- A row that the adversary was given (e.g. trained on) has no number but the reason.
+- What is yielded is kept, whatever happens later: an attack that fails, or whose time is over, loses only the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import Field, model_validator
+from torch import Generator, Tensor
+
+from expunge.core.attacked import Access
+from expunge.core.errors import UserError
+from expunge.core.frozen import Better, Frozen
+from expunge.core.progress import SILENT, Progress
+from expunge.data.encode import DOCUMENT_PROMPT
+from expunge.data.example import Example, Splits
+from expunge.data.generator import named_generator
+from expunge.evaluate.base import EvaluateConfig, Item
+from expunge.evaluate.kinds import Labeller
+from expunge.models.base import LanguageModel
+from expunge.models.continuations import continued
+
+Value = float | str
+"""What was got of one row, in [0, 1], or the reason why there is no number."""
+
+Kept = TypeVar("Kept")
+ORIGINAL = "original/"
+
+GIVEN = "the adversary was given this row"
+"""The reason of a row that an attack used, and so cannot be scored on."""
+
+
+class OutOfTime(Exception):
+    """The time that was allowed is over; what has been yielded is kept."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a number tells of knowledge that no answer gives."""
+
+    measure: str
+    """What is counted, in a few words, e.g. `answer told from its distractors by a linear probe`."""
+    chance: float | None = None
+    """Value of a model that knows nothing, where one is defined."""
+    original: Sequence[Value] = ()
+    """The same number, for each row, of a model that has all of it, e.g. the original; empty: not looked at."""
+    better: Better = "lower"
+    """Which direction is wanted."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a strength or a length of the attack varies: what one setting got."""
+
+    at: float
+    knowledge: Sequence[Value]
+    """One a row, as in `Attempt`."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One variant of an attack, carried out."""
+
+    variant: str
+    """Short name, distinct within the attack; "" for an attack's only one."""
+    knowledge: Sequence[Value]
+    """R values in the order of `Context.rows`."""
+    given: int = 0
+    """Rows that the adversary needed: forget rows, neighbours or others."""
+    steps: int = 0
+    """Optimizer or search steps."""
+    seconds: float | None = None
+    """Its own time; None: all since the attempt before."""
+    along: str = ""
+    """What varies along the curve, with its unit, e.g. `steps`."""
+    curve: Sequence[Point] = ()
+    inside: Inside | None = None
+    """None: `knowledge` is what the model said."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an adversary is given: a model, what it should have forgotten, and how an answer is judged."""
+
+    model: LanguageModel
+    """The model under attack; in evaluation mode, on its device."""
+    splits: Splits
+    """All rows of the run, documents cut into pieces."""
+    rows: tuple[Example, ...]
+    """R forget rows that are attacked: all, or a seeded sample."""
+    labeller: Labeller
+    config: EvaluateConfig
+    seed: int = 0
+    original_plain: Sequence[Value] = ()
+    """What the original model says of each row when asked plainly; empty where it is unknown."""
+    unlearned_plain: Sequence[Value] = ()
+    """The same of the model under attack."""
+    load_original: Callable[[], LanguageModel] | None = None
+    load_retrained: Callable[[], LanguageModel] | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the run saved beside its weights, e.g. the direction that it steered to."""
+    steered: int | None = None
+    """The layer that the run's forget loss was told to look at."""
+    trained: Sequence[str] = ()
+    """Names of the parameters that the run could move."""
+    deadline: float | None = None
+    """When the time is over, by `time.perf_counter()`; None: never."""
+    progress: Progress = SILENT
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What attacks keep for each other of this model, and under names that start with `ORIGINAL` of the original."""
+
+    def keep(self, name: str, compute: Callable[[], Kept]) -> Kept:
+        """What is kept under a name, computed when it is first asked for."""
+        if name not in self.kept:
+            self.kept[name] = compute()
+        found: Kept = self.kept[name]
+        return found
+
+    def check_time(self) -> None:
+        """Call it in loops that take long without asking the model anything.
+
+        Raises:
+            OutOfTime: the time is over.
+        """
+        if self.deadline is not None and time.perf_counter() > self.deadline:
+            raise OutOfTime
+
+    def original(self) -> LanguageModel:
+        """The original model, loaded anew: keep what is needed of it and let it go.
+
+        Raises:
+            UserError: nobody said which it is.
+        """
+        if self.load_original is None:
+            raise UserError("the original model is not known here; name it: --original MODEL")
+        return self.load_original()
+
+    def retrained(self) -> LanguageModel | None:
+        """The model that never saw the forget rows, loaded anew; None if there is none."""
+        return None if self.load_retrained is None else self.load_retrained()
+
+    def generator(self, name: str) -> Generator:
+        """Random numbers that depend on the seed and a name alone."""
+        return named_generator(f"{self.seed}/attack/{name}")
+
+    def answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[str]] | None = None,
+        temperature: float = 1.0,
+        label: str = "asking",
+    ) -> list[list[str]]:
+        """What the model as it is now says after each prompt: texts, all prompts batched together.
+
+        Args:
+            prompts: P prompts.
+            seeds: for each prompt one string a draw; None: one greedy answer each.
+            temperature: of the sampling.
+            label: what to call this on the progress bar.
+
+        Raises:
+            OutOfTime: the time is over.
+        """
+        self.check_time()
+        with self.progress.bar(label, len(prompts)) as bar:
+            found = continued(self.model, prompts, self.config.max_new_tokens, seeds, temperature=temperature, bar=bar)
+        return [[self.model.encoder.decode(ids) for ids in some] for some in found]
+
+    def knows(self, row: Example, text: str) -> float:
+        """Whether a text says the fact of a row, 1 or 0, by the rule that calls an answer a leak.
+
+        A keyword as whole words where the row has keywords, else a word overlap with the stored answer of at least
+        `evaluate.kinds.rouge_l_recall`.
+        """
+        continuation = None
+        if row.text is not None:
+            encoder = self.model.encoder
+            continuation = encoder.decode(encoder.document(row.text, row.id, DOCUMENT_PROMPT).labels)
+        return float(self.labeller.says(Item(row, greedy=text, continuation=continuation)))
+
+    def said(self, label: str = "asking plainly") -> list[Value]:
+        """What the model as it is now says of each row when asked plainly and answering greedily: R values."""
+        answers = self.answers([self.model.encoder.asked(row) for row in self.rows], label=label)
+        return [self.knows(row, texts[0]) for row, texts in zip(self.rows, answers, strict=True)]
+
+
+class AttackConfig(Frozen):
+    """Which attacks are carried out on the unlearned model, and how long they may take."""
+
+    names: tuple[str, ...] | None = Field(
+        None, description="Attacks; left out: those that need prompts only; empty: none"
+    )
+    budget: float = Field(60.0, ge=0, description="Seconds for all of them together; 0: no attacks")
+    max_rows: int = Field(25, ge=1, description="Forget rows that are attacked, a seeded sample of more")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options of attacks by name; attacks.NAME.KEY is the same"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        """`[attacks.relearning]` stands for `[attacks.options.relearning]`."""
+        if not isinstance(value, dict):
+            return value
+        own = {key: table for key, table in value.items() if key not in cls.model_fields and isinstance(table, dict)}
+        rest = {key: item for key, item in value.items() if key not in own}
+        return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest
+
+
+class Attack(ABC):
+    """Tries to get forgotten knowledge back; one file of `attacks/` defines one subclass."""
+
+    class Config(Frozen):
+        """Options, each explained once here."""
+
+    access: ClassVar[Access]
+    """The least that the adversary must have."""
+    default: ClassVar[bool] = False
+    """Whether plain runs carry it out within their time budget: prompts only, and quick."""
+    needs_original: ClassVar[bool] = False
+    """Whether there is nothing to do without the original model."""
+    needs_retrained: ClassVar[bool] = False
+    """Whether there is nothing to do without a model that never saw the forget rows."""
+    tries: ClassVar[tuple[str, ...]] = ()
+    """What of `reports.verdict.NEVER_TESTED` has been tested once this attack is done, in the same words."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def check(self, context: Context) -> None:  # noqa: B027
+        """Refuse, before anything is attacked, options or rows that it cannot work with.
+
+        Raises:
+            UserError: what is wrong, in one line.
+        """
+
+    @abstractmethod
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """Carry the attack out, variant by variant.
+
+        The result depends on the context and its seed alone.
+
+        Raises:
+            ExpungeError: it cannot go on; what was yielded before is kept.
+        """

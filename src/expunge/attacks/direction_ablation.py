@@ -1,0 +1,90 @@
+"""Direction ablation: a steered direction taken out of hidden states, then plain questions (arXiv:2409.18025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context
+from expunge.data.encode import Encoded
+from expunge.data.example import Example
+from expunge.losses.activations import check_layer
+from expunge.losses.steering import mean_shifts, saved_directions, steered_layer
+from expunge.models.ablate import ablated
+from expunge.models.base import LanguageModel
+from expunge.models.outputs import block_outputs
+
+
+class DirectionAblation(Attack):
+    """`h <- h - (h . u) u` at every token, with u from up to three sources.
+
+    - saved: the direction that the run steered to, at the block where it steered;
+    - shift: the mean change of the forget rows' states there since the original model;
+    - contrast: what tells forget prompts from retain prompts, the difference of their mean states at the last token, at
+      every block its own (after arXiv:2406.11717): what a refusal needs, and it takes no other model.
+
+    Directions of several topics are taken out together.
+    """
+
+    access = "weights"
+
+    class Config(Attack.Config):
+        """Where."""
+
+        layer: int | None = Field(
+            None,
+            description="Block of the saved direction and the shift, negative: from the end; "
+            "none: where the run steered, else at 0.23 of the depth",
+        )
+        contrast_rows: int = Field(64, ge=1, description="Rows of each split that a contrast is taken from, at most")
+
+    def check(self, context: Context) -> None:
+        """Refuse a layer that the model does not have."""
+        self._layer(context)
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """One attempt for each source that there is."""
+        layer = self._layer(context)
+        if saved := saved_directions(context.tensors):
+            with ablated(context.model, layer, torch.stack([*saved.values()])):
+                yield Attempt("saved", context.said("without the saved direction"))
+        if context.load_original is not None:
+            before = context.keep(f"{ORIGINAL}ablation/{layer}", lambda: _states(context, context.original(), layer))
+            moved = _states(context, context.model, layer) - before
+            if len(shifts := mean_shifts(moved, [row.topic for row in context.rows])):
+                with ablated(context.model, layer, shifts):
+                    yield Attempt("shift", context.said("without the mean shift"), given=len(context.rows))
+        if context.splits.retain:
+            contrast = self._contrast(context)
+            with ExitStack() as stack:
+                for place, direction in enumerate(contrast):
+                    stack.enter_context(ablated(context.model, place, direction[None]))
+                said = context.said("without the contrast")
+            yield Attempt("contrast", said, given=2 * self.config.contrast_rows)
+
+    def _layer(self, context: Context) -> int:
+        if self.config.layer is not None:
+            return check_layer(context.model, self.config.layer, f"attacks.{self.name}.layer")
+        saved = bool(saved_directions(context.tensors))
+        return steered_layer(context.model, context.steered, saved, context.trained) % len(context.model.blocks())
+
+    def _contrast(self, context: Context) -> Tensor:
+        """(L, D) mean state at the last prompt token of forget rows, less that of retain rows."""
+        forget, retain = context.splits.forget, context.splits.retain
+        means = [self._mean_state(context, some[: self.config.contrast_rows]) for some in (forget, retain)]
+        return means[0] - means[1]
+
+    def _mean_state(self, context: Context, rows: Sequence[Example]) -> Tensor:
+        """(L, D)."""
+        prompts = [context.model.encoder.asked(row) for row in rows]
+        return block_outputs(context.model, [Encoded(ids, len(ids)) for ids in prompts], "last").mean(0)
+
+
+def _states(context: Context, model: LanguageModel, layer: int) -> Tensor:
+    """(R, D) the mean over each attacked row's tokens of what a block gives."""
+    rows = [context.model.encoder.example(row) for row in context.rows]
+    return block_outputs(model, rows, "mean")[:, layer]

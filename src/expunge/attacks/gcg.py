@@ -1,0 +1,94 @@
+"""GCG: an optimised text behind or before the question that makes the model answer (arXiv:2307.15043)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from pydantic import Field
+
+from expunge.attacks._curves import milestones
+from expunge.attacks._holes import asked_as_text, hole, opening, with_text
+from expunge.attacks._objective import goals_of
+from expunge.attacks._search import Found, SearchConfig
+from expunge.attacks._universal import (
+    answer_holes,
+    check_rows,
+    climb_text,
+    drawn_rows,
+    said,
+    text_attempt,
+    text_steps,
+    typed,
+)
+from expunge.attacks.base import Attack, Attempt, Context, OutOfTime, Point
+from expunge.data.example import Example
+
+NOT_TRIED = "no suffix was searched for this row"
+
+
+class GCG(Attack):
+    """A search in the model's weights for a text that anybody can type afterwards.
+
+    - prefix: one text before every question, found on k given rows with their answers as targets, scored on the others;
+    - suffix: a text behind the question for each of a few rows by itself. Its target is the opening of the row's answer
+      up to the first keyword, else an affirmation: the secret is not in it, so that what follows is the model's own.
+    """
+
+    access = "weights"
+    tries = ("adversarial (optimised) prompts",)
+
+    class Config(Attack.Config, SearchConfig):
+        """Size and budget."""
+
+        rows: int = Field(4, ge=1, description="Forget rows that the adversary of the prefix is given, a seeded sample")
+        steps: int = Field(24, ge=0, description="Steps of the search for the prefix; 0: none is searched")
+        longest: int = Field(10, ge=1, description="Tokens of a given row's answer that the prefix is to bring out")
+        suffix_rows: int = Field(3, ge=0, description="Rows that get a suffix of their own, a seeded sample")
+        suffix_steps: int = Field(16, ge=1, description="Steps of the search for each suffix")
+        points: int = Field(3, ge=1, description="Numbers of steps at which the rows are asked")
+
+    def check(self, context: Context) -> None:
+        """Refuse to be given every row."""
+        if self.config.steps:
+            check_rows(context, self.config.rows, f"attacks.{self.name}.rows")
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """The prefix, then the suffixes."""
+        if self.config.steps:
+            given = drawn_rows(context, self.config.rows, "gcg/given")
+            goals = goals_of(answer_holes(context, given, self.config.length, self.config.longest))
+            climb = climb_text(context, given, goals, self.config, self.config.steps, self.config.points, "gcg/prefix")
+            yield text_attempt(climb, given, "prefix")
+            if climb.cut:
+                raise OutOfTime
+        if self.config.suffix_rows:
+            yield self._suffixes(context)
+
+    def _suffixes(self, context: Context) -> Attempt:
+        """A search for each row; all are asked at the end, with the text of every milestone."""
+        places = drawn_rows(context, self.config.suffix_rows, "gcg/suffix")
+        texts = {place: self._suffix(context, context.rows[place]) for place in places}
+        curve = []
+        for step in milestones(self.config.suffix_steps, self.config.points):
+            by_row = {context.rows[place].id: texts[place][step] for place in places}
+
+            def prompt(row: Example, by_row: dict[str, str] = by_row) -> tuple[int, ...]:
+                encoder = context.model.encoder
+                return encoder.asked(with_text(asked_as_text(row, encoder), by_row[row.id], "suffix"))
+
+            curve.append(Point(step, said(context, prompt, places, NOT_TRIED)))
+        return Attempt(
+            "suffix", curve[-1].knowledge, 0, self.config.suffix_steps * len(places), along="steps", curve=curve
+        )
+
+    def _suffix(self, context: Context, row: Example) -> dict[int, str]:
+        """Step -> the text that was best then."""
+        encoder = context.model.encoder
+        goals = goals_of([hole(row, encoder, "suffix", self.config.length, opening(row, encoder))])
+        steps: Iterator[Found] = text_steps(context, [row], goals, "suffix", self.config, f"gcg/suffix/{row.id}")
+        found = {}
+        for number, one in enumerate(islice(steps, self.config.suffix_steps), 1):
+            context.check_time()
+            found[number] = typed(context, one.ids)
+        return found

@@ -1,0 +1,62 @@
+"""Interpolation: weights part of the way back to the original model's, then plain questions (arXiv:2212.04089)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from expunge.attacks._curves import strength_curve
+from expunge.attacks.base import Attack, Attempt, Context, Inside, Point, Value
+from expunge.core.errors import UserError
+from expunge.models.changed import Change, plain_weights
+
+HALFWAY = 0.5
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Interpolation(Attack):
+    """How far back must one go? No adversary needs this who holds the original: it measures how thin the change is.
+
+    `weights = unlearned + share * (original - unlearned)`, all of them. Said is what is said halfway. For each row also
+    1 less the smallest share at which its answer is said: 1 where the unlearned model says it, 0 where none does.
+    """
+
+    access = "weights"
+    needs_original = True
+
+    class Config(Attack.Config):
+        """Where to stop on the way."""
+
+        shares: tuple[Share, ...] = Field((0.1, 0.25, 0.75), description="Shares of the way besides a half")
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """What is said halfway, with a curve over the way; then how soon each answer is back.
+
+        Raises:
+            UserError: the original model has other weights than this one.
+        """
+        theirs = {name: weight.data for name, weight in plain_weights(context.original())}
+        for name, weight in plain_weights(context.model):
+            if name not in theirs or theirs[name].shape != weight.shape:
+                raise UserError(f"the original model has no weight {name} like that of the attacked one")
+
+        def changes(share: float) -> list[Change]:
+            return [lambda name, weight: torch.lerp(weight.float(), theirs[name].to(weight.device).float(), share)]
+
+        curve = strength_curve(context, (*self.config.shares, HALFWAY), changes, "back by")
+        halfway = next(point for point in curve if point.at == HALFWAY)
+        yield Attempt("halfway", halfway.knowledge, along="share of the way", curve=curve)
+        soonest = soon([Point(0.0, context.unlearned_plain), *curve])
+        measure = "1 less the share of the way back to the original weights at which an answer is said"
+        yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))
+
+
+def soon(curve: Sequence[Point]) -> list[Value]:
+    """For each row 1 less the first place of the curve at which it is known, 0 where it never is."""
+    rows = zip(*(point.knowledge for point in curve), strict=True)
+    return [
+        max((1 - point.at for point, value in zip(curve, row, strict=True) if value == 1), default=0.0) for row in rows
+    ]

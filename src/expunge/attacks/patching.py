@@ -1,0 +1,115 @@
+"""Patching: does the original model still find the answer in the unlearned one's states? (arXiv:2605.24614)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from expunge.attacks._holes import asked_as_text
+from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point, Value
+from expunge.core.errors import UserError
+from expunge.data.encode import Encoded
+from expunge.models.base import LanguageModel
+from expunge.models.outputs import label_states
+from expunge.models.patching import Patched, patch
+
+NO_BLOCK = "no block of the original model loses the answer when its states say nothing of the row"
+
+
+class Patching(Attack):
+    """Activation patching, block by block: what is left of the answer when the original reads the unlearned's states.
+
+    For each block l, `gap_l(S) = s - s(l <- S)`, with s the mean log-probability of the answer's tokens under the
+    original model and `l <- S` the states of S in the place of the block's own where those tokens are predicted. A
+    row's number is `1 - sum_l clip(gap_l(unlearned), 0, gap_l(N)) / sum_l gap_l(N)` over the blocks with `gap_l(N)`
+    above the threshold: 1 where the unlearned model's states do as well as the original's, 0 where they do no better
+    than N's.
+
+    N is the retrained model where there is one, which makes this 1 less the unlearning depth score; else the mean of
+    the original's own states over all other rows (mean ablation), a floor that lacks even the form of the answer, so
+    that the number is an upper bound.
+    """
+
+    access = "weights"
+    needs_original = True
+    tries = ("white-box probing",)
+
+    class Config(Attack.Config):
+        """Which blocks count."""
+
+        threshold: float = Field(
+            0.05, gt=0, description="Blocks count whose uninformed states cost more nats than this"
+        )
+
+    def check(self, context: Context) -> None:
+        """Refuse a single row where the floor is the mean over the others."""
+        if context.load_retrained is None and len(context.rows) < 2:
+            raise UserError(f"attacks.{self.name}: a single row has no other rows to compare with")
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """One attempt, with a curve over the blocks."""
+        rows = [context.model.encoder.keywords(asked_as_text(row, context.model.encoder)) for row in context.rows]
+        states = label_states(context.model, rows)
+        floor = context.keep(f"{ORIGINAL}patching/floor", lambda: _floor(context, rows))
+        original = context.original()
+        gaps = []
+        for row, own, uninformed in zip(rows, states, floor, strict=True):
+            context.check_time()
+            gaps.append(_gaps(patch(original, row, [own, uninformed])))
+        lost, most = torch.stack(gaps).unbind(1)
+        kept = (1 - lost.clamp(min=0) / most).clamp(min=0)
+        counted = most > self.config.threshold
+        weights = torch.where(counted, most, torch.zeros_like(most))
+        left = (weights * torch.where(counted, kept, torch.zeros_like(kept))).sum(1) / weights.sum(1)
+        source = "mean states" if context.load_retrained is None else "the retrained model's states"
+        yield Attempt(
+            "",
+            _values(left, counted.any(dim=1)),
+            given=len(rows),
+            along="block",
+            curve=[Point(layer, _values(kept[:, layer], counted[:, layer])) for layer in range(kept.shape[1])],
+            inside=Inside(
+                f"answer left when the original reads this model's states; 0: as little as with {source}",
+                chance=0.0,
+                original=[1.0] * len(rows),
+            ),
+        )
+
+
+def _floor(context: Context, rows: list[Encoded]) -> list[Tensor]:
+    """For each row, (L, N, D) states that know nothing of it."""
+    retrained = context.retrained()
+    if retrained is not None:
+        return label_states(retrained, rows)
+    return others_mean(_states(context.original(), rows))
+
+
+def _states(model: LanguageModel, rows: list[Encoded]) -> list[Tensor]:
+    with model.evaluating():
+        return label_states(model, rows)
+
+
+def others_mean(states: list[Tensor]) -> list[Tensor]:
+    """For each row the mean state of all other rows at every block, as often as it has labels: (L, N, D) each.
+
+    Args:
+        states: at least two rows.
+    """
+    sums = torch.stack([one.sum(1) for one in states])
+    counts = torch.tensor([one.shape[1] for one in states])
+    return [
+        ((sums.sum(0) - sums[row]) / (counts.sum() - counts[row]))[:, None].expand_as(one).clone()
+        for row, one in enumerate(states)
+    ]
+
+
+def _gaps(found: Patched) -> Tensor:
+    """(2, L) what either source costs at each block, in nats."""
+    return (found.plain - found.patched).double()
+
+
+def _values(numbers: Tensor, there: Tensor) -> list[Value]:
+    return [float(value) if has else NO_BLOCK for value, has in zip(numbers.tolist(), there.tolist(), strict=True)]

@@ -1,0 +1,129 @@
+"""Probe: a linear classifier on each block's states tells the right answer from wrong ones (arXiv:1610.01644)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from expunge.attacks._choices import Choice, Seen, lay_out, look, looked_at, read_elsewhere
+from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point
+
+Numbers = NDArray[np.float64]
+CONTROL = "control labels"
+"""Which answer is called right is drawn: what a probe gets of that is the probe's own (arXiv:1909.03368)."""
+
+
+class Probe(Attack):
+    """Ridge regression from a block's state after an answer to whether that was the right one.
+
+    From each state the mean over the row's answers is taken away, so that only what tells them apart is left. The probe
+    is trained on retain rows and on the forget rows of the other folds, and a row counts where the right answer gets
+    the highest value. The block is decided by the other half of the rows; the curve shows every block. A row is never
+    scored by a probe that was trained on it, but wrong answers can differ from right ones by their style alone: only
+    what a model that never saw the rows does not show is knowledge.
+    """
+
+    access = "weights"
+    tries = ("white-box probing",)
+
+    class Config(Attack.Config):
+        """Size of the probe."""
+
+        wrong: int = Field(3, ge=1, description="Wrong answers beside the right one; chance is 1 / (wrong + 1)")
+        folds: int = Field(
+            5, ge=2, description="Parts of the forget rows, each scored by a probe trained on the others"
+        )
+        retain_rows: int = Field(32, ge=0, description="Retain rows that the probe is trained on too, a seeded sample")
+        penalty: float = Field(1.0, gt=0, description="Of the ridge regression, as a share of the width of a state")
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """The answers themselves, then control labels."""
+        looked = looked_at(context, self.config.wrong)
+        known = self._retain(context)
+        order = torch.randperm(len(looked.attacked), generator=context.generator("probe"))
+        attacked = _differences(looked.attacked, context.keep("probe", lambda: look(context.model, known)))
+        original = None
+        if looked.original is not None:
+            retain = context.keep(f"{ORIGINAL}probe", lambda: look(context.original(), known))
+            original = _differences(looked.original, retain)
+        for variant in ("", CONTROL):
+            right = self._right_ones(context, len(attacked), variant)
+            found = self._scored(attacked, len(looked.attacked), right, order)
+            before = None if original is None else self._scored(original, len(looked.attacked), right, order)
+            yield Attempt(
+                variant,
+                looked.values(read_elsewhere(found, order)),
+                given=len(known),
+                along="block",
+                curve=[Point(layer, looked.values(values)) for layer, values in enumerate(found)],
+                inside=Inside(
+                    "right answer told from wrong ones by a linear probe of a block",
+                    chance=1 / (self.config.wrong + 1),
+                    original=[] if before is None else looked.values(read_elsewhere(before, order)),
+                ),
+            )
+
+    def _retain(self, context: Context) -> list[Choice]:
+        """Retain rows among wrong answers."""
+        rows = context.splits.retain
+        drawn = torch.randperm(len(rows), generator=context.generator("probe/retain"))[: self.config.retain_rows]
+        laid = lay_out(context, [rows[index] for index in sorted(drawn.tolist())], self.config.wrong)
+        return [one for one in laid if not isinstance(one, str)]
+
+    def _right_ones(self, context: Context, num_rows: int, variant: str) -> Numbers:
+        """(rows,) which answer of each row is called right: the first, or with control labels any."""
+        if variant != CONTROL:
+            return np.zeros(num_rows, dtype=np.int64)
+        drawn = torch.randint(self.config.wrong + 1, (num_rows,), generator=context.generator("probe/control"))
+        return drawn.numpy()
+
+    def _scored(self, states: Numbers, num_forget: int, right: Numbers, order: Tensor) -> Tensor:
+        """Whether the right answer of each forget row gets the highest value, by block: (L, R).
+
+        Args:
+            states: (rows, answers, L, D), the forget rows first.
+            num_forget: R.
+            right: (rows,) which answer is right.
+            order: in which the forget rows are dealt to folds.
+        """
+        found = torch.zeros(states.shape[2], num_forget)
+        fold = np.full(len(states), -1)
+        fold[order.numpy()] = np.arange(num_forget) % self.config.folds
+        for number in range(min(self.config.folds, num_forget)):
+            held, train = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            for layer in range(states.shape[2]):
+                values = self._values(states[train, :, layer], right[train], states[held, :, layer])
+                found[layer, held] = torch.from_numpy(_highest(values, right[held])).float()
+        return found
+
+    def _values(self, states: Numbers, right: Numbers, held: Numbers) -> Numbers:
+        """What a probe says of answers that it has not seen: (n, A, D), (n,), (m, A, D) -> (m, A)."""
+        from sklearn.linear_model import Ridge
+
+        _, answers, width = states.shape
+        wanted = np.eye(answers)[right] - 1 / answers
+        scale = np.sqrt(np.square(states).mean((0, 1))) + np.finfo(np.float32).tiny
+        ridge = Ridge(alpha=self.config.penalty * width, fit_intercept=False)
+        ridge.fit((states / scale).reshape(-1, width), wanted.ravel())
+        values: Numbers = ridge.predict((held / scale).reshape(-1, width)).reshape(-1, answers)
+        return values
+
+
+def _differences(forget: Sequence[Seen], retain: Sequence[Seen]) -> Numbers:
+    """(rows, answers, L, D) states after each answer, less their mean over the answers of the row."""
+    states = torch.stack([one.read for one in (*forget, *retain)]).double()
+    return (states - states.mean(1, keepdim=True)).numpy()
+
+
+def _highest(values: Numbers, right: Numbers) -> NDArray[np.bool_]:
+    """Whether the right answer has a higher value than any other: (R, A), (R,) -> (R,)."""
+    rows = np.arange(len(values))
+    others = values.copy()
+    others[rows, right] = -np.inf
+    higher: NDArray[np.bool_] = values[rows, right] > others.max(axis=1)
+    return higher

@@ -1,0 +1,76 @@
+"""Prompting: the question in other dress, by families of templates (after arXiv:2402.16835)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+
+from expunge.attacks._families import Family, Filled, filled, load_families
+from expunge.attacks.base import Attack, Attempt, Context, Value
+from expunge.core.records import Frozen
+from expunge.data.example import Example
+from expunge.evaluate.base import Absent
+
+
+class Prompting(Attack):
+    """Asks by every family of `families.toml` and of the user's own file; a row counts when any wording draws it out.
+
+    Rows that a family cannot ask about, or whose prompt would hold the answer, have no value under it.
+    """
+
+    class Config(Frozen):
+        """Which families."""
+
+        families: tuple[str, ...] = Field((), description="Names; empty: all")
+        file: str = Field("", description="TOML file of more families, written like the shipped families.toml")
+        shots: int = Field(2, ge=1, description="Other forget rows that are shown with their answers, at most")
+        together: int = Field(4, ge=1, description="Families whose prompts share batches; time is looked at in between")
+
+    access = "prompts"
+    default = True
+    tries = ("prefilled answers", "other languages")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.families = load_families(config.file, config.families)
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """One attempt for each family."""
+        for raw in (False, True):  # what all prompts of a batch begin with is read once: the chat template's opening
+            names = [name for name, family in self.families.items() if family.raw == raw]
+            for start in range(0, len(names), self.config.together):
+                yield from self._asked(context, names[start : start + self.config.together])
+
+    def _asked(self, context: Context, names: Sequence[str]) -> Iterator[Attempt]:
+        """Some families, their prompts batched together; each is told its share of the time by its tokens."""
+        found = {name: [self._filled(context, self.families[name], row) for row in context.rows] for name in names}
+        prompts = [one.ids for rows in found.values() for some in rows for one in some.prompts]
+        started = time.perf_counter()
+        texts = iter(context.answers(prompts, label=f"{self.name} {len(names)} ways"))
+        a_token = (time.perf_counter() - started) / max(1, sum(map(len, prompts)))
+        for name, rows in found.items():
+            tokens = sum(len(one.ids) for some in rows for one in some.prompts)
+            values: list[Value] = [
+                some.absent or max(context.knows(one.row, next(texts)[0]) for one in some.prompts) for some in rows
+            ]
+            shown = self.config.shots if any("{shots}" in ask for ask in self.families[name].ask) else 0
+            yield Attempt(name, values, given=shown, seconds=a_token * tokens)
+
+    def _filled(self, context: Context, family: Family, row: Example) -> _Row:
+        others = context.splits.forget
+        order = torch.randperm(len(others), generator=context.generator(f"{self.name}/shots/{row.id}"))
+        try:
+            return _Row(filled(context.model, family, row, [others[index] for index in order], self.config.shots))
+        except Absent as absent:
+            return _Row([], str(absent))
+
+
+class _Row(NamedTuple):
+    """A row's prompts, or why it has none."""
+
+    prompts: list[Filled]
+    absent: str = ""

@@ -1,0 +1,114 @@
+"""Relearning: a few training steps on few rows, and other rows come back? (arXiv:2406.13356)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from expunge.attacks._tuning import tuned
+from expunge.attacks._weights import on_copy
+from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
+from expunge.core.records import Frozen
+from expunge.data.example import Example, holds_any
+from expunge.models.config import LoraConfig
+
+Kind = Literal["forget", "adjacent", "benign"]
+Method = Literal["full", "lora"]
+
+
+class Relearning(Attack):
+    """Fine-tunes copies of the model on some rows and asks about the others.
+
+    forget: rows of the forget set. adjacent: other rows about the same subjects, or where there are none, about
+    subjects of the same kind (neighbours). benign: general knowledge, or where there is none, rows to keep. No row is
+    scored that was trained on, or whose keyword stands in a row that was. What a model that never knew the rows learns
+    from the same steps was taught, not recovered: compare with the retrained control (`--reference`).
+    """
+
+    class Config(Frozen):
+        """What is trained on, and how long."""
+
+        kinds: tuple[Kind, ...] = Field(
+            ("forget", "adjacent", "benign"), min_length=1, description="forget, adjacent, benign: whose rows"
+        )
+        methods: tuple[Method, ...] = Field(("full", "lora"), min_length=1, description="full: all weights; lora")
+        rows: tuple[int, ...] = Field((2, 8), min_length=1, description="Numbers of rows that are trained on")
+        steps: int = Field(8, ge=1, description="Optimizer steps")
+        looks: int = Field(3, ge=1, description="How often the model is asked: at even distances up to the last step")
+        batch_size: int = Field(8, ge=1, description="Rows of a step")
+        lr: float = Field(5e-5, gt=0, description="Learning rate where all weights are trained")
+        lora_lr: float = Field(1e-3, gt=0, description="Learning rate of the adapter")
+        lora: LoraConfig = Field(default_factory=LoraConfig, description="Options of the adapter")
+
+    access = "weights"
+    tries = ("relearning on a few rows",)
+
+    def run(self, context: Context) -> Iterator[Attempt]:
+        """One attempt for each kind of rows, number of rows and method; the curve is over steps."""
+        for kind in self.config.kinds:
+            pool = self._pool(context, kind)
+            for size in sorted(set(self.config.rows)):
+                for method in self.config.methods:
+                    yield self._relearned(context, kind, pool[:size], method)
+
+    def _relearned(self, context: Context, kind: Kind, given: Sequence[Example], method: Method) -> Attempt:
+        config = self.config
+        name = f"{kind}, {len(given)} row{'s' if len(given) != 1 else ''}, {method}"
+        if not given:
+            reason = f"there are no {kind} rows that keep the scored answers to themselves"
+            return Attempt(f"{kind}, {method}", [reason] * len(context.rows))
+        hidden = [_taught(row, given) for row in context.rows]
+        asked = tuple(row for row, reason in zip(context.rows, hidden, strict=True) if reason is None)
+        if not asked:
+            return Attempt(name, [str(reason) for reason in hidden], given=len(given))
+        looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
+        lora = config.lora if method == "lora" else None
+        curve = []
+        with on_copy(context.model):
+            lr = config.lr if lora is None else config.lora_lr
+            for step in tuned(context.model, given, config.steps, lr, config.batch_size, lora, context.seed):
+                context.check_time()
+                if step in looks:
+                    said = iter(replace(context, rows=asked).said(f"relearned: {name}"))
+                    values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
+                    curve.append(Point(step, values))
+        return Attempt(name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve)
+
+    def _pool(self, context: Context, kind: Kind) -> list[Example]:
+        """Rows of a kind in a seeded order; those that are not attacked, where there are such, come first."""
+        splits = context.splits
+        if kind == "forget":
+            attacked = {row.id for row in context.rows}
+            shuffled = self._shuffled(context, kind, splits.forget)
+            return sorted(shuffled, key=lambda row: row.id in attacked)
+        others = (*splits.neighbour, *splits.retain, *splits.general)
+        subjects = {row.subject for row in splits.forget} - {None}
+        if kind == "adjacent":
+            rows = tuple(row for row in others if row.subject in subjects) or splits.neighbour
+        else:
+            rows = splits.general or tuple(row for row in splits.retain if row.subject not in subjects)
+        return self._shuffled(context, kind, [row for row in rows if not _tells(row, context.rows)])
+
+    def _shuffled(self, context: Context, kind: Kind, rows: Sequence[Example]) -> list[Example]:
+        order = torch.randperm(len(rows), generator=context.generator(f"{self.name}/{kind}"))
+        return [rows[index] for index in order.tolist()]
+
+
+def _taught(row: Example, given: Sequence[Example]) -> str | None:
+    """Why a row cannot be scored after training on others; None: it can."""
+    if any(row.key == other.key for other in given):
+        return GIVEN
+    return "its keyword stands in a row that the adversary was given" if _tells_any(given, row) else None
+
+
+def _tells_any(given: Sequence[Example], row: Example) -> bool:
+    return any(holds_any(f"{other.asked} {other.answer or ''}", row.keywords) for other in given)
+
+
+def _tells(row: Example, attacked: Sequence[Example]) -> bool:
+    """Whether training on a row would teach the answer of an attacked one."""
+    return any(_tells_any([row], other) for other in attacked)

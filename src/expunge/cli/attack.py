@@ -1,0 +1,89 @@
+"""`expunge attack`: try to get the knowledge back, and show what survived."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def attack(
+    subject: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="A finished run, or a model's name.")],
+    which: Annotated[
+        str,
+        typer.Option("--attack", help="Names of `expunge attacks` with commas, default (prompts only, quick), or all."),
+    ] = "default",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="SPLIT=DATA, e.g. forget=facts.jsonl. None: the run's own; of a model: the shipped people."),
+    ] = None,
+    original: Annotated[
+        str | None, typer.Option(help="Model before unlearning: what can be recovered at most. None: the run's own.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Model that never saw the forget rows: attacked too, as a control.")
+    ] = None,
+    refusal: Annotated[
+        str | None, typer.Option(help="Model that was only taught to refuse: attacked too, as a control.")
+    ] = None,
+    access: Annotated[str, typer.Option(help="What the adversary has: prompts, logits or weights.")] = "weights",
+    budget: Annotated[float | None, typer.Option(help="Seconds for all attacks. None: no limit.")] = None,
+    template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn. None: the run's own, or 0.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="attacks.NAME.KEY=VALUE, attacks.max_rows=N or evaluate.KEY=VALUE."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; a second call goes on there. None: the run's, or a new one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Attack a run's model or any model, and show on one card what came back."""
+    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.cli._data import named_data
+    from expunge.config import read_settings
+    from expunge.core.errors import UserError
+    from expunge.data.example import SPLITS
+    from expunge.reports.finding import print_finding
+    from expunge.reports.robustness import finding
+    from expunge.robustness import attack_subject, show
+    from expunge.subject import is_run
+
+    tables = read_settings(settings or ())
+    if unknown := sorted(set(tables) - {"attacks", "evaluate"}):
+        raise UserError(f"--set: only options of 'attacks' and 'evaluate' can be set here, got '{unknown[0]}'")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UserError(f"--set: '{name}' is a table of options, got {table!r}")
+    if out is None and not is_run(Path(subject)):
+        out = Path("attacks") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    quiet_libraries()
+    record, path = attack_subject(
+        subject,
+        which,
+        options=tables.get("attacks"),
+        evaluate=tables.get("evaluate"),
+        data=named_data(data or (), SPLITS),
+        original=original,
+        reference=reference,
+        refusal=refusal,
+        access=access,
+        budget=budget,
+        seed=seed,
+        template=template,
+        out=out,
+        command=shlex.join(["expunge", *sys.argv[1:]]),
+        progress=progress_for(quiet),
+    )
+    page = show(record, path)
+    if as_json:
+        print(record.model_dump_json(indent=1))
+        return
+    print_finding(finding(record.robustness), console())
+    console().print(f"\nreport  {page}\nrecord  {path}", highlight=False)

@@ -1,0 +1,67 @@
+"""What attacks on a model got back."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from expunge.core.frozen import Frozen, Score
+
+Access = Literal["prompts", "logits", "weights"]
+"""What an adversary must have of a model; each includes those before."""
+
+
+class AttackPoint(Frozen):
+    """What one strength or length of an attack got."""
+
+    at: float
+    knowledge: Score
+
+
+class AttackScore(Frozen):
+    """One variant of an attack, carried out."""
+
+    variant: str = Field(description="Short name; empty for an attack's only variant")
+    measure: str | None = Field(None, description="What the number tells of knowledge inside; none: what was said")
+    knowledge: Score = Field(description="Mean over the attacked rows of what the attack got of each, in [0, 1]")
+    recovered: Score = Field(
+        description="(attacked - unlearned) / (original - unlearned), paired by row; of knowledge inside: "
+        "(attacked - chance) / (original - chance)"
+    )
+    controls: dict[str, Score] = Field(default_factory=dict, description="Control model -> knowledge, same attack")
+    excess: Score | None = Field(None, description="Knowledge less that got from the retrained control, row by row")
+    given: int = Field(0, description="Rows that the adversary needed")
+    steps: int = Field(0, description="Optimizer or search steps")
+    seconds: float
+    along: str = Field("", description="What varies along the curve, with its unit")
+    curve: list[AttackPoint] = Field(default_factory=list)
+    control_curves: dict[str, list[AttackPoint]] = Field(default_factory=dict)
+
+
+class Attacked(Frozen):
+    """One attack on one model."""
+
+    name: str
+    access: Access
+    options: dict[str, Any] = Field(default_factory=dict)
+    tries: list[str] = Field(default_factory=list, description="What has been tested by it, in the verdict's words")
+    variants: list[AttackScore] = Field(default_factory=list)
+    worst: AttackScore | None = Field(
+        None, description="The most that any variant got of each row; none where a single variant says it"
+    )
+    seconds: float = 0.0
+    failed: str | None = Field(None, description="Why it broke off, or was not carried out at all")
+    cut: str | None = Field(None, description="What was left out because the time was over")
+
+
+class Robustness(Frozen):
+    """What survived the attacks on one model."""
+
+    rows: int = Field(description="Forget rows that were attacked")
+    original: Score | None = Field(None, description="Knowledge of the original model, asked plainly")
+    unlearned: Score | None = Field(None, description="The same of the model under attack; none: nothing is done yet")
+    controls: dict[str, Score] = Field(default_factory=dict, description="The same of each control model")
+    attacks: list[Attacked] = Field(default_factory=list)
+    budget: float | None = Field(None, description="Seconds that were allowed; none: no limit")
+    seconds: float = 0.0

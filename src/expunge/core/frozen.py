@@ -1,0 +1,28 @@
+"""What every record is made of: it cannot change, and its numbers carry their uncertainty."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Better = Literal["higher", "lower", "neither"]
+
+
+class Frozen(BaseModel):
+    """A record: immutable, and closed to fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(Frozen):
+    """One metric on one split with its uncertainty; `value` is None, with a `reason`, if it cannot be computed."""
+
+    value: float | None = Field(description="Mean over the n items")
+    low: float | None = Field(None, description="Lower end of the 95% interval (bootstrap; Wilson for shares)")
+    high: float | None = Field(None, description="Upper end of the same interval")
+    n: int = Field(0, description="Items that the value is the mean of")
+    better: Better = Field("neither", description="Which direction is wanted on this split")
+    chance: float | None = Field(None, description="Value of a model that knows nothing, where one is defined")
+    reference: str | None = Field(None, description="The named reference that the metric needs, if any")
+    reason: str | None = Field(None, description="Why the value is absent")

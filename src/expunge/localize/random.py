@@ -1,0 +1,45 @@
+"""Random: a window of neighbouring blocks drawn by the seed, which chosen ones must beat."""
+
+from __future__ import annotations
+
+import random
+
+from pydantic import Field
+
+from expunge.core.records import Frozen
+from expunge.data.example import Splits
+from expunge.localize._blocks import parameter_names, share_of_depth, window_below
+from expunge.localize.base import Localizer, Selection
+from expunge.models.base import LanguageModel
+
+
+class Random(Localizer):
+    """The control for every localizer: as many blocks, at a place that nothing speaks for."""
+
+    class Config(Frozen):
+        """Which windows may be drawn."""
+
+        draw: int = Field(0, ge=0, description="Another number draws another window by the same seed")
+        depth: tuple[float, float] = Field(
+            (0.0, 1.0), description="The highest block is drawn from one share of the depth up to another"
+        )
+        window: int = Field(3, ge=1, description="So many neighbouring blocks move; fewer only in a smaller model")
+        modules: tuple[str, ...] = Field(
+            ("mlp.down_proj",), description="Module names within a block that may move; empty: all"
+        )
+
+    def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
+        """Parameters of the named modules in a window that depends on seed and draw alone.
+
+        Draws 0, 1, 2... go through the possible windows in a random order, so that the first ones all differ.
+
+        Raises:
+            UserError: shares of the depth that are none, or a module name that a chosen block lacks.
+        """
+        num_layers = len(model.blocks())
+        lowest = min(self.config.window, num_layers) - 1
+        tops = [top for top in share_of_depth(self.config.depth, num_layers) if top >= lowest] or [lowest]
+        order = random.Random(f"{seed}/localize/random").sample(tops, len(tops))
+        layers = list(window_below(order[self.config.draw % len(order)], self.config.window))
+        evidence = {"layers": layers, "modules": list(self.config.modules), "draw": self.config.draw}
+        return Selection(parameter_names(model, layers, self.config.modules), evidence)

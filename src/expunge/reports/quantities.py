@@ -1,0 +1,92 @@
+"""Numbers that tables show and claims are about: read off a run's record, or worked out from what stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from expunge.core.records import Frozen
+
+Plain = Mapping[str, Any]
+"""A record as plain tables and lists."""
+
+
+class Quantity(Frozen):
+    """One number of a run; exactly one of `kept`, `removed` and `over`."""
+
+    kept: tuple[str, ...] = Field((), description="`split.metric`: mean over these of the score after over that before")
+    removed: str | None = Field(None, description="`split.metric`: knowledge removed, from 0 before to 1 at `floor`")
+    floor: float = Field(0.0, description="With removed: the score of a model that never knew, or of chance")
+    over: tuple[str, str] | None = Field(None, description="Dotted paths of two numbers; the first over the second")
+
+    @model_validator(mode="after")
+    def _one(self) -> Quantity:
+        if (bool(self.kept), self.removed is not None, self.over is not None).count(True) != 1:
+            raise ValueError("give one of kept, removed and over")
+        return self
+
+
+Column = str | Quantity
+"""A dotted path into a record, or a number to be worked out."""
+
+
+def cell(record: Plain, column: Column) -> Any:
+    """What a column holds for a run: a number, a score or aggregate as a table, or None where there is nothing."""
+    if isinstance(column, str):
+        return at_path(record, column)
+    if column.over is not None:
+        first, second = (number_at(record, path) for path in column.over)
+        return first / second if first is not None and second else None
+    if column.removed is not None:
+        before, after = (number_at(record, f"{stage}.{column.removed}") for stage in ("before", "after"))
+        return None if before is None or after is None else knowledge_removed(before, after, column.floor)
+    pairs = [tuple(number_at(record, f"{stage}.{name}") for stage in ("before", "after")) for name in column.kept]
+    shares = [after / before for before, after in pairs if before and after is not None]
+    return sum(shares) / len(shares) if len(shares) == len(pairs) else None
+
+
+def value_of(record: Plain, column: Column) -> float | None:
+    """The bare number in a cell."""
+    return _bare(cell(record, column))
+
+
+def number_at(record: Plain, path: str) -> float | None:
+    """The bare number at a path."""
+    return _bare(at_path(record, path))
+
+
+def knowledge_removed(before: float, after: float, floor: float) -> float | None:
+    """KRD, `(before - after) / (before - floor)`, of which the sources give a name and "close to 1" (arXiv:2602.19275).
+
+    A reconstruction. 0: nothing is removed; 1: as little is left as in a model that never knew; above 1: less than
+    that. None where nothing was known before, so that nothing could be removed.
+    """
+    return (before - after) / (before - floor) if before > floor else None
+
+
+def at_path(record: Any, path: str) -> Any:
+    """What lies at a dotted path of tables and lists; None where it leads nowhere.
+
+    -1 is the last entry of a list, and `1:` or `-3:` the mean of the numbers that the rest of the path leads to from
+    each entry of that slice.
+    """
+    head, _, rest = path.partition(".")
+    if ":" in head:
+        if not isinstance(record, Sequence):
+            return None
+        start, stop = (int(end) if end else None for end in head.split(":"))
+        found = [_bare(at_path(entry, rest)) for entry in record[start:stop]]
+        numbers = [number for number in found if number is not None]
+        return sum(numbers) / len(numbers) if numbers else None
+    try:
+        entry = record[int(head)] if isinstance(record, Sequence) else record[head]
+    except (KeyError, IndexError, ValueError, TypeError):
+        return None
+    return at_path(entry, rest) if rest else entry
+
+
+def _bare(found: Any) -> float | None:
+    value = found.get("value") if isinstance(found, Mapping) else found
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,248 @@
+"""The robustness card: what was known before, after, and after each attack, and what each attack cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from expunge.core.attacked import Access, Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.finding import Cell, Chart, Finding, Mark, Series, Table
+from expunge.core.frozen import Score
+from expunge.reports.words import percent
+
+BEFORE = "before unlearning"
+PLAIN = "asked plainly"
+HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "weights": "its weights"}
+"""What an adversary has of the model."""
+_NOTES = (
+    "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows.",
+    "Recovered: (attacked - unlearned) / (before - unlearned), paired by row.",
+    "The worst case takes for each row the best of all variants of an attack: so does a patient adversary, and so does "
+    "luck. What the same attack draws from a model that never knew is shown where one was given (--reference).",
+)
+
+
+class Hit(NamedTuple):
+    """What an attack got at most."""
+
+    attack: Attacked
+    score: AttackScore
+    value: float
+
+    @property
+    def name(self) -> str:
+        """`relearning (forget, 8 rows, full)`."""
+        variant = "" if self.score is self.attack.worst else self.score.variant
+        return f"{spoken(self.attack.name)} ({variant})" if variant else spoken(self.attack.name)
+
+
+def spoken(name: str) -> str:
+    """`soft_prompt` -> `soft prompt`."""
+    return name.replace("_", " ")
+
+
+def said(attack: Attacked) -> AttackScore | None:
+    """What an attack made the model say at most; None if it asked for no answers, or got none."""
+    if attack.worst is not None:
+        return attack.worst
+    return next((one for one in attack.variants if one.measure is None), None)
+
+
+def worst(card: Robustness, access: Access | None = None) -> Hit | None:
+    """The attack that drew out the most answers, of all or of those with this access; the earliest of equals."""
+    hits = [
+        Hit(one, score, score.knowledge.value)
+        for one in card.attacks
+        if (access is None or one.access == access)
+        and (score := said(one)) is not None
+        and score.knowledge.value is not None
+    ]
+    return max(hits, key=lambda hit: hit.value, default=None)
+
+
+def clause(card: Robustness) -> str:
+    """The worst case for each kind of access: `40% [23, 59] with prompts only (prompting)`; "" if nothing was tried."""
+    parts = []
+    for access, words in HAS.items():
+        if (hit := worst(card, access)) is not None:
+            shown = percent(hit.value, hit.score.knowledge.low, hit.score.knowledge.high)
+            excess = hit.score.excess
+            beyond = ""
+            if excess is not None and excess.value is not None:
+                beyond = f", {percent(excess.value, excess.low, excess.high)} beyond a model that never knew"
+            parts.append(f"{shown} with {words} ({hit.name}{beyond})")
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def finding(card: Robustness) -> Finding:
+    """The card as a sentence, tables and figures."""
+    return Finding(
+        title="Robustness",
+        sentence=_sentence(card),
+        notes=[*_NOTES, *_broken(card)],
+        tables=[table for table in (_card(card), _variants(card), _inside(card)) if table.rows],
+        charts=[_bars({"": card}), *_curves(card)],
+    )
+
+
+def compared(cards: Mapping[str, Robustness]) -> Finding:
+    """Several cards side by side.
+
+    Args:
+        cards: what to call each -> the card; at least one.
+    """
+    labels = dict.fromkeys(spoken(one.name) for card in cards.values() for one in card.attacks if said(one))
+    rows: list[list[Cell]] = [
+        [label, *(_places(card).get(label) for card in cards.values())] for label in (BEFORE, PLAIN, *labels)
+    ]
+    hits = {name: hit for name, card in cards.items() if (hit := worst(card)) is not None}
+    least = min(hits, key=lambda name: hits[name].value, default=None)
+    told = [f"{name} {percent(hit.value)} ({hit.name})" for name, hit in hits.items()]
+    sentence = (
+        f"In the worst case an adversary gets least from {least}: {', '.join(told)}." if least else "Nothing yet."
+    )
+    same = {tuple(spoken(one.name) for one in card.attacks) for card in cards.values()}
+    notes = [] if len(same) == 1 else ["Not all were attacked alike: compare within a line of the table only."]
+    return Finding(
+        title="Robustness side by side",
+        sentence=sentence if least else "None of them was attacked yet.",
+        notes=[_NOTES[0], *notes],
+        tables=[Table(caption="Knowledge after each attack, worst case", columns=["attack", *cards], rows=rows)],
+        charts=[_bars(cards)],
+    )
+
+
+def _sentence(card: Robustness) -> str:
+    before, after = card.original, card.unlearned
+    if after is None or after.value is None:
+        return "Nothing was attacked yet."
+    known = (
+        "" if before is None or before.value is None else f" (before: {percent(before.value, before.low, before.high)})"
+    )
+    start = f"Asked plainly, the model says {percent(after.value, after.low, after.high)} of {after.n} facts{known}"
+    found = clause(card)
+    return f"{start}; attacked, at worst {found}." if found else f"{start}; no attack on what it says was carried out."
+
+
+def _broken(card: Robustness) -> list[str]:
+    """One line for each attack that failed or was cut short."""
+    reasons = [(one, one.failed or one.cut) for one in card.attacks]
+    limit = "" if card.budget is None else f" (limit: {card.budget:g} s)"
+    return [
+        f"{spoken(one.name)}: {'failed: ' if one.failed and one.variants else ''}{reason}{limit if one.cut else ''}."
+        for one, reason in reasons
+        if reason
+    ]
+
+
+def _card(card: Robustness) -> Table:
+    names = list(card.controls)
+    rows: list[list[Cell]] = []
+    nothing: list[Cell] = [None] * 4
+    rows.append([BEFORE, card.original, None, *([None] * len(names)), *nothing])
+    rows.append([PLAIN, card.unlearned, None, *(card.controls[name] for name in names), *nothing])
+    for one in card.attacks:
+        if (score := said(one)) is None:
+            continue
+        variant = f" (worst of {_said_variants(one)})" if one.worst else ""
+        rows.append([f"{spoken(one.name)}{variant}", *_cells(score, names), HAS[one.access]])
+    return Table(caption="Robustness card", columns=["attack", *_columns(names), "adversary has"], rows=rows)
+
+
+def _said_variants(one: Attacked) -> int:
+    return sum(score.measure is None for score in one.variants)
+
+
+def _variants(card: Robustness) -> Table:
+    names = list(card.controls)
+    rows: list[list[Cell]] = [
+        [spoken(one.name), score.variant, *_cells(score, names)]
+        for one in card.attacks
+        for score in one.variants
+        if score.measure is None and score.variant
+    ]
+    return Table(caption="Every variant", columns=["attack", "variant", *_columns(names)], rows=rows)
+
+
+def _inside(card: Robustness) -> Table:
+    names = list(card.controls)
+    rows: list[list[Cell]] = [
+        [spoken(one.name), score.variant, score.measure, *_cells(score, names)[:-1], score.knowledge.chance]
+        for one in card.attacks
+        for score in one.variants
+        if score.measure is not None
+    ]
+    columns = ["looked at by", "variant", "what is counted", *_columns(names)[:-1], "chance"]
+    return Table(caption="Knowledge inside, and other measures that are no answers", columns=columns, rows=rows)
+
+
+def _columns(controls: list[str]) -> list[str]:
+    return ["knowledge", "recovered", *controls, "rows given", "steps", "seconds"]
+
+
+def _cells(score: AttackScore, controls: list[str]) -> list[Cell]:
+    own: list[Cell] = [score.controls.get(name) for name in controls]
+    return [score.knowledge, score.recovered, *own, score.given, score.steps, round(score.seconds, 1)]
+
+
+def _places(card: Robustness) -> dict[str, Score]:
+    """Label -> knowledge: before, after, and after each attack."""
+    found = {BEFORE: card.original, PLAIN: card.unlearned}
+    found |= {spoken(one.name): score.knowledge for one in card.attacks if (score := said(one)) is not None}
+    return {label: score for label, score in found.items() if score is not None}
+
+
+def _bars(cards: Mapping[str, Robustness]) -> Chart:
+    series = []
+    for name, card in cards.items():
+        known = {label: score for label, score in _places(card).items() if score.value is not None}
+        series.append(
+            Series(
+                name=name or "knowledge",
+                x=list(known),
+                y=[score.value for score in known.values() if score.value is not None],
+                low=[score.low for score in known.values() if score.low is not None],
+                high=[score.high for score in known.values() if score.high is not None],
+                tone="unlearned" if len(cards) == 1 else None,
+            )
+        )
+    return Chart(
+        title="Knowledge before, after, and after each attack",
+        caption="Worst case over an attack's variants, with 95% intervals.",
+        across="",
+        up="share of facts said",
+        style="bar",
+        series=series,
+    )
+
+
+def _curves(card: Robustness) -> Iterator[Chart]:
+    """For each attack whose strength or length varies, what it gets along the way."""
+    for one in card.attacks:
+        for along in dict.fromkeys(score.along for score in one.variants if score.curve):
+            some = [score for score in one.variants if score.curve and score.along == along]
+            series = [_line(score.variant or spoken(one.name), score.curve) for score in some]
+            for name in card.controls:
+                lines = [(score, score.control_curves[name]) for score in some if name in score.control_curves]
+                series += [_line(f"{name}: {score.variant}", curve, control=True) for score, curve in lines]
+            plain = card.unlearned.value if card.unlearned is not None else None
+            level = [Mark(text=PLAIN, axis="y", at=plain)] if plain is not None and some[0].measure is None else []
+            yield Chart(
+                title=f"{spoken(one.name).capitalize()}, along {along}",
+                caption="Dashed: the control models." if card.controls else "",
+                across=along,
+                up=some[0].measure or "share of facts said",
+                style="line",
+                series=series,
+                marks=level,
+            )
+
+
+def _line(name: str, curve: list[AttackPoint], control: bool = False) -> Series:
+    known = [point for point in curve if point.knowledge.value is not None]
+    return Series(
+        name=name,
+        x=[point.at for point in known],
+        y=[point.knowledge.value for point in known if point.knowledge.value is not None],
+        weight=1 if control else 0,
+    )

@@ -1,0 +1,49 @@
+"""An attack's ground on tiny models: what every test of an attack needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from expunge.attacks.base import Attack, Attempt, Context
+from expunge.core.plugins import find
+from expunge.core.validation import check
+from expunge.data.example import Example, Splits
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.kinds import Labeller
+from expunge.models.base import LanguageModel
+
+ANSWER_TOKENS = 24
+
+
+def ground(
+    model: LanguageModel,
+    examples: dict[str, tuple[Example, ...]],
+    original: Callable[[], LanguageModel] | None = None,
+    rows: Sequence[Example] | None = None,
+    **more: Any,
+) -> Context:
+    """A context around a model, asked plainly already, and around the original where there is one."""
+    config = EvaluateConfig(max_new_tokens=ANSWER_TOKENS)
+    splits = Splits(examples["forget"], examples["retain"], examples.get("neighbour", ()))
+    chosen = tuple(rows or examples["forget"])
+    context = Context(model, splits, chosen, Labeller(config.kinds), config, load_original=original, **more)
+    known = Context(original(), splits, chosen, context.labeller, config).said() if original else ()
+    return Context(**{**vars(context), "original_plain": known, "unlearned_plain": context.said()})
+
+
+def build(name: str, **options: Any) -> Attack:
+    """An attack with options."""
+    kind = find("attacks", name, Attack)  # type: ignore[type-abstract]
+    return kind(check(kind.Config, options, name))
+
+
+def carried_out(context: Context, name: str, **options: Any) -> dict[str, Attempt]:
+    """Variant -> attempt."""
+    return {attempt.variant: attempt for attempt in build(name, **options).run(context)}
+
+
+def share(attempt: Attempt) -> float:
+    """Mean over the rows that have a number."""
+    numbers = [value for value in attempt.knowledge if not isinstance(value, str)]
+    return sum(numbers) / len(numbers)

@@ -1,0 +1,58 @@
+"""Weights that are others for a while: changed as told, and back to the bit, whatever happens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from expunge.models.base import LanguageModel
+from expunge.models.changed import block_matrices, changed_weights, plain_weights
+
+
+def test_only_what_is_changed_differs_and_all_comes_back(tiny: LanguageModel) -> None:
+    before = tiny.fingerprint()
+    names = block_matrices(tiny)
+    assert len(names) == 3 * 7  # blocks, with four matrices of attention and three of the MLP
+    kept = {name: weight.detach().clone() for name, weight in plain_weights(tiny)}
+    with changed_weights(tiny, lambda name, weight: 2 * weight if name in names else None):
+        for name, weight in plain_weights(tiny):
+            assert torch.equal(weight, 2 * kept[name] if name in names else kept[name])
+        assert tiny.fingerprint() != before
+    assert tiny.fingerprint() == before
+
+
+def test_it_comes_back_after_an_error(tiny: LanguageModel) -> None:
+    before = tiny.fingerprint()
+    with pytest.raises(ZeroDivisionError), changed_weights(tiny, lambda _, weight: weight + 1):
+        _ = 1 / 0
+    assert tiny.fingerprint() == before
+
+
+def test_tied_weights_are_changed_once(tiny: LanguageModel) -> None:
+    asked = []
+    with changed_weights(tiny, lambda name, weight: asked.append(name)):
+        assert tiny.output_matrix.weight is tiny.base.get_input_embeddings().weight
+    assert len(asked) == len(set(asked))
+    assert not any("lm_head" in name for name in asked)
+
+
+def test_an_adapter_is_merged_first_and_itself_again_afterwards(tiny: LanguageModel) -> None:
+    plain = {name: weight.detach().clone() for name, weight in plain_weights(tiny)}
+    tiny.network = get_peft_model(tiny.network, LoraConfig(r=2, target_modules=["down_proj"]))
+    with torch.no_grad():
+        for name, weight in tiny.network.named_parameters():
+            if "lora_B" in name:
+                weight += 1
+    assert [name for name, _ in plain_weights(tiny)] == list(plain)
+    before = {name: weight.detach().clone() for name, weight in tiny.network.named_parameters()}
+    seen = {}
+
+    def look(name: str, weight: torch.Tensor) -> None:
+        seen[name] = not torch.equal(weight, plain[name])
+
+    with changed_weights(tiny, look):
+        pass
+    assert {name for name, moved in seen.items() if moved} == {name for name in plain if "down_proj" in name}
+    for name, weight in tiny.network.named_parameters():
+        assert torch.equal(weight, before[name])

@@ -1,0 +1,52 @@
+"""Numbers worked out from a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from expunge.reports.quantities import Quantity, at_path, cell, knowledge_removed, value_of
+
+RECORD: dict[str, Any] = {
+    "before": {"forget": {"recall": {"value": 0.8}}, "retain": {"recall": {"value": 0.5}, "p": {"value": 0.0}}},
+    "after": {"forget": {"recall": {"value": 0.2}}, "retain": {"recall": {"value": 0.4}, "p": {"value": 0.1}}},
+    "steps": [{"x": 9.0}, {"x": 1.0}, {"y": 5.0}, {"x": 3.0}],
+}
+
+
+def test_knowledge_removed_by_hand() -> None:
+    """RMU on Zephyr with chance 0.25, from WMDP accuracies: (63.7 - 31.2) / (63.7 - 25) bio, (44 - 28.2) / 19 cyber."""
+    assert knowledge_removed(63.7, 31.2, 25) == pytest.approx(0.8398, abs=1e-4)
+    assert knowledge_removed(44.0, 28.2, 25) == pytest.approx(0.8316, abs=1e-4)
+    assert knowledge_removed(0.8, 0.8, 0.1) == 0
+    assert knowledge_removed(0.8, 0.1, 0.1) == 1
+    assert knowledge_removed(0.2, 0.1, 0.2) is None, "nothing was known that could be removed"
+
+
+def test_what_is_kept_and_removed() -> None:
+    """0.4 / 0.5 of retain and 0.2 / 0.8 of forget: 0.525 on average."""
+    assert cell(RECORD, Quantity(kept=("retain.recall", "forget.recall"))) == pytest.approx(0.525)
+    assert cell(RECORD, Quantity(kept=("retain.recall", "general.recall"))) is None
+    assert cell(RECORD, Quantity(kept=("retain.p",))) is None, "a share of nothing is no number"
+    assert cell(RECORD, Quantity(removed="forget.recall", floor=0.2)) == pytest.approx(1.0)
+    assert cell(RECORD, Quantity(removed="general.recall")) is None
+    assert cell(RECORD, Quantity(over=("steps.0.x", "steps.-1.x"))) == 3
+    assert cell(RECORD, Quantity(over=("steps.0.x", "steps.2.x"))) is None
+
+
+def test_paths() -> None:
+    """A slice averages what is there: steps 1 to the end hold 1 and 3, one has no x."""
+    assert at_path(RECORD, "steps.1:.x") == 2
+    assert at_path(RECORD, "steps.:-1.x") == 5
+    assert at_path(RECORD, "steps.1:.z") is None
+    assert at_path(RECORD, "before.1:.x") is None
+    assert at_path(RECORD, "steps.9.x") is None
+    assert at_path(RECORD, "after.forget.recall") == {"value": 0.2}
+    assert value_of(RECORD, "after.forget.recall") == 0.2
+
+
+@pytest.mark.parametrize("given", [{}, {"kept": ["a.b"], "removed": "a.b"}, {"floor": 0.5}])
+def test_a_quantity_says_one_thing(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one of kept, removed and over"):
+        Quantity(**given)
