@@ -198,3 +198,9 @@ def test_no_text_of_the_rows_is_in_the_record(record: MetaRecord, examples: dict
     for row in examples["forget"]:
         assert json.dumps(row.question)[1:-1] not in told
         assert json.dumps(row.answer)[1:-1] not in told
+
+
+def test_the_example_is_a_pool_file() -> None:
+    """Its models are the user's to make: the first of them is what is missing."""
+    with pytest.raises(UserError, match=r"models\.0\.path: taught/full/model: no such file or folder"):
+        load_pool(Path(__file__).parent.parent / "examples" / "pool.toml")
