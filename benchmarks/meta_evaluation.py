@@ -89,6 +89,7 @@ def _unlearned(out: Path, recipe: str, original: str, forget: Tables, retain: Ta
             "localize": {"name": "layers", "depth": [0.5, 1.0]},
             "train": {"lr": 3e-5, "epochs": 5, "batch_size": 4, "checkpoints": False},
             "evaluate": {"metrics": ["probability"], "samples": 0, "max_rows": 10},
+            "attacks": {"budget": 0.0},
         }
         execute(
             load_run(None, tables, ()), folder, command="benchmarks/meta_evaluation.py", progress=progress_for(True)
