@@ -148,6 +148,17 @@ def test_a_metric_that_an_attack_surprises() -> None:
     assert metric_trust("m", KNOWING, RETRAINED, TrustConfig(), 0).verdict == "faithful, robustness not measured"
 
 
+def test_a_ratio_needs_values_that_are_not_below_0() -> None:
+    """A loss of 3, turned, is -2: its R is a quotient of differences, its Q would say nothing, its symmetric Q does."""
+    losing = unlearned(-2.0, -1.0, -1.9)
+    found = metric_trust("m", [*KNOWING, losing], RETRAINED, TrustConfig(), 0)
+    assert found.relearn.value == pytest.approx(1.0)
+    assert (found.quantize.value, found.verdict) == (None, "faithful, robustness not measured")
+    assert found.quantize.reason == "Q is a ratio: needs values of at least 0, also with quantized weights"
+    both = metric_trust("m", [*KNOWING, losing], RETRAINED, TrustConfig(symmetric=True), 0)
+    assert both.quantize.value == pytest.approx(1 - 1 / 3)
+
+
 def test_a_metric_that_cannot_tell() -> None:
     mixed = pool((True, 0.9), (True, 0.1), (False, 0.8), (False, 0.2))
     assert metric_trust("m", mixed, None, TrustConfig(), 0).verdict == "not shown faithful"

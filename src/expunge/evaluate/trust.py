@@ -49,11 +49,14 @@ def knowledge(score: Score | None) -> float | None:
 
 
 def quantize_robustness(before: float, after: float, symmetric: bool = False) -> float:
-    """Q of one unlearned model, from oriented values. 0 before and after gives 1: nothing came back."""
+    """Q of one unlearned model, from oriented values; the plain form is a ratio, of values that are not below 0.
+
+    0 before and after gives 1: nothing came back.
+    """
     if symmetric:
         total = abs(after) + abs(before)
         return 1 - abs(after - before) / total if total else 1.0
-    return 1.0 if after <= before else max(before, 0.0) / after
+    return 1.0 if after <= before else before / after
 
 
 def relearn_robustness(
@@ -127,7 +130,7 @@ def metric_trust(
     why = _why_none(models, metric, threshold)
     found_q = {place: _quantize(model, metric, config) for place, model in enumerate(looked)}
     found_r = {place: _relearn(model, retrained, metric, config) for place, model in enumerate(looked)}
-    quantize = _mean(found_q, why or "no unlearned model was measured with quantized weights", seed)
+    quantize = _mean(found_q, why or "Q is a ratio: needs values of at least 0, also with quantized weights", seed)
     relearn = _mean(found_r, why or "needs a retrained model, and unlearned ones that were trained again", seed)
     both = _both(found_r, found_q, relearn, quantize, seed)
     return MetricTrust(
@@ -188,7 +191,9 @@ def _why_none(models: Sequence[PoolModel], metric: str, threshold: float | None)
 
 def _quantize(model: PoolModel, metric: str, config: TrustConfig) -> float | None:
     before, after = _known(model.before, metric), _known(model.quantized, metric)
-    return None if before is None or after is None else quantize_robustness(before, after, config.symmetric)
+    if before is None or after is None or (min(before, after) < 0 and not config.symmetric):
+        return None
+    return quantize_robustness(before, after, config.symmetric)
 
 
 def _relearn(model: PoolModel, retrained: PoolModel | None, metric: str, config: TrustConfig) -> float | None:
