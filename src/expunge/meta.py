@@ -110,6 +110,8 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
     half = [one.metric for one in metrics if one.verdict == "faithful, robustness not measured"]
     counts = [sum(model.knows is know for model in models) for know in (True, False, None)]
     kept = sum(bool(model.kept) for model in models)
+    valued = [one for one in metrics if one.faithfulness.value is not None]
+    without = [one.metric for one in metrics if one.faithfulness.value is None]
     sentence = f"Deserve trust on this pool: {', '.join(trusted)}." if trusted else "No metric deserves trust here."
     if half:
         sentence += f" Faithful, but robustness could not be measured: {', '.join(half)}."
@@ -125,17 +127,18 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
             f"(harmonic mean of R and Q, {how}) at least {pool.trust.min_robustness:g}, over the unlearned models that "
             "the metric takes for not knowing: those below its threshold, in values for which higher means more "
             "knowledge. What holds on one pool need not hold on another.",
+            *([f"Without a value on this pool, or without a direction: {', '.join(without)}."] if without else []),
         ],
         tables=[
             Table(
                 caption="Metrics, the most trusted first",
                 columns=["metric", "AUROC", "robustness", "verdict"],
-                rows=[[one.metric, one.faithfulness, one.robustness, one.verdict] for one in metrics],
+                rows=[[one.metric, one.faithfulness, one.robustness, one.verdict] for one in valued],
             ),
             Table(
                 caption="Behind the robustness",
                 columns=["metric", "threshold", "R, relearning", "Q, quantization"],
-                rows=[[one.metric, one.threshold, one.relearn, one.quantize] for one in metrics],
+                rows=[[one.metric, one.threshold, one.relearn, one.quantize] for one in valued],
             ),
         ],
         charts=[],

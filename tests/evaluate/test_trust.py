@@ -37,13 +37,26 @@ KNOWING = pool((True, 0.9), (True, 0.8), (True, 0.7), (True, 0.6), (False, 0.1),
 RETRAINED = PoolModel(path="r", before=known(0.1), relearned=known(0.3))
 
 
-def test_higher_always_means_more_knowledge() -> None:
-    """Probability as it is; a depth of 0.7 is 0.3 of knowledge; what has no wanted direction says nothing."""
-    assert knowledge(Score(value=0.7, better="lower")) == 0.7
-    assert knowledge(Score(value=0.7, better="higher")) == pytest.approx(0.3)
-    assert knowledge(Score(value=0.7, better="neither")) is None
-    assert knowledge(Score(value=None, better="lower")) is None
-    assert knowledge(None) is None
+@pytest.mark.parametrize(
+    ("metric", "value", "better", "turned"),
+    [
+        ("probability", 0.7, "lower", 0.7),
+        ("uds", 0.7, "higher", 0.3),
+        ("mia_loss_auc", 0.7, "neither", 0.7),
+        ("holdout/mia_loss_auc", 0.7, "neither", 0.7),
+        ("krd", 0.7, "neither", 0.3),
+        ("privleak", -100.0, "neither", 101.0),
+        ("unheard_of", 0.7, "neither", None),
+        ("probability", None, "lower", None),
+    ],
+)
+def test_higher_always_means_more_knowledge(
+    metric: str, value: float | None, better: Better, turned: float | None
+) -> None:
+    """A depth of 0.7 is 0.3 of knowledge; an attack recognises members that are known; privleak falls below 0."""
+    found = knowledge(Score(value=value, better=better), metric, TrustConfig())
+    assert found == (None if turned is None else pytest.approx(turned))
+    assert knowledge(None, metric, TrustConfig()) is None
 
 
 @pytest.mark.parametrize(

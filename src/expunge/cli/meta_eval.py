@@ -33,6 +33,6 @@ def meta_eval(
     if as_json:
         print(record.model_dump_json(indent=1))
         return
-    print_finding(record.finding, console())
+    print_finding(record.finding, console(), most_rows=len(record.metrics))
     if path is not None:
         console().print(f"record  {path}", highlight=False)
