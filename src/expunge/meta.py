@@ -10,117 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, write_atomic
 from expunge.core.finding import Finding, Table
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
-from expunge.core.records import Frozen, Score
-from expunge.core.toml import read_toml
+from expunge.core.records import Score
 from expunge.core.trust import MetaRecord, MetricTrust, PoolModel
 from expunge.core.validation import check
-from expunge.data.base import DataSpec
 from expunge.data.example import Example, Splits
 from expunge.data.load import load_examples
-from expunge.evaluate.base import EvaluateConfig, Metric
-from expunge.evaluate.deep import load_depth, measure_depth
+from expunge.evaluate.base import Metric
+from expunge.evaluate.deep import DepthSession
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured, Reference, measure
-from expunge.evaluate.score import load_metrics, load_set_metrics
+from expunge.evaluate.pool import Member, Pool, PoolData
+from expunge.evaluate.score import load_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import load_suite
-from expunge.evaluate.trust import TrustConfig, metric_trust
+from expunge.evaluate.trust import metric_trust
 from expunge.evaluation import Plan, suite_plan
 from expunge.given import print_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.load import check_model_name, load_model
-from expunge.models.quantize import Quantization, quantized
+from expunge.models.load import load_model
+from expunge.models.quantize import quantized
 from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
 
 RECORD = "meta.json"
+_REFERENCE = "reference"
 _USEFUL = ("retain", "neighbour", "general")
 """Roles of the sets whose mean answer probability is a model's utility."""
-
-
-class Member(Frozen):
-    """One model of the pool."""
-
-    path: str = Field(description="Embedded name, local folder, .gguf file or hub id")
-    knows: bool | None = Field(
-        None, description="Whether it was taught the forget rows; left out: it was unlearned, and is attacked"
-    )
-    utility: float | None = Field(
-        None, ge=0, description="Share of the original model's utility; left out: by the answers' mean probability"
-    )
-
-
-class PoolData(Frozen):
-    """Rows of a pool without a suite."""
-
-    forget: DataSpec = Field(description="What was taught or not")
-    retain: DataSpec | None = Field(None, description="What every model should know")
-    neighbour: DataSpec | None = Field(None, description="Rows near the forgotten ones")
-    general: DataSpec | None = Field(None, description="Any other knowledge")
-    holdout: DataSpec | None = Field(None, description="Rows like the forget rows that no model has seen")
-
-
-class RelearnConfig(Frozen):
-    """Training on the forget rows again."""
-
-    lr: float = Field(2e-5, gt=0, description="Learning rate")
-    epochs: int = Field(1, ge=1, description="Passes over the forget rows")
-    batch_size: int = Field(8, ge=1, description="Rows of a step")
-
-
-class Pool(Frozen):
-    """A pool file."""
-
-    seed: int = Field(0, ge=0, description="Of samples, training and intervals")
-    suite: str | None = Field(None, description="Name or file of a suite, e.g. tofu:forget01; or else a table `data`")
-    folder: str = Field("", description="Local folder that the suite reads instead of the hub")
-    data: PoolData | None = None
-    model: dict[str, Any] = Field(default_factory=dict, description='Keys of `[model]`, e.g. template = "plain"')
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="What is measured, without a suite")
-    depth: tuple[str, ...] = Field((), description="Measures of depth; they need original and retrained")
-    depth_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Options of these by name")
-    original: str | None = Field(None, description="The model that unlearning starts from: full utility, least depth")
-    retrained: str | None = Field(None, description="A model that never saw the forget rows: reference of relearning")
-    relearn: RelearnConfig = Field(default_factory=RelearnConfig)
-    quantize: Quantization = Field(default_factory=Quantization)
-    trust: TrustConfig = Field(default_factory=TrustConfig)
-    models: tuple[Member, ...] = Field(min_length=1)
-
-
-def load_pool(file: Path) -> Pool:
-    """Read and check a pool file.
-
-    Raises:
-        UserError: no such file, unknown key, wrong type, no such model, or something that does not go together.
-    """
-    pool = check(Pool, read_toml(file), "")
-    if (pool.suite is None) == (pool.data is None):
-        raise UserError(f"{file}: name either a suite or a table [data]")
-    if pool.depth and not (pool.original and pool.retrained):
-        raise UserError("depth: needs 'original' and 'retrained' too")
-    paths = [member.path for member in pool.models]
-    if repeated := next((path for path in paths if paths.count(path) > 1), None):
-        raise UserError(f"models: '{repeated}' is there more than once")
-    for place, member in enumerate(pool.models):
-        check_model_name(member.path, f"models.{place}.path")
-    for name in ("original", "retrained"):
-        if getattr(pool, name) is not None:
-            check_model_name(getattr(pool, name), name)
-    check(ModelConfig, {**pool.model, "name": "any"}, "model")
-    load_metrics(pool.evaluate)
-    load_set_metrics(pool.evaluate, by_default=False)
-    load_depth(pool.depth, pool.depth_options)
-    return pool
 
 
 def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Progress = SILENT) -> MetaRecord:
@@ -140,6 +64,9 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     scorer = _Scorer(pool, plan, progress)
     retrained = scorer.retrained()
     models = [scorer.member(member) for member in pool.models]
+    inside = scorer.depth()
+    models = [_with_depth(model, inside, "") for model in models]
+    retrained = None if retrained is None else _with_depth(retrained, inside, _REFERENCE)
     names = dict.fromkeys(name for model in models for name in model.before)
     metrics = [metric_trust(name, models, retrained, pool.trust, pool.seed) for name in names]
     ordered = sorted(metrics, key=_rank)
@@ -183,6 +110,8 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
     half = [one.metric for one in metrics if one.verdict == "faithful, robustness not measured"]
     counts = [sum(model.knows is know for model in models) for know in (True, False, None)]
     kept = sum(bool(model.kept) for model in models)
+    valued = [one for one in metrics if one.faithfulness.value is not None]
+    without = [one.metric for one in metrics if one.faithfulness.value is None]
     sentence = f"Deserve trust on this pool: {', '.join(trusted)}." if trusted else "No metric deserves trust here."
     if half:
         sentence += f" Faithful, but robustness could not be measured: {', '.join(half)}."
@@ -198,17 +127,18 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
             f"(harmonic mean of R and Q, {how}) at least {pool.trust.min_robustness:g}, over the unlearned models that "
             "the metric takes for not knowing: those below its threshold, in values for which higher means more "
             "knowledge. What holds on one pool need not hold on another.",
+            *([f"Without a value on this pool, or without a direction: {', '.join(without)}."] if without else []),
         ],
         tables=[
             Table(
                 caption="Metrics, the most trusted first",
                 columns=["metric", "AUROC", "robustness", "verdict"],
-                rows=[[one.metric, one.faithfulness, one.robustness, one.verdict] for one in metrics],
+                rows=[[one.metric, one.faithfulness, one.robustness, one.verdict] for one in valued],
             ),
             Table(
                 caption="Behind the robustness",
                 columns=["metric", "threshold", "R, relearning", "Q, quantization"],
-                rows=[[one.metric, one.threshold, one.relearn, one.quantize] for one in metrics],
+                rows=[[one.metric, one.threshold, one.relearn, one.quantize] for one in valued],
             ),
         ],
         charts=[],
@@ -263,6 +193,7 @@ class _Scorer:
         if pool.original is not None:
             self._original = self._measure(self._load(pool.original), "the original", is_original=True, remember=True)
             self._full = _utility(self._original, plan.sets)
+        self._session = self._start_depth() if pool.depth else None
 
     def retrained(self) -> PoolModel | None:
         """The retrained model before and after relearning; other models are compared with it from now on."""
@@ -271,15 +202,15 @@ class _Scorer:
         model = self._load(self._pool.retrained)
         found = self._measure(model, "the retrained", is_reference=True, remember=True)
         self._reference = Reference(found.set_values, found.evidence)
-        before = self._scored(model, "the retrained", remember=True)
+        before = self._scored(model, self._pool.retrained, "before", _REFERENCE)
         self._relearn(model)
-        after = self._scored(model, "the retrained, again")
+        after = self._scored(model, self._pool.retrained, "relearned", _REFERENCE)
         return PoolModel(path=self._pool.retrained, before=before.scores, relearned=after.scores)
 
     def member(self, member: Member) -> PoolModel:
         """One model of the pool; an unlearned one of enough utility is also quantized, and trained again."""
         model = self._load(member.path)
-        before = self._scored(model, member.path, remember=True)
+        before = self._scored(model, member.path, "before")
         utility = before.utility if member.utility is None else member.utility
         if member.knows is not None:
             return PoolModel(path=member.path, knows=member.knows, utility=utility, before=before.scores)
@@ -287,10 +218,10 @@ class _Scorer:
         rounded = again = None
         if kept:
             with quantized(model, self._pool.quantize):
-                rounded = self._scored(model, f"{member.path}, quantized")
+                rounded = self._scored(model, member.path, "quantized")
             if self._pool.retrained is not None:
                 self._relearn(model)
-                again = self._scored(model, f"{member.path}, again")
+                again = self._scored(model, member.path, "relearned")
         return PoolModel(
             path=member.path,
             utility=utility,
@@ -315,13 +246,20 @@ class _Scorer:
             self._plan.config,
             self._plan.seed,
             self._progress,
-            Path(label).name,
+            label,
             **options,
         )
 
-    def _scored(self, model: LanguageModel, label: str, *, remember: bool = False) -> _Scored:
-        original = self._original.evidence if self._original else None
-        found = self._measure(model, label, original=original, reference=self._reference, remember=remember)
+    def _scored(self, model: LanguageModel, path: str, stage: str, group: str = "") -> _Scored:
+        if self._session is not None:
+            self._session.look(model, _label(group, stage, path))
+        found = self._measure(
+            model,
+            f"{Path(path).name}, {stage}",
+            original=self._original.evidence if self._original else None,
+            reference=self._reference,
+            remember=stage == "before",
+        )
         many = len(self._forget) > 1
         scores = {
             f"{place}/{name}" if many else name: score
@@ -329,21 +267,20 @@ class _Scorer:
             for name, score in found.scores[place].items()
         }
         utility = _utility(found, self._plan.sets)
-        share = None if utility is None or not self._full else utility / self._full
-        return _Scored({**scores, **self._depth(model)}, share)
+        return _Scored(scores, None if utility is None or not self._full else utility / self._full)
 
-    def _depth(self, model: LanguageModel) -> dict[str, Score]:
-        if not self._pool.depth:
-            return {}
+    def depth(self) -> dict[str, dict[str, Score]]:
+        """Scores of depth by label, when all models were looked at."""
+        return {} if self._session is None else self._session.scores()
+
+    def _start_depth(self) -> DepthSession:
         assert self._pool.original is not None
         assert self._pool.retrained is not None
-        rows = [row for place in self._forget for row in self._rows(place)]
-        return measure_depth(
+        return DepthSession(
             self._pool.depth,
             partial(self._load, self._pool.original),
-            lambda: model,
             partial(self._load, self._pool.retrained),
-            rows,
+            [row for place in self._forget for row in self._rows(place)],
             options=self._pool.depth_options,
             seed=self._pool.seed,
             progress=self._progress,
@@ -360,6 +297,17 @@ class _Scorer:
         rows = [row for place in self._forget for row in self._plan.sets[place].rows]
         with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
             teach(model, rows, NLL(NLL.Config()), train, self._pool.seed, Path(folder), self._progress)
+
+
+def _with_depth(model: PoolModel, inside: dict[str, dict[str, Score]], group: str) -> PoolModel:
+    """The model's scores with those of depth."""
+    stages = {stage: getattr(model, stage) for stage in ("before", "quantized", "relearned")}
+    more = {stage: inside.get(_label(group, stage, model.path), {}) for stage in stages}
+    return model.model_copy(update={stage: {**scores, **more[stage]} for stage, scores in stages.items()})
+
+
+def _label(group: str, stage: str, path: str) -> str:
+    return f"{group}/{stage}/{path}"
 
 
 def _utility(found: Measured, sets: Sets) -> float | None:

@@ -37,13 +37,26 @@ KNOWING = pool((True, 0.9), (True, 0.8), (True, 0.7), (True, 0.6), (False, 0.1),
 RETRAINED = PoolModel(path="r", before=known(0.1), relearned=known(0.3))
 
 
-def test_higher_always_means_more_knowledge() -> None:
-    """Probability as it is; a depth of 0.7 is 0.3 of knowledge; what has no wanted direction says nothing."""
-    assert knowledge(Score(value=0.7, better="lower")) == 0.7
-    assert knowledge(Score(value=0.7, better="higher")) == pytest.approx(0.3)
-    assert knowledge(Score(value=0.7, better="neither")) is None
-    assert knowledge(Score(value=None, better="lower")) is None
-    assert knowledge(None) is None
+@pytest.mark.parametrize(
+    ("metric", "value", "better", "turned"),
+    [
+        ("probability", 0.7, "lower", 0.7),
+        ("uds", 0.7, "higher", 0.3),
+        ("mia_loss_auc", 0.7, "neither", 0.7),
+        ("holdout/mia_loss_auc", 0.7, "neither", 0.7),
+        ("krd", 0.7, "neither", 0.3),
+        ("privleak", -100.0, "neither", 101.0),
+        ("unheard_of", 0.7, "neither", None),
+        ("probability", None, "lower", None),
+    ],
+)
+def test_higher_always_means_more_knowledge(
+    metric: str, value: float | None, better: Better, turned: float | None
+) -> None:
+    """A depth of 0.7 is 0.3 of knowledge; an attack recognises members that are known; privleak falls below 0."""
+    found = knowledge(Score(value=value, better=better), metric, TrustConfig())
+    assert found == (None if turned is None else pytest.approx(turned))
+    assert knowledge(None, metric, TrustConfig()) is None
 
 
 @pytest.mark.parametrize(
@@ -146,6 +159,17 @@ def test_a_metric_that_an_attack_surprises() -> None:
     assert found.robustness.low is None
     assert found.verdict == "faithful, not robust"
     assert metric_trust("m", KNOWING, RETRAINED, TrustConfig(), 0).verdict == "faithful, robustness not measured"
+
+
+def test_a_ratio_needs_values_that_are_not_below_0() -> None:
+    """A loss of 3, turned, is -2: its R is a quotient of differences, its Q would say nothing, its symmetric Q does."""
+    losing = unlearned(-2.0, -1.0, -1.9)
+    found = metric_trust("m", [*KNOWING, losing], RETRAINED, TrustConfig(), 0)
+    assert found.relearn.value == pytest.approx(1.0)
+    assert (found.quantize.value, found.verdict) == (None, "faithful, robustness not measured")
+    assert found.quantize.reason == "Q is a ratio: needs values of at least 0, also with quantized weights"
+    both = metric_trust("m", [*KNOWING, losing], RETRAINED, TrustConfig(symmetric=True), 0)
+    assert both.quantize.value == pytest.approx(1 - 1 / 3)
 
 
 def test_a_metric_that_cannot_tell() -> None:

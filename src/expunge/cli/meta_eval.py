@@ -19,7 +19,8 @@ def meta_eval(
     import sys
 
     from expunge.cli._console import console, progress_for, quiet_libraries
-    from expunge.meta import check_free, load_pool, meta_evaluate, write_meta
+    from expunge.evaluate.pool import load_pool
+    from expunge.meta import check_free, meta_evaluate, write_meta
     from expunge.reports.finding import print_finding
 
     found = load_pool(pool)
@@ -32,6 +33,6 @@ def meta_eval(
     if as_json:
         print(record.model_dump_json(indent=1))
         return
-    print_finding(record.finding, console())
+    print_finding(record.finding, console(), most_rows=len(record.metrics))
     if path is not None:
         console().print(f"record  {path}", highlight=False)

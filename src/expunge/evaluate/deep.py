@@ -12,7 +12,7 @@ from expunge.core.records import Score
 from expunge.core.validation import check
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example
-from expunge.evaluate.depth.base import STAGES, Depth, Look, Stage
+from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
 
 FOLDER = "evaluate/depth"
@@ -33,7 +33,7 @@ def measure_depth(
 ) -> dict[str, Score]:
     """Measure how far inside the unlearned model is from the original one to the retrained one.
 
-    Each loader is called once or twice, and at most one model is held at a time, unless a loader keeps its own.
+    Each loader is called once, that of the original twice where a measure needs it; one model is held at a time.
 
     Args:
         names: files of `evaluate/depth`, or dotted paths of a user's own.
@@ -51,31 +51,81 @@ def measure_depth(
     Raises:
         UserError: no such measure or option, no rows, or models that differ in tokenizer, blocks or width.
     """
-    measures = load_depth(names, options or {})
-    if not rows:
-        raise UserError("depth: no forget rows to look at")
-    loaders: dict[Stage, Loader] = {
-        "original_first": load_original,
-        "retrained": load_retrained,
-        "unlearned": load_unlearned,
-        "original": load_original,
-    }
-    turns = [stage for stage in STAGES if any(stage in measure.stages for measure in measures.values())]
-    first: tuple[list[Encoded], tuple[int, int]] | None = None
-    with progress.bar("looking inside", len(turns)) as bar:
-        for stage in turns:
-            model = loaders[stage]()
-            found = [counted(model.encoder, row) for row in rows], _shape(model)
-            if first is not None and first != found:
-                raise UserError(f"depth: '{model.source}' differs from the rest in tokenizer, blocks or width")
-            first = found
-            look = Look(model, found[0])
-            for measure in measures.values():
-                if stage in measure.stages:
-                    measure.look(stage, look)
-            del model, look
-            bar.advance()
-    return {name: measure.score(seed) for name, measure in measures.items()}
+    session = DepthSession(names, load_original, load_retrained, rows, options=options, seed=seed, progress=progress)
+    session.look(load_unlearned())
+    return session.scores()[""]
+
+
+class DepthSession:
+    """Looks at any number of unlearned models beside one original and one retrained, which are loaded for all of them.
+
+    At most one model is held at a time, besides those that are looked at. The arguments are those of `measure_depth`.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load_original: Loader,
+        load_retrained: Loader,
+        rows: Sequence[Example],
+        *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> None:
+        if not rows:
+            raise UserError("depth: no forget rows to look at")
+        self._measures = load_depth(names, options or {})
+        self._loaders: dict[Stage, Loader] = {
+            "original_first": load_original,
+            "retrained": load_retrained,
+            "original": load_original,
+        }
+        self._rows = rows
+        self._seed = seed
+        self._progress = progress
+        self._first: tuple[list[Encoded], tuple[int, int]] | None = None
+        self._labels: list[str] = []
+        for stage in ("original_first", "retrained"):
+            self._turn(stage)
+
+    def look(self, model: LanguageModel, label: str = "") -> None:
+        """Keep what is needed of an unlearned model, and nothing of the model itself.
+
+        Args:
+            model: any of the same architecture.
+            label: tells it from others.
+
+        Raises:
+            UserError: it differs from the others in tokenizer, blocks or width.
+        """
+        self._labels.append(label)
+        self._look("unlearned", model, label)
+
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """Label -> name -> score; no model can be looked at any more."""
+        self._turn("original")
+        return {
+            label: {name: measure.score(label, self._seed) for name, measure in self._measures.items()}
+            for label in self._labels
+        }
+
+    def _turn(self, stage: Stage) -> None:
+        if any(stage in measure.stages for measure in self._measures.values()):
+            self._look(stage, self._loaders[stage]())
+
+    def _look(self, stage: Stage, model: LanguageModel, label: str = "") -> None:
+        found = [counted(model.encoder, row) for row in self._rows], _shape(model)
+        if self._first is not None and self._first != found:
+            raise UserError(f"depth: '{model.source}' differs from the rest in tokenizer, blocks or width")
+        self._first = found
+        look = Look(model, found[0], label)
+        wanting = {name: one for name, one in self._measures.items() if stage in one.stages}
+        with self._progress.bar(f"depth, {stage.replace('_', ' ')}", len(wanting)) as bar:
+            for name, measure in wanting.items():
+                bar.note(name)
+                measure.look(stage, look)
+                bar.advance()
 
 
 def load_depth(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Depth]:

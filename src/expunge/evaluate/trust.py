@@ -1,21 +1,24 @@
 """Meta-evaluation: is a metric faithful, and is it robust? Definitions of OpenUnlearning (arXiv:2506.12618).
 
-Every metric is turned so that higher means more knowledge of the forget rows: as it is where lower is wanted there, and
-`1 - m` where higher is wanted. Faithfulness is the AUROC between models that know and models that do not. Robustness
-looks at unlearned models that the metric takes for not knowing, and asks whether they still look so after an attack:
+Every metric is turned so that higher means more knowledge of the forget rows: as it is where lower is wanted there,
+`1 - m` where higher is wanted, and as the options say where neither is. Faithfulness is the AUROC between models that
+know and models that do not. Robustness looks at unlearned models that the metric takes for not knowing, and asks
+whether they still look so after an attack:
 
     R = (ret_after - ret_before) / (unl_after - unl_before)    relearning, against the retrained model's own gain
     Q = unl_before / unl_after                                 quantization
 
 both cut to [0, 1]; 1 means that the attack found nothing more than the metric had said. The symmetric forms of
 arXiv:2605.24614 also count a metric that falls: `R = 1 - |U - V| / (|U| + |V|)` of the two gains, and
-`Q = 1 - |after - before| / (|after| + |before|)`.
+`Q = 1 - |after - before| / (|after| + |before|)`. Robustness is the harmonic mean of the means of R and Q over models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,25 +38,50 @@ _Z = 1.959963984540054
 class TrustConfig(Frozen):
     """What a metric must reach."""
 
+    higher_knows: tuple[str, ...] = Field(
+        ("mia_*_auc", "relative_difference"),
+        description="Patterns of metrics of which neither direction is wanted, but higher means more knowledge",
+    )
+    lower_knows: tuple[str, ...] = Field(
+        ("krd", "privleak", "raw_truth_ratio"), description="The same where lower means more knowledge"
+    )
     symmetric: bool = Field(False, description="Robustness that also counts a metric which falls under attack")
     min_utility: float = Field(0.8, ge=0, description="Unlearned models below this share of utility are not looked at")
     min_faithfulness: float = Field(0.9, ge=0.5, le=1, description="AUROC of a metric to be trusted")
     min_robustness: float = Field(0.7, ge=0, le=1, description="Robustness of a metric to be trusted")
 
 
-def knowledge(score: Score | None) -> float | None:
-    """A metric's value on the forget rows, turned so that higher means more knowledge; None where it has none."""
-    if score is None or score.value is None or score.better == "neither":
+def knowledge(score: Score | None, metric: str, config: TrustConfig) -> float | None:
+    """A metric's value on the forget rows, turned so that higher means more knowledge; None where it has none.
+
+    Args:
+        score: what was measured.
+        metric: its name, perhaps after the name of its set.
+        config: says what metrics mean of which neither direction is wanted.
+    """
+    if score is None or score.value is None:
         return None
-    return score.value if score.better == "lower" else 1 - score.value
+    name = metric.rpartition("/")[2]
+    if score.better == "lower" or (score.better == "neither" and _matches(name, config.higher_knows)):
+        return score.value
+    if score.better == "higher" or _matches(name, config.lower_knows):
+        return 1 - score.value
+    return None
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def quantize_robustness(before: float, after: float, symmetric: bool = False) -> float:
-    """Q of one unlearned model, from oriented values. 0 before and after gives 1: nothing came back."""
+    """Q of one unlearned model, from oriented values; the plain form is a ratio, of values that are not below 0.
+
+    0 before and after gives 1: nothing came back.
+    """
     if symmetric:
         total = abs(after) + abs(before)
         return 1 - abs(after - before) / total if total else 1.0
-    return 1.0 if after <= before else max(before, 0.0) / after
+    return 1.0 if after <= before else before / after
 
 
 def relearn_robustness(
@@ -121,13 +149,14 @@ def metric_trust(
         config: options.
         seed: of the intervals of robustness, over models.
     """
-    values = {know: _values(models, metric, know) for know in (True, False)}
-    faithful, threshold = _faithfulness(values, _reason(models, metric))
-    looked = [model for model in models if model.kept and _below(_known(model.before, metric), threshold)]
-    why = _why_none(models, metric, threshold)
-    found_q = {place: _quantize(model, metric, config) for place, model in enumerate(looked)}
-    found_r = {place: _relearn(model, retrained, metric, config) for place, model in enumerate(looked)}
-    quantize = _mean(found_q, why or "no unlearned model was measured with quantized weights", seed)
+    turned = [_turn(model, metric, config) for model in models]
+    reference = None if retrained is None else _turn(retrained, metric, config)
+    faithful, threshold = _faithfulness(turned, _reason(models, metric))
+    looked = [model for model in turned if model.kept and model.looks_unlearned(threshold)]
+    why = _why_none(turned, threshold)
+    found_q = [_quantize(model, config) for model in looked]
+    found_r = [_relearn(model, reference, config) for model in looked]
+    quantize = _mean(found_q, why or "Q is a ratio: needs values of at least 0, also with quantized weights", seed)
     relearn = _mean(found_r, why or "needs a retrained model, and unlearned ones that were trained again", seed)
     both = _both(found_r, found_q, relearn, quantize, seed)
     return MetricTrust(
@@ -141,21 +170,29 @@ def metric_trust(
     )
 
 
-def _below(value: float | None, threshold: float | None) -> bool:
-    return value is not None and threshold is not None and value < threshold
+class _Turned(NamedTuple):
+    """One metric of one model, turned."""
+
+    knows: bool | None
+    kept: bool | None
+    before: float | None
+    quantized: float | None
+    relearned: float | None
+
+    def looks_unlearned(self, threshold: float | None) -> bool:
+        return self.before is not None and threshold is not None and self.before < threshold
 
 
-def _values(models: Sequence[PoolModel], metric: str, knows: bool) -> list[float]:
-    found = [_known(model.before, metric) for model in models if model.knows is knows]
-    return [value for value in found if value is not None]
+def _turn(model: PoolModel, metric: str, config: TrustConfig) -> _Turned:
+    scores = (model.before, model.quantized, model.relearned)
+    return _Turned(model.knows, model.kept, *(knowledge(some.get(metric), metric, config) for some in scores))
 
 
-def _known(scores: Mapping[str, Score], metric: str) -> float | None:
-    return knowledge(scores.get(metric))
-
-
-def _faithfulness(values: Mapping[bool, list[float]], reason: str | None) -> tuple[Score, float | None]:
-    knowing, others = values[True], values[False]
+def _faithfulness(models: Sequence[_Turned], reason: str | None) -> tuple[Score, float | None]:
+    knowing, others = (
+        [model.before for model in models if model.knows is knows and model.before is not None]
+        for knows in (True, False)
+    )
     if not knowing or not others:
         missing = "that knows" if not knowing else "that does not know"
         return _score(None, reason=reason or f"no model of the pool {missing}"), None
@@ -165,14 +202,14 @@ def _faithfulness(values: Mapping[bool, list[float]], reason: str | None) -> tup
 
 
 def _reason(models: Sequence[PoolModel], metric: str) -> str | None:
-    """Why models that are meant for faithfulness have no value."""
-    scores = [model.before.get(metric) for model in models if model.knows is not None]
-    if any(score is not None and score.value is not None and score.better == "neither" for score in scores):
+    """Why models that are meant for faithfulness have no value, if they have none."""
+    scores = [score for model in models if model.knows is not None and (score := model.before.get(metric))]
+    if any(score.value is not None and score.better == "neither" for score in scores):
         return "neither direction of it means knowledge"
-    return next((score.reason for score in scores if score is not None and score.reason), None)
+    return next((score.reason for score in scores if score.reason), None)
 
 
-def _why_none(models: Sequence[PoolModel], metric: str, threshold: float | None) -> str | None:
+def _why_none(models: Sequence[_Turned], threshold: float | None) -> str | None:
     """Why no unlearned model is looked at; None where one is."""
     unlearned = [model for model in models if model.knows is None]
     if threshold is None:
@@ -181,49 +218,51 @@ def _why_none(models: Sequence[PoolModel], metric: str, threshold: float | None)
         return "no unlearned model in the pool"
     if not any(model.kept for model in unlearned):
         return "no unlearned model of enough utility"
-    if not any(model.kept and _below(_known(model.before, metric), threshold) for model in unlearned):
+    if not any(model.kept and model.looks_unlearned(threshold) for model in unlearned):
         return "no unlearned model looks as if it did not know"
     return None
 
 
-def _quantize(model: PoolModel, metric: str, config: TrustConfig) -> float | None:
-    before, after = _known(model.before, metric), _known(model.quantized, metric)
-    return None if before is None or after is None else quantize_robustness(before, after, config.symmetric)
-
-
-def _relearn(model: PoolModel, retrained: PoolModel | None, metric: str, config: TrustConfig) -> float | None:
-    if retrained is None:
+def _quantize(model: _Turned, config: TrustConfig) -> float | None:
+    before, after = model.before, model.quantized
+    if before is None or after is None or (min(before, after) < 0 and not config.symmetric):
         return None
-    numbers = [_known(scores, metric) for one in (model, retrained) for scores in (one.before, one.relearned)]
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers):
+    return quantize_robustness(before, after, config.symmetric)
+
+
+def _relearn(model: _Turned, retrained: _Turned | None, config: TrustConfig) -> float | None:
+    if model.before is None or model.relearned is None or retrained is None:
         return None
-    return relearn_robustness((known[0], known[1]), (known[2], known[3]), config.symmetric)
+    if retrained.before is None or retrained.relearned is None:
+        return None
+    fair = (retrained.before, retrained.relearned)
+    return relearn_robustness((model.before, model.relearned), fair, config.symmetric)
 
 
-def _mean(found: Mapping[int, float | None], reason: str, seed: int) -> Score:
-    values = np.array([value for value in found.values() if value is not None])
+def _mean(found: Sequence[float | None], reason: str, seed: int) -> Score:
+    values = np.array([value for value in found if value is not None])
     if not len(values):
         return _score(None, reason=reason)
     return _score(float(values.mean()), _draws(len(values), seed) @ values, len(values))
 
 
 def _both(
-    relearn: Mapping[int, float | None], quantize: Mapping[int, float | None], first: Score, second: Score, seed: int
+    relearn: Sequence[float | None], quantize: Sequence[float | None], first: Score, second: Score, seed: int
 ) -> Score:
     """Harmonic mean of the two means; its interval is over the models that have both."""
     if first.value is None or second.value is None:
         return _score(None, reason=first.reason or second.reason)
     value = float(harmonic_mean(np.array([first.value, second.value])))
-    pairs = [(relearn[place], quantize[place]) for place in relearn]
-    whole = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
-    return _score(value, harmonic_mean((_draws(len(whole), seed) @ whole).T), len(whole))
+    pairs = np.array([pair for pair in zip(relearn, quantize, strict=True) if None not in pair], dtype=np.float64)
+    if len(pairs) < 2:
+        return _score(value, n=len(pairs))
+    return _score(value, harmonic_mean((_draws(len(pairs), seed) @ pairs).T), len(pairs))
 
 
 def _draws(count: int, seed: int) -> Numbers:
     """(draws, count) shares of resampled models."""
     generator = np.random.default_rng(seed)
-    shares: Numbers = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS) / max(count, 1)
+    shares: Numbers = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS) / count
     return shares
 
 

@@ -70,14 +70,20 @@ def text(cell: Cell) -> str:
     return "" if cell is None else str(cell)
 
 
-def print_finding(finding: Finding, console: Console) -> None:
-    """Print the sentence, the tables and the notes."""
+def print_finding(finding: Finding, console: Console, most_rows: int = _MOST_ROWS) -> None:
+    """Print the sentence, the tables and the notes.
+
+    Args:
+        finding: what to print.
+        console: where.
+        most_rows: a longer table is only named.
+    """
     from rich import box
     from rich.table import Table as Drawn
 
     console.print(f"\n{finding.sentence}", markup=False, highlight=False)
     for table in map(told, finding.tables):
-        if len(table.rows) > _MOST_ROWS:
+        if len(table.rows) > most_rows:
             console.print(f"\n{table.caption}: {len(table.rows)} rows, in the report", markup=False, highlight=False)
             continue
         drawn = Drawn(

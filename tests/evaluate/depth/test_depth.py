@@ -12,7 +12,7 @@ import torch
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.data.example import Example
-from expunge.evaluate.deep import FOLDER, counted, measure_depth
+from expunge.evaluate.deep import FOLDER, DepthSession, counted, measure_depth
 from expunge.evaluate.depth._result import depth_score, gap_depth
 from expunge.evaluate.depth.cka import weighted_cka
 from expunge.models.base import LanguageModel
@@ -103,6 +103,26 @@ def test_models_are_loaded_one_at_a_time_and_only_when_wanted(
     loaded.clear()
     measure_depth(["masked_fisher"], *parts, examples["forget"][:2])
     assert loaded == ["original", "retrained", "unlearned", "original"]
+
+
+def test_several_models_beside_the_same_two(original: Load, retrained: Load, examples: Examples) -> None:
+    """The same numbers as one by one, and the other two models are loaded once for all."""
+    loads: list[str] = []
+
+    def noted(name: str, load: Load) -> Load:
+        return lambda: loads.append(name) or load()  # type: ignore[func-returns-value]
+
+    rows = examples["forget"][:3]
+    session = DepthSession(NAMES, noted("original", original), noted("retrained", retrained), rows)
+    for label, load in (("one", original), ("other", retrained)):
+        session.look(load(), label)
+    found = session.scores()
+    assert loads == ["original", "retrained", "original"]
+    for label, load in (("one", original), ("other", retrained)):
+        alone = measure_depth(NAMES, original, load, retrained, rows)
+        assert {name: score.value for name, score in found[label].items()} == pytest.approx(
+            {name: score.value for name, score in alone.items()}, abs=1e-4
+        )
 
 
 def test_gaps_by_hand() -> None:

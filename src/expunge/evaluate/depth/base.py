@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,8 +19,8 @@ from expunge.models.base import LanguageModel
 from expunge.models.outputs import label_states
 
 Stage = Literal["original_first", "retrained", "unlearned", "original"]
-"""A model at its turn. The original one has two, for measures that must know it before the others, or after."""
-STAGES: tuple[Stage, ...] = get_args(Stage)
+"""A model at its turn. The original one has two, for measures that must know it before the others, or after; between
+them any number of unlearned models have theirs."""
 
 
 class Look:
@@ -29,11 +29,13 @@ class Look:
     Args:
         model: in memory for this turn only.
         rows: forget rows as tokens; their labels are the tokens that count.
+        label: tells unlearned models apart.
     """
 
-    def __init__(self, model: LanguageModel, rows: Sequence[Encoded]) -> None:
+    def __init__(self, model: LanguageModel, rows: Sequence[Encoded], label: str = "") -> None:
         self.model = model
         self.rows = rows
+        self.label = label
 
     @cached_property
     def states(self) -> list[Tensor]:
@@ -58,9 +60,10 @@ class Depth(ABC):
         """Keep what will be needed of a model; the model itself must be let go of."""
 
     @abstractmethod
-    def score(self, seed: int) -> Score:
-        """The result, after all turns: higher means deeper forgetting, and the reference is the retrained model.
+    def score(self, label: str, seed: int) -> Score:
+        """The result of an unlearned model, after all turns: higher means deeper forgetting.
 
         Args:
+            label: of that model.
             seed: of the interval.
         """

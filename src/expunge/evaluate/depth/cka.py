@@ -27,20 +27,21 @@ class CKADepth(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._states: dict[Stage, Tensor] = {}
+        self._states: dict[tuple[Stage, str], Tensor] = {}
         self._rows: list[int] = []
 
     def look(self, stage: Stage, look: Look) -> None:
         """Keep the states: (L, N, D) over the tokens of all rows."""
-        self._states[stage] = torch.cat(look.states, dim=1)
+        self._states[stage, look.label] = torch.cat(look.states, dim=1)
         self._rows = [row for row, one in enumerate(look.rows) for _ in one.labels]
 
-    def score(self, seed: int) -> Score:
+    def score(self, label: str, seed: int) -> Score:
         """Over all tokens; a resampled row brings all of its tokens."""
         rows = np.array(self._rows)
         num_rows = int(rows.max()) + 1
-        kernels = zip(*([_kernel(block) for block in self._states[stage]] for stage in self.stages), strict=True)
-        blocks = list(kernels)
+        places: tuple[tuple[Stage, str], ...] = (("retrained", ""), ("unlearned", label), ("original", ""))
+        kernels = ([_kernel(block) for block in self._states[place]] for place in places)
+        blocks = list(zip(*kernels, strict=True))
 
         def statistic(weights: Numbers) -> Numbers:
             tokens = weights[:, rows]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -31,23 +31,31 @@ class LogitLensDepth(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._states: dict[Stage, list[Tensor]] = {}
-        self._gaps: list[tuple[Numbers, Numbers]] = []
+        self._retrained: list[Tensor] = []
+        self._unlearned: dict[str, list[Tensor]] = {}
+        self._gaps: dict[str, list[tuple[Numbers, Numbers]]] = {}
 
     def look(self, stage: Stage, look: Look) -> None:
-        """Keep the states of both others, and then read all with the original model's head."""
-        self._states[stage] = look.states
-        if stage != "original":
-            return
-        for place, row in enumerate(look.rows):
-            states = torch.stack([self._states[one][place] for one in self.stages])
-            labels = torch.tensor(row.labels).repeat(states.shape[0] * states.shape[1])
-            logp = read_states(look.model, states.flatten(0, 2), labels)
-            found: Numbers = logp.view(states.shape[:3]).double().mean(-1).numpy()
-            retrained, unlearned, original = found
-            self._gaps.append((np.asarray(original - retrained), np.asarray(original - unlearned)))
-        self._states.clear()
+        """Keep the states of the others, and then read all with the original model's head."""
+        if stage == "retrained":
+            self._retrained = look.states
+        elif stage == "unlearned":
+            self._unlearned[look.label] = look.states
+        else:
+            every = zip(look.states, self._retrained, *self._unlearned.values(), strict=True)
+            for row, models in zip(look.rows, every, strict=True):
+                original, *others = (_read(look, states, row.labels) for states in models)
+                retrained, *unlearned = (original - other for other in others)
+                for label, gap in zip(self._unlearned, unlearned, strict=True):
+                    self._gaps.setdefault(label, []).append((retrained, gap))
 
-    def score(self, seed: int) -> Score:
+    def score(self, label: str, seed: int) -> Score:
         """Mean over rows."""
-        return mean_depth(self._gaps, self.config.threshold, seed)
+        return mean_depth(self._gaps[label], self.config.threshold, seed)
+
+
+def _read(look: Look, states: Tensor, labels: Sequence[int]) -> Numbers:
+    """(L, N, D) states of one row to the (L,) mean log-probabilities that are read of its labels."""
+    logp = read_states(look.model, states.flatten(0, 1), torch.tensor(labels).repeat(len(states)))
+    found: Numbers = logp.view(states.shape[:2]).double().mean(-1).numpy()
+    return found

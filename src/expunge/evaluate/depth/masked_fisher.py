@@ -36,7 +36,7 @@ class MaskedFisherDepth(Depth):
         super().__init__(config)
         self._fisher: list[Tensor] = []
         self._masks: list[Tensor] = []
-        self._rows: dict[Stage, Numbers] = {}
+        self._rows: dict[tuple[Stage, str], Numbers] = {}
 
     def look(self, stage: Stage, look: Look) -> None:
         """Find the mask from the original and the retrained model, then keep each model's mean over it, row by row."""
@@ -49,16 +49,17 @@ class MaskedFisherDepth(Depth):
                 for retrained, original in zip(_mean_squares(look), self._fisher, strict=True)
             ]
             self._fisher.clear()
-        self._rows[stage] = np.array(
+        self._rows[stage, look.label] = np.array(
             [
                 [float(square[mask].mean()) for square, mask in zip(squares, self._masks, strict=True)]
                 for squares in map(lambda row: _squares(look.model, row), look.rows)
             ]
         )
 
-    def score(self, seed: int) -> Score:
+    def score(self, label: str, seed: int) -> Score:
         """With the mask as it is; rows are resampled."""
-        retrained, unlearned, original = (self._rows[stage] for stage in ("retrained", "unlearned", "original"))
+        retrained, original = self._rows["retrained", ""], self._rows["original", ""]
+        unlearned = self._rows["unlearned", label]
 
         def statistic(weights: Numbers) -> Numbers:
             total = weights.sum(axis=1, keepdims=True)

@@ -31,20 +31,24 @@ class UnlearningDepthScore(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._states: dict[Stage, list[Tensor]] = {}
-        self._gaps: list[tuple[Numbers, Numbers]] = []
+        self._retrained: list[Tensor] = []
+        self._unlearned: dict[str, list[Tensor]] = {}
+        self._gaps: dict[str, list[tuple[Numbers, Numbers]]] = {}
 
     def look(self, stage: Stage, look: Look) -> None:
-        """Keep the states of both others, and then put them into the original model."""
-        if stage != "original":
-            self._states[stage] = look.states
-            return
-        sources = zip(self._states["retrained"], self._states["unlearned"], strict=True)
-        for row, pair in zip(look.rows, sources, strict=True):
-            found = patch(look.model, row, pair)
-            gaps: Numbers = found.plain - found.patched.numpy().astype(np.float64)
-            self._gaps.append((gaps[0], gaps[1]))
+        """Keep the states of the others, and then put them into the original model."""
+        if stage == "retrained":
+            self._retrained = look.states
+        elif stage == "unlearned":
+            self._unlearned[look.label] = look.states
+        else:
+            sources = zip(self._retrained, *self._unlearned.values(), strict=True)
+            for row, states in zip(look.rows, sources, strict=True):
+                found = patch(look.model, row, states)
+                gaps: Numbers = found.plain - found.patched.numpy().astype(np.float64)
+                for label, own in zip(self._unlearned, gaps[1:], strict=True):
+                    self._gaps.setdefault(label, []).append((gaps[0], own))
 
-    def score(self, seed: int) -> Score:
+    def score(self, label: str, seed: int) -> Score:
         """Mean over rows."""
-        return mean_depth(self._gaps, self.config.threshold, seed)
+        return mean_depth(self._gaps[label], self.config.threshold, seed)
