@@ -202,7 +202,7 @@ def test_a_curve_is_reported_whole_and_claims_are_judged_for_each_subject(
         assert {one.name for one in (folder / "report").iterdir()} == {*curve, "npo-0", "npo-1"}
     known, _, taught = text.partition("### known")[2].partition("### taught")
     for part in (known, taught):
-        assert "| untouched |  | absent | 1.00 | absent | 0.00 |" in part
+        assert "| untouched |  | absent | 1.00 | absent |" in part
         assert part.count("| length | forget.scale") == 2
         assert [line[:9] for line in part.splitlines() if line.startswith("- ")] == [f"- Claim {n}" for n in range(5)]
         assert "Claim 0: **holds**" in part, "two seeds whose cosines rise in the same order"
