@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from expunge.attacks.base import Attack, Attempt, Context
@@ -12,8 +13,16 @@ from expunge.data.example import Example, Splits
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.kinds import Labeller
 from expunge.models.base import LanguageModel
+from expunge.models.config import ModelConfig
+from expunge.models.load import load_model
 
+Rows = dict[str, tuple[Example, ...]]
 ANSWER_TOKENS = 24
+
+
+def load(folder: Path) -> LanguageModel:
+    """A model as an attack gets it."""
+    return load_model(ModelConfig(name=str(folder)))
 
 
 def ground(

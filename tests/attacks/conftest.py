@@ -6,23 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attack_ground import ground
+from attack_ground import Rows, ground, load
 
 from expunge.attacks.base import Context
-from expunge.data.example import Example
-from expunge.models.base import LanguageModel
-from expunge.models.config import ModelConfig
-from expunge.models.load import load_model
 from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
-
-Rows = dict[str, tuple[Example, ...]]
-
-
-def load(folder: Path) -> LanguageModel:
-    """A model as an attack gets it."""
-    return load_model(ModelConfig(name=str(folder)))
 
 
 @pytest.fixture(scope="session")

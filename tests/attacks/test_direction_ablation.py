@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_ground import build, carried_out, ground, share
-from conftest import Rows, load
+from attack_ground import Rows, build, carried_out, ground, load, share
 
 from expunge.attacks.base import Context
 from expunge.core.errors import UserError

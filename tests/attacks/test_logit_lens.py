@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attack_ground import carried_out, ground, share
-from conftest import Rows, load
+from attack_ground import Rows, carried_out, ground, load, share
 
 from expunge.attacks.base import Context
 from expunge.core.errors import UserError

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_ground import carried_out, ground, share
-from conftest import Rows, load
+from attack_ground import Rows, carried_out, ground, load, share
 
 from expunge.attacks.base import Context, Point
 from expunge.attacks.interpolation import soon
