@@ -185,6 +185,7 @@ def execute(
                 "measuring after",
                 original=before.evidence,
             )
+        data, warnings = _data_prints(splits, model), _warnings(training, model)  # prompts of attacks are no rows
         attacked = None
         if attacks:
             with watch.stage("attack"):
@@ -199,7 +200,7 @@ def execute(
                 attacked = attack(attacks, ground, budget=run.attacks.budget)
             names = {"unlearned": str(out / MODEL_FOLDER), "original": run.model.name}
             made = provenance(command, str(model.device), model.precision)
-            known = ground_record(str(out), names, None, _data_prints(splits, model), ground, made)
+            known = ground_record(str(out), names, None, data, ground, made)
             known = known.model_copy(update={"robustness": attacked})
             write_atomic(out / ATTACKS_FILE, known.model_dump_json(indent=1))
 
@@ -208,7 +209,7 @@ def execute(
             config=run.tables(),
             provenance=provenance(command, str(model.device), model.precision),
             model=model_print,
-            data=_data_prints(splits, model),
+            data=data,
             selection=SelectionPrint(
                 localizer=run.localize.name,
                 num_parameters=sum(parameter.numel() for parameter in model.trainable()),
@@ -230,7 +231,7 @@ def execute(
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,
             num_epochs=training.num_epochs,
-            warnings=_warnings(training, model),
+            warnings=warnings,
         )
         measured = {"before": before, "after": after}
         stages = {stage: (one.evidence, one.values, one.kinds) for stage, one in measured.items()}

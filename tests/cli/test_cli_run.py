@@ -20,7 +20,7 @@ METRICS = {"probability", "keyword_recall", "paraphrase_keyword_recall", "sample
 def test_run_leaves_its_directory_complete(finished: Any) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     assert {"run.toml", "record.json", "items.parquet", "model", "report.html"} <= names
-    assert names <= {"run.toml", "record.json", "items.parquet", "model", "report.html", ".lock"}
+    assert names <= {"run.toml", "record.json", "items.parquet", "model", "report.html", "attacks.json", ".lock"}
     assert read_record(finished.folder).num_steps == 2  # 8 forget rows are one batch an epoch
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!") or page.startswith("<html")

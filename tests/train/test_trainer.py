@@ -85,8 +85,9 @@ def test_steps_are_those_of_a_loop_by_hand(
     found = dict(run.model.network.named_parameters())
     for name, weight in model.named_parameters():
         assert (weight - start[name]).abs().max() > 1e-5, "a test of steps needs steps"
-        # Adam divides a gradient by its own size: of one that is rounding noise, a share of the rate is left to chance
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=max(1e-6, lr / 50))
+        # Adam divides each gradient by its own size: where that is rounding noise, single weights may differ
+        error, step = found[name] - weight, weight - start[name]
+        assert error.norm() <= 1e-3 * step.norm()
 
 
 def test_log_says_what_each_step_did(unlearning: Callable[..., Unlearning]) -> None:
