@@ -11,7 +11,7 @@ demo: $(MODEL)
 	$(BIN)/expunge run
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -51,7 +51,10 @@ def test_the_original_is_not_deep_and_the_retrained_is(original: Load, retrained
 
 
 def test_half_way_is_between(original: Load, retrained: Load, examples: Examples) -> None:
-    """Weights half way from the original to a model in which its top block was replaced by the retrained one's."""
+    """Weights half way from the original to a model in which its top block was replaced by the retrained one's.
+
+    CKA is left out: between two models of different origin the states have the geometry of neither.
+    """
 
     def half() -> LanguageModel:
         model, other = original(), retrained()
@@ -63,7 +66,8 @@ def test_half_way_is_between(original: Load, retrained: Load, examples: Examples
                     weight.lerp_(theirs[name], 0.5)
         return model
 
-    for name, score in measure_depth(NAMES, original, half, retrained, examples["forget"]).items():
+    names = [name for name in NAMES if name != "cka"]
+    for name, score in measure_depth(names, original, half, retrained, examples["forget"]).items():
         assert score.value is not None
         assert score.low is not None
         assert score.high is not None
