@@ -145,18 +145,8 @@ def execute(
 
     with claimed(run, out, resume):
         with watch.stage("before"):
-            before = before or measure(
-                model,
-                splits,
-                metrics,
-                labeller,
-                run.evaluate,
-                run.seed,
-                progress,
-                "measuring before",
-                is_original=True,
-                remember=not given,
-            )
+            how = (metrics, labeller, run.evaluate, run.seed, progress)
+            before = before or measure(model, splits, *how, "measuring before", is_original=True, remember=not given)
         with watch.stage("train"):
             training = unlearn(
                 model,
@@ -174,18 +164,9 @@ def execute(
                 reference,
             )
         with watch.stage("after"):
-            after = measure(
-                model,
-                splits,
-                metrics,
-                labeller,
-                run.evaluate,
-                run.seed,
-                progress,
-                "measuring after",
-                original=before.evidence,
-            )
+            after = measure(model, splits, *how, "measuring after", original=before.evidence)
         data, warnings = _data_prints(splits, model), _warnings(training, model)  # prompts of attacks are no rows
+        made = provenance(command, str(model.device), model.precision)
         attacked = None
         if attacks:
             with watch.stage("attack"):
@@ -199,15 +180,14 @@ def execute(
                 )
                 attacked = attack(attacks, ground, budget=run.attacks.budget)
             names = {"unlearned": str(out / MODEL_FOLDER), "original": run.model.name}
-            made = provenance(command, str(model.device), model.precision)
             known = ground_record(str(out), names, None, data, ground, made)
-            known = known.model_copy(update={"robustness": attacked})
-            write_atomic(out / ATTACKS_FILE, known.model_dump_json(indent=1))
+            tried = known.model_copy(update={"robustness": attacked})
+            write_atomic(out / ATTACKS_FILE, tried.model_dump_json(indent=1))
 
         record = Record(
             recipe=run.recipe,
             config=run.tables(),
-            provenance=provenance(command, str(model.device), model.precision),
+            provenance=made,
             model=model_print,
             data=data,
             selection=SelectionPrint(
