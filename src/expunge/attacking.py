@@ -119,10 +119,10 @@ def ground_record(
 
 
 def attack_names(only_default: bool = False) -> list[str]:
-    """Shipped attacks, those that need least access first."""
+    """Shipped attacks, those that need least access first, then by rank."""
     order = ("prompts", "logits", "weights")
     names = [name for name in plugins.names(FOLDER) if not only_default or _kind(name).default]
-    return sorted(names, key=lambda name: (order.index(_kind(name).access), not _kind(name).default, name))
+    return sorted(names, key=lambda name: (order.index(_kind(name).access), _kind(name).rank, name))
 
 
 def _kind(name: str) -> type[Attack]:

@@ -30,6 +30,7 @@ class Family(Frozen):
     summary: str = Field(description="What it does, in one line")
     ask: tuple[str, ...] = Field(min_length=1, description="What the model is asked; one wording or several")
     start: str = Field("", description="What is put into the model's mouth")
+    tokens: int | None = Field(None, ge=1, description="Longest answer, if shorter than others; none: as all answers")
     raw: bool = Field(False, description="Leave the chat template away")
     expects: Literal["answer", "subject"] = Field("answer", description="What the answer must hold")
 

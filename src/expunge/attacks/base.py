@@ -167,6 +167,7 @@ class Context:
         seeds: Sequence[Sequence[str]] | None = None,
         temperature: float = 1.0,
         label: str = "asking",
+        limits: Sequence[int] | None = None,
     ) -> list[list[str]]:
         """What the model as it is now says after each prompt: texts, all prompts batched together.
 
@@ -175,13 +176,15 @@ class Context:
             seeds: for each prompt one string a draw; None: one greedy answer each.
             temperature: of the sampling.
             label: what to call this on the progress bar.
+            limits: for each prompt the longest answer, in tokens; None: as everywhere (`evaluate.max_new_tokens`).
 
         Raises:
             OutOfTime: the time is over.
         """
         self.check_time()
+        longest = [self.config.max_new_tokens] * len(prompts) if limits is None else limits
         with self.progress.bar(label, len(prompts)) as bar:
-            found = continued(self.model, prompts, self.config.max_new_tokens, seeds, temperature=temperature, bar=bar)
+            found = continued(self.model, prompts, longest, seeds, temperature=temperature, bar=bar)
         return [[self.model.encoder.decode(ids) for ids in some] for some in found]
 
     def knows(self, row: Example, text: str) -> float:
@@ -235,6 +238,8 @@ class Attack(ABC):
     """The least that the adversary must have."""
     default: ClassVar[bool] = False
     """Whether plain runs carry it out within their time budget: prompts only, and quick."""
+    rank: ClassVar[int] = 9
+    """Place among attacks of the same access: the first are carried out before the time is over."""
     needs_original: ClassVar[bool] = False
     """Whether there is nothing to do without the original model."""
     needs_retrained: ClassVar[bool] = False

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from string import Formatter
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from expunge.attacks.base import Attack, Attempt, Context, Inside, Value
+from expunge.attacks.base import Attack, Attempt, Context, Inside
 from expunge.core.records import Frozen
 from expunge.data.example import Example, holds_any
+
+_ALONE = "{retain}"
 
 
 class Leakage(Attack):
@@ -33,53 +37,65 @@ class Leakage(Attack):
             description="Template of a retain question beside the words of a forget row",
         )
 
+        @field_validator("first", "last", "beside")
+        @classmethod
+        def _both(cls, template: str) -> str:
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            if fields != {"forget", "retain"}:
+                raise ValueError("a template names {forget} and {retain}, and nothing else in braces")
+            return template
+
     access = "prompts"
     default = True
+    rank = 3
     tries = ("mixed questions",)
 
     def run(self, context: Context) -> Iterator[Attempt]:
         """Two attempts on forget answers, one on retain answers."""
         retained = self._partners(context)
-        if not retained:
-            reason = "no retain question to ask with it"
-            yield Attempt("mixed questions", [reason] * len(context.rows))
-            return
-        pairs = list(zip(context.rows, retained, strict=True))
-        for variant, template in (
-            ("forget question first", self.config.first),
-            ("forget question last", self.config.last),
-        ):
-            yield Attempt(variant, self._said(context, template, pairs, [row for row, _ in pairs]))
-        beside = self._said(context, self.config.beside, pairs, retained)
-        plain = self._said(context, "{retain}", pairs, retained)
-        inside = Inside("retain questions answered beside forget words", original=plain, better="higher")
+        ways: list[tuple[str, Sequence[Example | None]]] = [
+            (self.config.first, context.rows),
+            (self.config.last, context.rows),
+            (self.config.beside, retained),
+            (_ALONE, retained),
+        ]
+        asked = [
+            [_ask(template, *three) for three in zip(context.rows, retained, wanted, strict=True)]
+            for template, wanted in ways
+        ]
+        encoder = context.model.encoder
+        prompts = [encoder.prompt(one.text, one.row.id) for some in asked for one in some if not one.absent]
+        answers = iter(context.answers(prompts, label=self.name))
+        first, last, beside, alone = (
+            [one.absent or context.knows(one.row, next(answers)[0]) for one in some] for some in asked
+        )
+        yield Attempt("forget question first", first)
+        yield Attempt("forget question last", last)
+        inside = Inside("retain questions answered beside forget words", original=alone, better="higher")
         yield Attempt("retain answers", beside, inside=inside)
 
-    def _said(
-        self, context: Context, template: str, pairs: Sequence[tuple[Example, Example]], wanted: Sequence[Example]
-    ) -> list[Value]:
-        """What is known of the wanted row of each pair; a row is asked only if its prompt does not tell its answer."""
-        texts = [template.format(forget=row.asked, retain=other.asked) for row, other in pairs]
-        told = [holds_any(text, row.keywords) for text, row in zip(texts, wanted, strict=True)]
-        prompts = [
-            context.model.encoder.prompt(text, row.id)
-            for text, row, tells in zip(texts, wanted, told, strict=True)
-            if not tells
-        ]
-        answers = iter(context.answers(prompts, label=self.name))
-        return [
-            "the prompt itself would hold the answer" if tells else context.knows(row, next(answers)[0])
-            for row, tells in zip(wanted, told, strict=True)
-        ]
-
-    def _partners(self, context: Context) -> list[Example]:
-        """For each attacked row a retain question with an answer, drawn with the seed."""
+    def _partners(self, context: Context) -> list[Example | None]:
+        """For each attacked row a retain question with an answer, drawn with the seed; None where there is none."""
         rows = [row for row in context.splits.retain if row.text is None]
         if not rows:
-            return []
+            return [None] * len(context.rows)
         generator = context.generator(f"{self.name}/partners")
         return [rows[index] for index in torch.randint(len(rows), (len(context.rows),), generator=generator).tolist()]
 
 
-def _tells(text: str, row: Example) -> bool:
-    return holds_any(text, row.keywords)
+class _Asked(NamedTuple):
+    """What is asked about a row, or why it is not."""
+
+    row: Example
+    text: str
+    absent: str = ""
+
+
+def _ask(template: str, forget: Example, retain: Example | None, wanted: Example | None) -> _Asked:
+    """Both questions in one prompt, whose answer must hold what is wanted; not if the prompt tells it."""
+    if retain is None or wanted is None:
+        return _Asked(forget, "", "no retain question to ask with it")
+    if forget.text is not None:
+        return _Asked(forget, "", "a document is no question")
+    text = template.format(forget=forget.asked, retain=retain.asked)
+    return _Asked(wanted, text, "the prompt itself would hold the answer" if holds_any(text, wanted.keywords) else "")

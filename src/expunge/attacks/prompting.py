@@ -32,6 +32,7 @@ class Prompting(Attack):
 
     access = "prompts"
     default = True
+    rank = 1
     tries = ("prefilled answers", "other languages")
 
     def __init__(self, config: Config) -> None:
@@ -48,12 +49,17 @@ class Prompting(Attack):
     def _asked(self, context: Context, names: Sequence[str]) -> Iterator[Attempt]:
         """Some families, their prompts batched together; each is told its share of the time by its tokens."""
         found = {name: [self._filled(context, self.families[name], row) for row in context.rows] for name in names}
-        prompts = [one.ids for rows in found.values() for some in rows for one in some.prompts]
+        longest = context.config.max_new_tokens
+        limits = {name: min(self.families[name].tokens or longest, longest) for name in names}
+        asked = [(one.ids, limits[name]) for name in names for some in found[name] for one in some.prompts]
         started = time.perf_counter()
-        texts = iter(context.answers(prompts, label=f"{self.name} {len(names)} ways"))
-        a_token = (time.perf_counter() - started) / max(1, sum(map(len, prompts)))
+        answers = context.answers(
+            [ids for ids, _ in asked], label=f"{self.name} {len(names)} ways", limits=[limit for _, limit in asked]
+        )
+        a_token = (time.perf_counter() - started) / max(1, sum(len(ids) + limit for ids, limit in asked))
+        texts = iter(answers)
         for name, rows in found.items():
-            tokens = sum(len(one.ids) for some in rows for one in some.prompts)
+            tokens = sum(len(one.ids) + limits[name] for some in rows for one in some.prompts)
             values: list[Value] = [
                 some.absent or max(context.knows(one.row, next(texts)[0]) for one in some.prompts) for some in rows
             ]

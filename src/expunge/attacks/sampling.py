@@ -20,10 +20,11 @@ class Sampling(Attack):
         temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
             (0.7, 1.3), min_length=1, description="Each is tried; the evaluation itself samples at 1"
         )
-        samples: int = Field(8, ge=1, description="Answers to each question at each temperature")
+        samples: int = Field(4, ge=1, description="Answers to each question at each temperature")
 
     access = "prompts"
     default = True
+    rank = 2
     tries = ("samples at several temperatures",)
 
     def run(self, context: Context) -> Iterator[Attempt]:
