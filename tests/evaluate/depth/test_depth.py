@@ -51,23 +51,20 @@ def test_the_original_is_not_deep_and_the_retrained_is(original: Load, retrained
 
 
 def test_half_way_is_between(original: Load, retrained: Load, examples: Examples) -> None:
-    """Weights half way from the original to a model in which its top block was replaced by the retrained one's.
+    """The model that counts as retrained has the retrained one's top block on the original's; weights go half way."""
 
-    CKA is left out: between two models of different origin the states have the geometry of neither.
-    """
-
-    def half() -> LanguageModel:
+    def towards(share: float) -> LanguageModel:
         model, other = original(), retrained()
         prefix = f"{model.blocks()[-1][0]}."
         theirs = dict(other.base.named_parameters())
         with torch.no_grad():
             for name, weight in model.base.named_parameters():
                 if name.startswith(prefix):
-                    weight.lerp_(theirs[name], 0.5)
+                    weight.lerp_(theirs[name], share)
         return model
 
-    names = [name for name in NAMES if name != "cka"]
-    for name, score in measure_depth(names, original, half, retrained, examples["forget"]).items():
+    found = measure_depth(NAMES, original, lambda: towards(0.5), lambda: towards(1), examples["forget"])
+    for name, score in found.items():
         assert score.value is not None
         assert score.low is not None
         assert score.high is not None
