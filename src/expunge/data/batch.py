@@ -72,16 +72,29 @@ def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 
     return Batch(input_ids, mask, torch.tensor(rows), torch.tensor(positions), torch.tensor(labels), tuple(indices))
 
 
-def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def by_length(
+    lengths: Sequence[int], token_budget: int, *, context: int = 0, enough: int | None = None
+) -> list[list[int]]:
     """Indices grouped into batches of similar length whose padded size stays within a budget of tokens.
 
     Longest first, so that memory peaks in the first batch. A sequence longer than the budget is a batch of its own.
+
+    Args:
+        lengths: of the sequences.
+        token_budget: of a batch.
+        context: tokens that each sequence has in memory before its own.
+        enough: a batch of this many tokens, padding and all, takes in no sequence that is shorter than its longest by
+            over an eighth; without it, padding is never a reason to begin another batch.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []
+    longest = 0
     for index in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+        size = len(batches[-1]) if batches else 0
+        fits = (size + 1) * (context + longest) <= token_budget
+        if size and fits and (enough is None or size * longest < enough or 8 * lengths[index] >= 7 * longest):
             batches[-1].append(index)
         else:
             batches.append([index])
+            longest = lengths[index]
     return batches

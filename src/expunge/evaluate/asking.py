@@ -53,6 +53,10 @@ class Request:
     """One string for each sample to draw."""
 
 
+_ENOUGH = 1024
+"""Answer tokens that keep a processor busy: beyond them, padding costs more than another forward pass."""
+
+
 def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:
     """The prompts of one row that something is asked after."""
     needs = ask.needs
@@ -122,7 +126,7 @@ def _score(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: l
             prefix,
             [row for row, _ in part],
             [answer.ids for _, answer in part],
-            moments=any(batch[row].moments for row, _ in part),
+            moments=[batch[row].moments and answer.need == "answer" for row, answer in part],
         )
         for index, one in zip(group, read.scored, strict=True):
             scored[index] = one
@@ -143,7 +147,8 @@ def _groups(lengths: Sequence[int], width: int, token_budget: int) -> Iterator[l
     longer = [place for place, length in enumerate(lengths) if length > 1]
     if single:
         yield single
-    for group in by_length([width + lengths[place] for place in longer], 2 * token_budget):
+    tokens = [lengths[place] for place in longer]
+    for group in by_length(tokens, 2 * token_budget, context=width, enough=_ENOUGH):
         yield [longer[index] for index in group]
 
 

@@ -161,7 +161,7 @@ def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list
     mine = flat[state.process_index :: state.num_processes]
     said: list[tuple[int, int, dict[str, Any]]] = []
     budget = max(unit.ask.config.token_budget for unit in units)
-    with torch.inference_mode():
+    with torch.inference_mode(), model.reading():
         for indices in by_length([len(request.prompt) for _, request in mine], budget):
             batch = [mine[index] for index in indices]
             answers = ask_batch(model, [request for _, request in batch], budget)

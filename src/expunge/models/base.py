@@ -91,6 +91,29 @@ class LanguageModel:
         finally:
             self.network.train(was_training)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Linear layers hold their weights in the precision of the arithmetic within this block, where no weight moves.
+
+        Autocast would convert them in every pass, which is most of what a pass over few tokens does. Same results: it
+        is the same rounding. Takes half the memory of the weights that are converted; untouched where there are none.
+        """
+        converted: dict[int, nn.Parameter] = {}
+        kept: list[tuple[nn.Module, nn.Parameter]] = []
+        layers = [module for module in self.network.modules() if type(module) is nn.Linear]
+        for layer in layers if self.precision == "bfloat16" else ():
+            weight = layer.weight
+            if weight.dtype == torch.float32:
+                if id(weight) not in converted:
+                    converted[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
+                kept.append((layer, weight))
+                layer.weight = converted[id(weight)]
+        try:
+            yield
+        finally:
+            for layer, weight in kept:
+                layer.weight = weight
+
     def head(self, hidden: Tensor, matrix: nn.Module | None = None) -> Tensor:
         """Logits of final hidden states: (..., D) -> (..., V).
 

@@ -143,13 +143,13 @@ class Read:
         return turn
 
 
-_POSITIONS = 2048
-"""Places whose logits are held at once."""
+_POSITIONS = 128
+"""Places whose logits are held at once: few enough that a processor's cache holds them while they are looked at."""
 
 
 @torch.no_grad()
 def read_answers(
-    prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]], *, moments: bool = False
+    prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]], *, moments: bool | Sequence[bool] = False
 ) -> Read:
     """Teacher-forced answers, each after its prompt.
 
@@ -157,47 +157,57 @@ def read_answers(
         prefix: P encoded prompts.
         rows: for each of A answers, its prompt's row.
         answers: label ids, none empty.
-        moments: also mean and variance of the log-probabilities at each label, and what is said of the first choice.
+        moments: also mean and variance of the log-probabilities at each label, and what is said of the first choice:
+            of all answers, or of those that are marked here.
     """
     model = prefix.model
+    marked = [moments] * len(answers) if isinstance(moments, bool) else list(moments)
     lengths = torch.tensor([len(answer) for answer in answers], device=model.device)
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in answers], batch_first=True)
     ids = ids.to(model.device)
     real = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
     behind = prefix.select(torch.tensor(rows, device=model.device))
-    found = torch.zeros(6 if moments else 2, *ids.shape)
-    found[:, :, 0] = _looked_up(behind.logits, ids[:, 0], moments)
+    found = torch.zeros(6, *ids.shape, device=model.device)
     hidden = behind.logits.new_zeros(len(answers), 0, 0)
     if ids.shape[1] > 1:
         hidden = behind.extend(ids[:, :-1], real[:, 1:].long())
-        for part in torch.split(real[:, 1:].nonzero(), _POSITIONS):
+    for wanted in set(marked):
+        like = torch.tensor([mark == wanted for mark in marked], device=model.device)
+        for row in torch.split(like.nonzero()[:, 0], _POSITIONS):
+            _look_up(found, behind.logits[row], ids, row, torch.zeros_like(row), wanted)
+        later = (real & like[:, None])[:, 1:].nonzero()
+        for part in torch.split(later, _POSITIONS) if len(later) else ():
             row, place = part.unbind(1)
             with model.autocast():
                 logits = model.head(hidden[row, place]).float()
-            found[:, row.cpu(), place.cpu() + 1] = _looked_up(logits, ids[row, place + 1], moments)
+            _look_up(found, logits, ids, row, place + 1, wanted)
+    found = found.cpu()
     hits = found[1].bool()
     agreed = hits.long().cumprod(1).sum(1).minimum(lengths.cpu() - 1)
     scored = [
         Scored(
             tuple(found[0, row, :length].tolist()),
             tuple(hits[row, :length].tolist()),
-            *(tuple(found[place, row, :length].tolist()) for place in range(2, len(found))),
+            *(tuple(found[place, row, :length].tolist()) for place in range(2, 6) if marked[row]),
         )
         for row, length in enumerate(lengths.tolist())
     ]
     return Read(scored, agreed.tolist(), behind, hidden)
 
 
-def _looked_up(logits: Tensor, labels: Tensor, moments: bool) -> Tensor:
-    """Log-probability of each label, and whether it is the first choice: (N, V) -> (2, N).
+def _look_up(found: Tensor, logits: Tensor, ids: Tensor, rows: Tensor, places: Tensor, moments: bool) -> None:
+    """Note what N logits (N, V) say of the labels `ids[rows, places]` in `found` (6, A, S).
 
-    With the moments (6, N): their mean and variance, the largest logit and the log-probability of that token.
+    Log-probability of the label, and whether it is the first choice; with the moments also mean and variance of the
+    log-probability, the largest logit and the log-probability of that token.
     """
-    found = [token_logp(logits, labels), (logits.argmax(-1) == labels).float()]
+    labels = ids[rows, places]
+    found[0, rows, places] = token_logp(logits, labels)
+    found[1, rows, places] = (logits.argmax(-1) == labels).float()
     if moments:
         top = logits.amax(-1)
-        found += [*logp_moments(logits), top, top - logits.logsumexp(-1)]
-    return torch.stack(found).cpu()
+        seen = torch.stack([*logp_moments(logits), top, top - logits.logsumexp(-1)])
+        found[2:, rows, places] = seen
 
 
 def score_answers(
