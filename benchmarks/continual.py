@@ -23,6 +23,10 @@ METHODS = {
     "npo": {},
 }
 LR = 3e-5
+METRICS = [
+    *("probability", "normalised_probability", "rouge_l_recall", "truth_ratio"),
+    *("keyword_recall", "sample_leak"),
+]
 AUTHORS = {"name": "fictional", "split": "all", "options": {"authors": 10, "questions": 10}}
 
 
@@ -65,7 +69,8 @@ def _tables(method: str, model: str, seed: int) -> dict[str, object]:
         "localize": {"name": "layers", "depth": [0.5, 1.0]},
         "train": {"lr": LR, "epochs": 5, "warmup_epochs": 1.0, "batch_size": 4, "checkpoints": False},
         "guard": {"utility_floor": 0.0, "rows": 8},
-        "evaluate": {"max_new_tokens": 24, "max_rows": 20},
+        "evaluate": {"max_new_tokens": 24, "max_rows": 20, "samples": 5, "metrics": METRICS},
+        "attacks": {"names": []},
         **own,
     }
 
