@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 from pydantic import BaseModel
 
-from expunge.config import SLOTS, Run, check_run, load_run, read_recipe, recipe_names
+from expunge.config import SLOTS, Run, check_run, load_run, load_tables, read_recipe, recipe_names
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
@@ -233,3 +233,13 @@ def test_another_optimizer_inherits_no_options(file: Any) -> None:
         "batch_factor": 10.0,
     }
     assert load_run(path, None, ["train.optimizer=adamw_torch"]).train.optimizer_options is None
+
+
+def test_attacks_are_chosen_by_name_and_given_options() -> None:
+    """Names as a list, options as a table of their own name; no names: no attacks."""
+    run = load_tables({**BASE, "attacks": {"names": ["noise", "pruning"], "noise": {"samples": 2}}})
+    assert run.attacks.names == ("noise", "pruning")
+    assert run.attacks.options == {"noise": {"samples": 2}}
+    assert load_tables({**BASE, "attacks": {"names": []}}).attacks.names == ()
+    with pytest.raises(UserError, match=r"attacks\.names: .*array"):
+        load_tables({**BASE, "attacks": {"names": "noise"}})

@@ -225,6 +225,8 @@ class AttackConfig(Frozen):
             return value
         own = {key: table for key, table in value.items() if key not in cls.model_fields and isinstance(table, dict)}
         rest = {key: item for key, item in value.items() if key not in own}
+        if isinstance(rest.get("names"), list):  # what a validator returns is no JSON any more, which has only lists
+            rest["names"] = tuple(rest["names"])
         return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest
 
 
