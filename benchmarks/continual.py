@@ -68,8 +68,8 @@ def _tables(method: str, model: str, seed: int) -> dict[str, object]:
         },
         "localize": {"name": "layers", "depth": [0.5, 1.0]},
         "train": {"lr": LR, "epochs": 5, "warmup_epochs": 1.0, "batch_size": 4, "checkpoints": False},
-        "guard": {"utility_floor": 0.0, "rows": 8},
-        "evaluate": {"max_new_tokens": 24, "max_rows": 20, "samples": 5, "metrics": METRICS},
+        "guard": {"utility_floor": 0.0, "rows": 8, "every": 1000},
+        "evaluate": {"max_new_tokens": 24, "max_rows": 10, "samples": 3, "metrics": METRICS},
         "attacks": {"names": []},
         **own,
     }
