@@ -35,6 +35,27 @@ def test_what_is_kept_and_removed() -> None:
     assert cell(RECORD, Quantity(over=("steps.0.x", "steps.2.x"))) is None
 
 
+def test_what_an_attack_got() -> None:
+    """By variant; of an attack, the most of each row, or of its only variant; nothing where none was carried out."""
+
+    def score(variant: str, got: float) -> dict[str, Any]:
+        return {"variant": variant, "knowledge": {"value": got}, "recovered": {"value": 2 * got}}
+
+    attacks = [
+        {"name": "prompting", "variants": [score("story", 0.1), score("gap", 0.2)], "worst": score("worst", 0.25)},
+        {"name": "noise", "variants": [score("", 0.3)], "worst": None},
+        {"name": "gcg", "variants": [], "worst": None},
+    ]
+    record = {"robustness": {"attacks": attacks}}
+    assert value_of(record, Quantity(got="prompting")) == 0.25
+    assert value_of(record, Quantity(got="prompting.gap")) == 0.2
+    assert value_of(record, Quantity(recovered="prompting.gap")) == 0.4
+    assert value_of(record, Quantity(got="noise")) == 0.3
+    assert value_of(record, Quantity(got="gcg")) is None
+    assert value_of(record, Quantity(got="pruning")) is None
+    assert value_of({"robustness": None}, Quantity(got="noise")) is None
+
+
 def test_paths() -> None:
     """A slice averages what is there: steps 1 to the end hold 1 and 3, one has no x."""
     assert at_path(RECORD, "steps.1:.x") == 2
@@ -48,5 +69,5 @@ def test_paths() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"kept": ["a.b"], "removed": "a.b"}, {"floor": 0.5}])
 def test_a_quantity_says_one_thing(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="one of kept, removed and over"):
+    with pytest.raises(ValueError, match="one of kept, removed, over, got and recovered"):
         Quantity(**given)

@@ -14,17 +14,22 @@ Plain = Mapping[str, Any]
 
 
 class Quantity(Frozen):
-    """One number of a run; exactly one of `kept`, `removed` and `over`."""
+    """One number of a run; exactly one of `kept`, `removed`, `over`, `got` and `recovered`."""
 
     kept: tuple[str, ...] = Field((), description="`split.metric`: mean over these of the score after over that before")
     removed: str | None = Field(None, description="`split.metric`: knowledge removed, from 0 before to 1 at `floor`")
     floor: float = Field(0.0, description="With removed: the score of a model that never knew, or of chance")
     over: tuple[str, str] | None = Field(None, description="Dotted paths of two numbers; the first over the second")
+    got: str | None = Field(
+        None, description="`ATTACK` or `ATTACK.VARIANT`: knowledge that it got; of an attack, the most of each row"
+    )
+    recovered: str | None = Field(None, description="The same as a share of what unlearning took away")
 
     @model_validator(mode="after")
     def _one(self) -> Quantity:
-        if (bool(self.kept), self.removed is not None, self.over is not None).count(True) != 1:
-            raise ValueError("give one of kept, removed and over")
+        others = (self.removed, self.over, self.got, self.recovered)
+        if [bool(self.kept), *(other is not None for other in others)].count(True) != 1:
+            raise ValueError("give one of kept, removed, over, got and recovered")
         return self
 
 
@@ -42,6 +47,9 @@ def cell(record: Plain, column: Column) -> Any:
     if column.removed is not None:
         before, after = (number_at(record, f"{stage}.{column.removed}") for stage in ("before", "after"))
         return None if before is None or after is None else knowledge_removed(before, after, column.floor)
+    for asked, field in ((column.got, "knowledge"), (column.recovered, "recovered")):
+        if asked is not None:
+            return attack_score(record, asked, field)
     pairs = [tuple(number_at(record, f"{stage}.{name}") for stage in ("before", "after")) for name in column.kept]
     shares = [after / before for before, after in pairs if before and after is not None]
     return sum(shares) / len(shares) if len(shares) == len(pairs) else None
@@ -55,6 +63,17 @@ def value_of(record: Plain, column: Column) -> float | None:
 def number_at(record: Plain, path: str) -> float | None:
     """The bare number at a path."""
     return _bare(at_path(record, path))
+
+
+def attack_score(record: Plain, path: str, field: str) -> Any:
+    """A score of an attack, or of one of its variants; None where it was not carried out."""
+    name, _, variant = path.partition(".")
+    attacks = (record.get("robustness") or {}).get("attacks", [])
+    found: Plain = next((attack for attack in attacks if attack["name"] == name), {})
+    scores = [score for score in found.get("variants", []) if variant in ("", score["variant"])]
+    if not variant and found.get("worst"):
+        scores = [found["worst"]]
+    return scores[0][field] if len(scores) == 1 else None
 
 
 def knowledge_removed(before: float, after: float, floor: float) -> float | None:
