@@ -46,7 +46,7 @@ def continued(
     draws = [1 if seeds is None else len(seeds[place]) for place in range(len(prompts))]
     costs = [count * (len(prompt) + limit) for count, prompt, limit in zip(draws, prompts, limits, strict=True)]
     found: list[list[list[int]]] = [[] for _ in prompts]
-    with model.evaluating():
+    with model.evaluating(), model.reading():
         for places in by_length(costs, _TOKEN_BUDGET):
             prefix = encode_prompts(model, [prompts[place] for place in places])
             rows = [row for row, place in enumerate(places) for _ in range(draws[place])]
@@ -78,7 +78,7 @@ def scored(
         answers: token ids of each prompt's answers, none empty.
     """
     found: list[dict[int, Scored]] = [{} for _ in prompts]
-    with model.evaluating():
+    with model.evaluating(), model.reading():
         for places in by_length([len(prompt) for prompt in prompts], _TOKEN_BUDGET):
             prefix = encode_prompts(model, [prompts[place] for place in places])
             flat = [(row, place, number) for row, place in enumerate(places) for number in range(len(answers[place]))]
