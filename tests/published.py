@@ -73,9 +73,9 @@ def muse(folder: Path, facts: dict[str, list[Row]]) -> Path:
             rows = texts[part.rstrip("12")]
             write(folder / f"{config}/{part}-00000-of-00002.parquet", rows[:middle])
             write(folder / f"{config}/{part}-00001-of-00002.parquet", rows[middle:])
-    for config in ("scal", "sust"):
-        for fold in range(1, 5):
-            write(folder / f"{config}/forget_{fold}-00000-of-00001.parquet", texts["forget"][:fold])
+    for fold in range(1, 5):  # one set grows, the other is cut in parts
+        write(folder / f"scal/forget_{fold}-00000-of-00001.parquet", texts["forget"][:fold])
+        write(folder / f"sust/forget_{fold}-00000-of-00001.parquet", texts["forget"][fold - 1 : fold])
     return folder
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from published import ATTACKS, LAYOUTS, write
 
+from expunge.continual import load_plan
 from expunge.core import plugins
 from expunge.core.errors import UserError
+from expunge.core.toml import read_toml
 from expunge.data.base import DataSpec, Source
 from expunge.data.example import Example
-from expunge.data.load import load_examples
+from expunge.data.load import load_examples, load_splits
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 UNWRITTEN = {f"train_{kind}" for kind in ("negative_llama3", "positive_phi3", "negative_phi3")}
 """Like `train_positive_llama3` in every respect; not written to the tiny folder."""
 
@@ -98,15 +102,28 @@ def test_muse_questions(folders: dict[str, Path], facts: dict[str, list[dict[str
 
 
 def test_muse_texts(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]]) -> None:
-    """Two files of one table follow one another; fold n of the tiny folder has n rows; novels are not folded."""
+    """Two files of one table follow one another; news has sets that grow, and parts of one set; novels have neither."""
     row = facts["forget"][0]
     passage = _load(folders["muse"], "muse:verbmem_forget")[0]
     assert (passage.prompt, passage.answer) == (row["question"], row["answer"])
     texts = [f"{one['question']} {one['answer']}" for one in facts["forget"]]
     assert [one.text for one in _load(folders["muse"], "muse:raw_forget")] == texts
-    assert [len(_load(folders["muse"], f"muse:sust_{fold}")) for fold in range(1, 5)] == [1, 2, 3, 4]
+    assert [len(_load(folders["muse"], f"muse:scal_{fold}")) for fold in range(1, 5)] == [1, 2, 3, 4]
+    assert [_load(folders["muse"], f"muse:sust_{fold}")[0].text for fold in range(1, 5)] == texts[:4]
     with pytest.raises(UserError, match="MUSE-Books has no split 'scal_2'"):
         _load(folders["muse"], "muse:scal_2", corpus="books")
+
+
+def test_muse_sustainability_is_a_sequence_of_its_parts(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The example, read from a local copy: step n forgets part n and keeps those that come after it."""
+    tables = read_toml(EXAMPLES / "muse_sustainability.toml")
+    for spec in (*tables["data"]["requests"], tables["data"]["retain"]):
+        spec["options"] = {"folder": str(folders["muse"])}
+    (tmp_path / "sust.toml").write_text(tomli_w.dumps(tables))
+    plan = load_plan(tmp_path / "sust.toml", tmp_path / "out")
+    assert [len(rows) for rows in plan.requests] == [1, 1, 1, 1]
+    parts = [load_splits(run.data) for run in plan.runs]
+    assert [len(part.retain) - len(plan.kept.retain) for part in parts] == [3, 2, 1, 0]
 
 
 def test_muse_files_of_the_original_code(tmp_path: Path) -> None:
