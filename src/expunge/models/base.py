@@ -100,9 +100,10 @@ class LanguageModel:
         """
         converted: dict[int, nn.Parameter] = {}
         kept: list[tuple[nn.Module, nn.Parameter]] = []
-        layers = [module for module in self.network.modules() if type(module) is nn.Linear]
+        layers: list[nn.Module] = [module for module in self.network.modules() if type(module) is nn.Linear]
         for layer in layers if self.precision == "bfloat16" else ():
             weight = layer.weight
+            assert isinstance(weight, nn.Parameter)
             if weight.dtype == torch.float32:
                 if id(weight) not in converted:
                     converted[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
