@@ -16,6 +16,10 @@ from expunge.models.base import LanguageModel
 from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, next_logp, read_answers
 
 
+_ENOUGH = 1024
+"""Answer tokens that keep a processor busy: beyond them, padding costs more than another forward pass."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """A set of rows, and what is asked about each."""
@@ -51,10 +55,6 @@ class Request:
     greedy: Need | None = None
     seeds: list[str] = field(default_factory=list)
     """One string for each sample to draw."""
-
-
-_ENOUGH = 1024
-"""Answer tokens that keep a processor busy: beyond them, padding costs more than another forward pass."""
 
 
 def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:

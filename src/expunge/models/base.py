@@ -101,15 +101,15 @@ class LanguageModel:
         converted: dict[int, nn.Parameter] = {}
         kept: list[tuple[nn.Module, nn.Parameter]] = []
         layers: list[nn.Module] = [module for module in self.network.modules() if type(module) is nn.Linear]
-        for layer in layers if self.precision == "bfloat16" else ():
-            weight = layer.weight
-            assert isinstance(weight, nn.Parameter)
-            if weight.dtype == torch.float32:
-                if id(weight) not in converted:
-                    converted[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
-                kept.append((layer, weight))
-                layer.weight = converted[id(weight)]
         try:
+            for layer in layers if self.precision == "bfloat16" else ():
+                weight = layer.weight
+                assert isinstance(weight, nn.Parameter)
+                if weight.dtype == torch.float32:
+                    if id(weight) not in converted:
+                        converted[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
+                    kept.append((layer, weight))
+                    layer.weight = converted[id(weight)]
             yield
         finally:
             for layer, weight in kept:
