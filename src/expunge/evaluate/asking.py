@@ -15,7 +15,6 @@ from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
 from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, next_logp, read_answers
 
-
 _ENOUGH = 1024
 """Answer tokens that keep a processor busy: beyond them, padding costs more than another forward pass."""
 
