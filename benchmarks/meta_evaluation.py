@@ -87,7 +87,7 @@ def _unlearned(out: Path, recipe: str, original: str, forget: Tables, retain: Ta
             "model": {"name": original},
             "data": {"forget": forget, "retain": retain},
             "localize": {"name": "layers", "depth": [0.5, 1.0]},
-            "train": {"lr": 3e-5, "epochs": 5, "batch_size": 4, "checkpoints": False},
+            "train": {"lr": 1e-4, "epochs": 5, "batch_size": 4, "checkpoints": False},
             "evaluate": {"metrics": ["probability"], "samples": 0, "max_rows": 10},
             "attacks": {"budget": 0.0},
         }
