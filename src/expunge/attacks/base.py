@@ -212,7 +212,7 @@ class AttackConfig(Frozen):
         None, description="Attacks; left out: those that need prompts only; empty: none"
     )
     budget: float = Field(60.0, ge=0, description="Seconds for all of them together; 0: no attacks")
-    max_rows: int = Field(25, ge=1, description="Forget rows that are attacked, a seeded sample of more")
+    max_rows: int = Field(20, ge=1, description="Forget rows that are attacked, a seeded sample of more")
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options of attacks by name; attacks.NAME.KEY is the same"
     )
