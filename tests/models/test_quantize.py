@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
 
+from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
@@ -14,6 +18,7 @@ from expunge.models.config import LoraConfig
 from expunge.models.forward import score_rows
 from expunge.models.quantize import (
     NF4_LEVELS,
+    Levels,
     Quantization,
     quantize,
     quantize_absmax,
@@ -110,3 +115,28 @@ def test_an_adapter_is_rounded_together_with_what_it_adapts(tiny: LanguageModel)
     assert 0 < (rounded - adapted).abs().max() < 0.2 * (bare - adapted).abs().max()
     assert tiny.fingerprint() == before
     assert torch.equal(torch.cat(score_rows(tiny, ROWS)), adapted)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize(("levels", "bound"), [("nf4", 1e-6), ("int8", 1 / 127)])
+def test_bitsandbytes_rounds_alike(levels: Levels, bound: float) -> None:
+    """Their kernels and our arithmetic agree: nf4 to the bit; int8 starts from half precision, where a tie may turn."""
+    weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    theirs = quantize(weight, Quantization(levels=levels, group=None, library="bitsandbytes"))
+    ours = quantize(weight, Quantization(levels=levels, group=None))
+    assert (theirs - ours).abs().max() <= 1.01 * bound * weight.abs().max()
+    assert (theirs - ours).abs().mean() < 1e-3 * weight.abs().mean()
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says what to install."""
+    monkeypatch.setattr("expunge.models.quantize.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install bitsandbytes"):
+        quantize(torch.ones(2, 2), Quantization(levels="nf4", group=None, library="bitsandbytes"))
+
+
+@pytest.mark.parametrize("how", [{"levels": "int4", "group": None}, {"levels": "int8", "group": 64}])
+def test_what_a_library_does_not_offer_is_refused(how: dict[str, Any]) -> None:
+    """bitsandbytes knows nf4, and int8 by channel."""
+    with pytest.raises(ValueError, match="bitsandbytes has no"):
+        Quantization(library="bitsandbytes", **how)

@@ -15,7 +15,7 @@ class Quantize(Attack):
     """Weights of the linear layers rounded to the levels of common formats, and the plain questions asked again.
 
     Steps of unlearning that are smaller than half a level are undone by the rounding. What is measured is the rounding
-    itself, by our own code on any device; packed kernels of a device compute the same weights.
+    itself, by our own code on any device or by a library that is named; packed kernels of a device compute the same.
     """
 
     class Config(Frozen):

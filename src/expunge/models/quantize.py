@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -54,12 +55,30 @@ class Quantization(Frozen):
         None, ge=1, description="Weights that share a scale; none: a whole output channel, and 64 for nf4"
     )
 
+    library: Literal["bitsandbytes"] | None = Field(
+        None,
+        description="Whose rounding, for nf4 and int8 by channel; none: our own, alike on any device",
+    )
+
+    @model_validator(mode="after")
+    def _has_it(self) -> Quantization:
+        if self.library and (self.levels == "int4" or (self.levels == "int8" and self.group is not None)):
+            raise ValueError(f"{self.library} has no {self}: it rounds to nf4, and to int8 by whole output channels")
+        return self
+
     def __str__(self) -> str:
-        return self.levels if self.group is None else f"{self.levels} in groups of {self.group}"
+        name = self.levels if self.group is None else f"{self.levels} in groups of {self.group}"
+        return name if self.library is None else f"{name} by {self.library}"
 
 
 def quantize(weight: Tensor, how: Quantization) -> Tensor:
-    """A weight matrix rounded and turned back into its own dtype: (O, I) -> (O, I), O output channels."""
+    """A weight matrix rounded and turned back into its own dtype: (O, I) -> (O, I), O output channels.
+
+    Raises:
+        UserError: the library that is named is not installed.
+    """
+    if how.library is not None:
+        return _by_bitsandbytes(weight, how)
     if how.levels == "nf4":
         return quantize_nf4(weight, how.group or NF4_BLOCK)
     return quantize_absmax(weight, _BITS[how.levels], how.group)
@@ -105,6 +124,20 @@ def quantize_nf4(weight: Tensor, block: int = NF4_BLOCK) -> Tensor:
     whole = len(flat) // block * block
     parts = [_scaled(flat[:whole].view(-1, block), rounded).flatten(), _scaled(flat[None, whole:], rounded)[0]]
     return torch.cat(parts).view(weight.shape)
+
+
+def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"quantization: {how} needs a package that is not installed: pip install bitsandbytes")
+    from bitsandbytes import functional
+
+    if how.levels == "nf4":
+        packed, state = functional.quantize_4bit(
+            weight.contiguous(), blocksize=how.group or NF4_BLOCK, quant_type="nf4"
+        )
+        return functional.dequantize_4bit(packed, state).to(weight.dtype)
+    packed, scale, _ = functional.int8_vectorwise_quant(weight.half())
+    return functional.int8_vectorwise_dequant(packed, scale).to(weight.dtype)
 
 
 @contextmanager
