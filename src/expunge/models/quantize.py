@@ -135,9 +135,11 @@ def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
         packed, state = functional.quantize_4bit(
             weight.contiguous(), blocksize=how.group or NF4_BLOCK, quant_type="nf4"
         )
-        return functional.dequantize_4bit(packed, state).to(weight.dtype)
-    packed, scale, _ = functional.int8_vectorwise_quant(weight.half())
-    return functional.int8_vectorwise_dequant(packed, scale).to(weight.dtype)
+        found: Tensor = functional.dequantize_4bit(packed, state)
+    else:
+        packed, scale, _ = functional.int8_vectorwise_quant(weight.half())
+        found = functional.int8_vectorwise_dequant(packed, scale)
+    return found.to(weight.dtype)
 
 
 @contextmanager
