@@ -26,6 +26,8 @@ RETRAINED = "retrained"
 """The control that never saw the forget rows; what an attack gets from it was guessed, or taught by the attack."""
 REFUSAL = "refusal only"
 """The control that was only taught to refuse: what an attack does not get from it, it could not get from any model."""
+UNTOUCHED = "original"
+"""The control of attacks that harm a model: what is not said any more by the original either cannot come back."""
 WORST = "worst case"
 
 Loader = Callable[[], LanguageModel]
@@ -143,7 +145,8 @@ def attack(
     Args:
         attacks: what to try.
         context: on what.
-        controls: name -> how to load a model on which every attack is carried out too.
+        controls: name -> how to load a model on which every attack is carried out too; the original is one more, where
+            it can be loaded, for attacks that harm a model.
         budget: seconds for everything; None: no limit.
         done: attacks that an earlier call carried out; they are kept, and not repeated under the same name.
         keep: called with all there is after every attack.
@@ -157,12 +160,15 @@ def attack(
     if not context.unlearned_plain:
         context = replace(context, unlearned_plain=context.said())
     plain = {name: _control(context, loader).unlearned_plain for name, loader in (controls or {}).items()}
+    shown = dict(plain)
+    if context.load_original and context.original_plain and any(one.harms for one in attacks):
+        shown[UNTOUCHED] = context.original_plain
     timed = replace(context, deadline=None if budget is None else start + budget)
     card = Robustness(
         rows=len(context.rows),
         original=mean_score(context.original_plain, context.seed) if context.original_plain else None,
         unlearned=mean_score(context.unlearned_plain, context.seed),
-        controls={name: mean_score(values, context.seed) for name, values in plain.items()},
+        controls={name: mean_score(values, context.seed) for name, values in shown.items()},
         attacks=list(done),
         budget=budget,
     )
@@ -188,6 +194,8 @@ def _attacked(
     one: Attack, context: Context, controls: Mapping[str, Loader], plain: Mapping[str, Sequence[Value]]
 ) -> Attacked:
     start = time.perf_counter()
+    if one.harms and context.load_original and context.original_plain:
+        controls, plain = {**controls, UNTOUCHED: context.load_original}, {**plain, UNTOUCHED: context.original_plain}
     tried = _try(one, context)
     others = {}
     if tried.attempts:

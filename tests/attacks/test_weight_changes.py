@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_ground import Rows, carried_out, ground, load, share
+from attack_ground import Rows, build, carried_out, ground, load, share
 
+from expunge.attacking import attack
 from expunge.attacks.base import Context, Point
 from expunge.attacks.interpolation import soon
 from expunge.attacks.noise import noisy
@@ -92,3 +93,12 @@ def test_the_size_of_noise_is_a_share_of_the_deviation() -> None:
     found = noisy(weight, 0.1, torch.Generator().manual_seed(1)) - weight
     assert abs(found.std().item() - 0.3) < 0.01
     assert abs(found.mean().item()) < 0.01
+
+
+def test_what_harms_any_model_is_tried_on_the_original_too(refusing: Context) -> None:
+    """Without 95% of its weights the original says nothing either: that nothing comes back then means nothing."""
+    card = attack([build("pruning", shares=[0.95]), build("sampling", samples=1)], refusing)
+    harmful, harmless = card.attacks
+    assert (card.controls["original"].value or 0) > 0.9
+    assert (harmful.variants[0].controls["original"].value or 0) < 0.1
+    assert not harmless.variants[0].controls

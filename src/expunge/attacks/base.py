@@ -246,6 +246,8 @@ class Attack(ABC):
     """Whether there is nothing to do without the original model."""
     needs_retrained: ClassVar[bool] = False
     """Whether there is nothing to do without a model that never saw the forget rows."""
+    harms: ClassVar[bool] = False
+    """Whether its changes cost any model knowledge, so that the original must be seen under the same changes."""
     tries: ClassVar[tuple[str, ...]] = ()
     """What of `reports.verdict.NEVER_TESTED` has been tested once this attack is done, in the same words."""
 

@@ -24,6 +24,7 @@ class Noise(Attack):
     """
 
     access = "weights"
+    harms = True
 
     class Config(Attack.Config):
         """How much noise."""

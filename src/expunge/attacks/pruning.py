@@ -23,6 +23,7 @@ class Pruning(Attack):
     """
 
     access = "weights"
+    harms = True
 
     class Config(Attack.Config):
         """How much is pruned."""

@@ -34,6 +34,7 @@ class Quantize(Attack):
         )
 
     access = "weights"
+    harms = True
     tries = ("quantization",)
 
     def run(self, context: Context) -> Iterator[Attempt]:
