@@ -19,8 +19,8 @@ _NOTES = (
     "Recovered: (attacked - unlearned) / (before - unlearned), paired by row.",
     "The worst case takes for each row the best of all variants of an attack: so does a patient adversary, and so does "
     "luck. What the same attack draws from a model that never knew is shown where one was given (--reference).",
-    "Rounding, pruning and noise harm any model. Where the original says nothing under them either (its own column), that "
-    "nothing came back tells nothing.",
+    "Rounding, pruning and noise harm any model. Where the original says nothing under them either (its own column), "
+    "that nothing came back tells nothing.",
 )
 
 
