@@ -160,9 +160,7 @@ def attack(
     if not context.unlearned_plain:
         context = replace(context, unlearned_plain=context.said())
     plain = {name: _control(context, loader).unlearned_plain for name, loader in (controls or {}).items()}
-    shown = dict(plain)
-    if context.load_original and context.original_plain and any(one.harms for one in attacks):
-        shown[UNTOUCHED] = context.original_plain
+    shown = plain | ({UNTOUCHED: context.original_plain} if any(_harmed(one, context) for one in attacks) else {})
     timed = replace(context, deadline=None if budget is None else start + budget)
     card = Robustness(
         rows=len(context.rows),
@@ -190,12 +188,17 @@ def _control(context: Context, loader: Loader, plain: Sequence[Value] = ()) -> C
     return control if plain else replace(control, unlearned_plain=control.said())
 
 
+def _harmed(one: Attack, context: Context) -> Loader | None:
+    """The original, where an attack must be tried on it too."""
+    return context.load_original if one.harms and context.original_plain else None
+
+
 def _attacked(
     one: Attack, context: Context, controls: Mapping[str, Loader], plain: Mapping[str, Sequence[Value]]
 ) -> Attacked:
     start = time.perf_counter()
-    if one.harms and context.load_original and context.original_plain:
-        controls, plain = {**controls, UNTOUCHED: context.load_original}, {**plain, UNTOUCHED: context.original_plain}
+    if (original := _harmed(one, context)) is not None:
+        controls, plain = {**controls, UNTOUCHED: original}, {**plain, UNTOUCHED: context.original_plain}
     tried = _try(one, context)
     others = {}
     if tried.attempts:

@@ -37,6 +37,11 @@ class Quantize(Attack):
     harms = True
     tries = ("quantization",)
 
+    def check(self, context: Context) -> None:
+        """Refuse a library that is not installed."""
+        for how in self.config.formats:
+            how.check_library()
+
     def run(self, context: Context) -> Iterator[Attempt]:
         """One attempt for each format."""
         for how in self.config.formats:

@@ -54,14 +54,12 @@ class Quantization(Frozen):
     group: int | None = Field(
         None, ge=1, description="Weights that share a scale; none: a whole output channel, and 64 for nf4"
     )
-
     library: Literal["bitsandbytes"] | None = Field(
-        None,
-        description="Whose rounding, for nf4 and int8 by channel; none: our own, alike on any device",
+        None, description="Whose rounding, for nf4 and int8 by channel; none: our own, alike on any device"
     )
 
     @model_validator(mode="after")
-    def _has_it(self) -> Quantization:
+    def _offered(self) -> Quantization:
         if self.library and (self.levels == "int4" or (self.levels == "int8" and self.group is not None)):
             raise ValueError(f"{self.library} has no {self}: it rounds to nf4, and to int8 by whole output channels")
         return self
@@ -69,6 +67,15 @@ class Quantization(Frozen):
     def __str__(self) -> str:
         name = self.levels if self.group is None else f"{self.levels} in groups of {self.group}"
         return name if self.library is None else f"{name} by {self.library}"
+
+    def check_library(self) -> None:
+        """Refuse a library that is not there.
+
+        Raises:
+            UserError: what to install.
+        """
+        if self.library is not None and find_spec(self.library) is None:
+            raise UserError(f"quantization: {self} needs a package that is not installed: pip install {self.library}")
 
 
 def quantize(weight: Tensor, how: Quantization) -> Tensor:
@@ -127,8 +134,7 @@ def quantize_nf4(weight: Tensor, block: int = NF4_BLOCK) -> Tensor:
 
 
 def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
-    if find_spec("bitsandbytes") is None:
-        raise UserError(f"quantization: {how} needs a package that is not installed: pip install bitsandbytes")
+    how.check_library()
     from bitsandbytes import functional
 
     if how.levels == "nf4":
