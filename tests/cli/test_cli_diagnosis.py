@@ -50,7 +50,26 @@ def sets(name: str, *more: str) -> list[str]:
 
 
 def test_every_diagnostic_is_a_command_and_is_tried_here() -> None:
-    assert sorted(SMALL) == names("diagnose")
+    assert sorted([*SMALL, "entanglement"]) == names("diagnose")  # which needs more rows than the run has
+
+
+def test_entanglement_of_a_model(
+    expunge: Any, tiny_folder: Path, facts: dict[str, list[dict[str, Any]]], fact_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Twelve rows of each kind give a value for each block and measure; the eight of the forget file are refused."""
+    more = tmp_path / "forget.jsonl"
+    rows = [*facts["forget"], *facts["neighbour"]]
+    more.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def look(forget: Path, out: str) -> Any:
+        data = ["--data", f"forget={forget}", "--data", f"retain={fact_files['retain']}"]
+        return expunge("diagnose", "entanglement", tiny_folder, *data, "--out", tmp_path / out, "--json", "--quiet")
+
+    found = Diagnosis.model_validate(look(more, "enough").json())
+    table = found.finding.tables[0]
+    assert [row[0] for row in table.rows] == [0, 1, 2]
+    assert len(found.finding.charts) == len(table.columns) - 1 >= 3
+    refused(look(fact_files["forget"], "few"), "components", "got 8")
 
 
 class Links(HTMLParser):
