@@ -40,7 +40,7 @@ ALLOWED = {
     "optimizers": ("core", "optimizers.base"),
     "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
     "evaluate": (*ENGINE, "evaluate"),
-    "diagnose": (*ENGINE, "train.config", "evaluate", "diagnose.base"),
+    "diagnose": (*ENGINE, "train.config", "evaluate", "localize.mutual_information", "diagnose.base"),
     "attacks": (*ENGINE, "train", "evaluate", "attacks.base"),
     "reports": ("core", "reports"),
     **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
