@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from expunge.core.finding import Cell, Diagnosis, Finding, Series, Table
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 """A longer table is not printed on the terminal."""
+_LONGEST = 30
+"""Characters; a longer text leaves no room for the columns beside it."""
 
 
 def page(diagnosis: Diagnosis) -> str:
@@ -73,29 +76,77 @@ def text(cell: Cell) -> str:
 def print_finding(finding: Finding, console: Console, most_rows: int = _MOST_ROWS) -> None:
     """Print the sentence, the tables and the notes.
 
+    What no column has room for stands below its table: why a score is absent, and long texts, each once.
+
     Args:
         finding: what to print.
         console: where.
         most_rows: a longer table is only named.
     """
-    from rich import box
-    from rich.table import Table as Drawn
-
     console.print(f"\n{finding.sentence}", markup=False, highlight=False)
-    for table in map(told, finding.tables):
+    for table in finding.tables:
         if len(table.rows) > most_rows:
             console.print(f"\n{table.caption}: {len(table.rows)} rows, in the report", markup=False, highlight=False)
             continue
-        drawn = Drawn(
-            title=table.caption, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold"
-        )
-        for place, heading in enumerate(table.headings):
-            drawn.add_column(heading.replace("[", r"\["), justify="right" if place else "left")
-        for row in table.rows:
-            drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
-        console.print(drawn)
+        short, below = _shortened(table)
+        _print_table(short, console)
+        for line in below:
+            console.print(line, markup=False, highlight=False, style="dim")
     for note in finding.notes:
         console.print(note, markup=False, highlight=False, style="dim")
+
+
+def _shortened(table: Table) -> tuple[squeeze.Table, list[str]]:
+    """A table without its long texts, and these as lines that name their rows."""
+    wordy = {
+        place
+        for place in range(1, len(table.columns))
+        if any(isinstance(row[place], str) and len(str(row[place])) > _LONGEST for row in table.rows)
+    }
+    below: dict[str, list[str]] = {}
+    for row in table.rows:
+        told = [cell for place, cell in enumerate(row) if place in wordy and cell]
+        reasons = [f"absent, {cell.reason}" for cell in row if isinstance(cell, Score) and cell.reason]
+        for words in (*told, *reasons):
+            below.setdefault(str(words), []).append(text(row[0]))
+    kept = [place for place in range(len(table.columns)) if place not in wordy]
+    rows = [[_briefly(row[place]) for place in kept] for row in table.rows]
+    shown = squeeze.Table(caption=table.caption, headings=[table.columns[place] for place in kept], rows=rows)
+    return shown, [f"{', '.join(dict.fromkeys(names))}: {words}." for words, names in below.items()]
+
+
+def _briefly(cell: Cell) -> str:
+    return score_text(cell) if isinstance(cell, Score) else text(cell)
+
+
+def _print_table(table: squeeze.Table, console: Console) -> None:
+    """Intervals stand under their values where the terminal is too narrow for one line each."""
+    from rich import box
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    filled = [place for place in range(len(table.headings)) if any(row[place] for row in table.rows)]
+    headings = [table.headings[place] for place in filled]
+    rows = [[row[place] for place in filled] for row in table.rows]
+    room = console.width - len(filled) - 1
+    if sum(max(map(len, cells)) for cells in zip(headings, *rows, strict=True)) > room:
+        rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
+    columns = list(zip(headings, *rows, strict=True))
+    drawn = Drawn(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=0)
+    room -= sum(map(_unbroken, columns))
+    for cells in columns:
+        width = min(max(len(line) for cell in cells for line in cell.splitlines()), _unbroken(cells) + max(room, 0))
+        room -= width - _unbroken(cells)
+        drawn.add_column(Text(cells[0]), justify="right" if drawn.columns else "left", width=width)
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    console.print(drawn, crop=False, no_wrap=True, overflow="ignore")
+
+
+def _unbroken(cells: Sequence[str]) -> int:
+    """Characters of the longest part of a column that must stand in one line: a line with an interval, or a word."""
+    parts = [part for cell in cells for part in (cell.splitlines() if "[" in cell else cell.split())]
+    return max(map(len, parts), default=0)
 
 
 def _in_words(one: Series) -> str:

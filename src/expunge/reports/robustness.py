@@ -147,8 +147,8 @@ def _card(card: Robustness) -> Table:
         if (score := said(one)) is None:
             continue
         variant = f" (worst of {_said_variants(one)})" if one.worst else ""
-        rows.append([f"{spoken(one.name)}{variant}", *_cells(score, names), HAS[one.access]])
-    return Table(caption="Robustness card", columns=["attack", *_columns(names), "adversary has"], rows=rows)
+        rows.append([f"{spoken(one.name)}{variant}", *_cells(score, names), one.access])
+    return Table(caption="Robustness card", columns=["attack", *_columns(names), "needs"], rows=rows)
 
 
 def _said_variants(one: Attacked) -> int:
@@ -179,7 +179,7 @@ def _inside(card: Robustness) -> Table:
 
 
 def _columns(controls: list[str]) -> list[str]:
-    return ["knowledge", "recovered", *controls, "rows given", "steps", "seconds"]
+    return ["knowledge", "recovered", *controls, "rows given", "steps", "time, s"]
 
 
 def _cells(score: AttackScore, controls: list[str]) -> list[Cell]:
