@@ -98,6 +98,23 @@ def test_the_terminal_prints_sentence_table_and_notes() -> None:
     assert "Read it so." in shown
 
 
+def test_a_narrow_terminal_cuts_no_number_and_says_long_things_once() -> None:
+    """Natural widths add up to more than 40; values with their intervals below each other need 36."""
+    long = "how often the right answer is the likeliest of the four"
+    score = Score(value=0.5, low=0.25, high=0.75)
+    rows: list[Any] = [[f"attack {name}", score, score, long, None] for name in "ab"]
+    rows.append(["attack c", Score(value=None, reason="no rows"), score, long, None])
+    table = Table(caption="Numbers", columns=["attack", "before", "after", "counted", "nothing"], rows=rows)
+    out = StringIO()
+    print_finding(FINDING.model_copy(update={"tables": [table]}), Console(file=out, width=40))
+    shown = out.getvalue()
+    assert shown.count("[0.25, 0.75]") == 5
+    assert "attack a, attack b, attack c: how often" in shown
+    assert "attack c: absent, no rows." in shown
+    assert "nothing" not in shown, "an empty column takes no room"
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 40
+
+
 @pytest.mark.parametrize(("cell", "shown"), [(None, ""), (3, "3"), (0.0, "0.00"), (0.00012, "0.00012"), ("a", "a")])
 def test_cells_in_words(cell: Any, shown: str) -> None:
     assert text(cell) == shown
