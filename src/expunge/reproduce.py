@@ -143,10 +143,7 @@ def load_reproduction(name: str) -> Reproduction:
     """
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"reproduce: no '{name}'{near(name, names())}")
-    tables = read_toml(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml")
-    if "extends" in tables:
-        tables = {**read_toml(FOLDER / f"{tables.pop('extends')}.toml"), **tables}
-    plan = check(Reproduction, tables, "")
+    plan = check(Reproduction, _tables(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
     for subject in plan.parts().values():
         for method in plan.methods:
             for tune in (True, False):
@@ -160,6 +157,13 @@ def load_reproduction(name: str) -> Reproduction:
         if claim.method not in plan.methods:
             raise UserError(f"claims.{place}.method: no method '{claim.method}'{near(claim.method, plan.methods)}")
     return plan
+
+
+def _tables(path: Path) -> Tables:
+    """A file's tables, and those that it lacks from the one that it extends."""
+    tables = read_toml(path)
+    base = tables.pop("extends", None)
+    return {**_tables(FOLDER / f"{base}.toml"), **tables} if base else tables
 
 
 def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progress = SILENT) -> Path:

@@ -18,7 +18,7 @@ from expunge.core.toml import read_toml
 LISTINGS = ("forget", "retain", "combine", "localize", "optimizers", "metrics", "data")
 
 
-@pytest.mark.parametrize("command", [*LISTINGS, "recipes", "models"])
+@pytest.mark.parametrize("command", [*LISTINGS, "recipes", "reproductions", "models"])
 def test_listings_are_arrays_of_named_objects(expunge: Any, command: str) -> None:
     rows = expunge(command, "--json").json()
     names = [row["name"] for row in rows]

@@ -39,7 +39,8 @@ def test_what_an_attack_got() -> None:
     """By variant; of an attack, the most of each row, or of its only variant; nothing where none was carried out."""
 
     def score(variant: str, got: float) -> dict[str, Any]:
-        return {"variant": variant, "knowledge": {"value": got}, "recovered": {"value": 2 * got}}
+        numbers = {"knowledge": {"value": got}, "recovered": {"value": 2 * got}}
+        return {"variant": variant, **numbers, "controls": {"original": {"value": 0.9}}}
 
     attacks = [
         {"name": "prompting", "variants": [score("story", 0.1), score("gap", 0.2)], "worst": score("worst", 0.25)},
@@ -51,6 +52,7 @@ def test_what_an_attack_got() -> None:
     assert value_of(record, Quantity(got="prompting.gap")) == 0.2
     assert value_of(record, Quantity(recovered="prompting.gap")) == 0.4
     assert value_of(record, Quantity(got="noise")) == 0.3
+    assert value_of(record, Quantity(untouched="noise")) == 0.9
     assert value_of(record, Quantity(got="gcg")) is None
     assert value_of(record, Quantity(got="pruning")) is None
     assert value_of({"robustness": None}, Quantity(got="noise")) is None
@@ -69,5 +71,5 @@ def test_paths() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"kept": ["a.b"], "removed": "a.b"}, {"floor": 0.5}])
 def test_a_quantity_says_one_thing(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="one of kept, removed, over, got and recovered"):
+    with pytest.raises(ValueError, match="one of kept, removed, over, got, recovered and untouched"):
         Quantity(**given)

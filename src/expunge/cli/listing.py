@@ -24,11 +24,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add one listing command for each folder, and one each for recipes and suites."""
+    """Add one listing command for each folder, and one each for recipes, suites and reproductions."""
     for name, (folder, help_text) in _FOLDERS.items():
         app.command(name, help=help_text)(_lister(folder))
     app.command("recipes", help="Named methods.")(_recipes)
     app.command("suites", help="Benchmarks that `expunge eval --suite` knows.")(_suites)
+    app.command("reproductions", help="Papers' claims that `expunge reproduce` examines.")(_reproductions)
 
 
 def _lister(folder: str) -> Callable[[bool], None]:
@@ -55,3 +56,11 @@ def _suites(as_json: AsJson = False) -> None:
     from expunge.evaluate.suite import describe_suites
 
     print_rows(describe_suites(), as_json)
+
+
+def _reproductions(as_json: AsJson = False) -> None:
+    from expunge.cli._console import print_rows
+    from expunge.reproduce import load_reproduction, names
+
+    plans = {name: load_reproduction(name) for name in names()}
+    print_rows([{"name": name, "summary": plan.summary, "paper": plan.paper} for name, plan in plans.items()], as_json)

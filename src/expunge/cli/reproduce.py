@@ -11,7 +11,7 @@ import typer
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="beliefs, entropy, or a TOML file of the same form.")],
+    name: Annotated[str, typer.Argument(help="One of `expunge reproductions`, or a TOML file of the same form.")],
     out: Annotated[Path | None, typer.Option(help="Directory; none: reproductions/NAME, where it goes on.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ Plain = Mapping[str, Any]
 
 
 class Quantity(Frozen):
-    """One number of a run; exactly one of `kept`, `removed`, `over`, `got` and `recovered`."""
+    """One number of a run; exactly one but `floor`."""
 
     kept: tuple[str, ...] = Field((), description="`split.metric`: mean over these of the score after over that before")
     removed: str | None = Field(None, description="`split.metric`: knowledge removed, from 0 before to 1 at `floor`")
@@ -24,12 +24,13 @@ class Quantity(Frozen):
         None, description="`ATTACK` or `ATTACK.VARIANT`: knowledge that it got; of an attack, the most of each row"
     )
     recovered: str | None = Field(None, description="The same as a share of what unlearning took away")
+    untouched: str | None = Field(None, description="The same of the original model, where the attack harms any model")
 
     @model_validator(mode="after")
     def _one(self) -> Quantity:
-        others = (self.removed, self.over, self.got, self.recovered)
+        others = (self.removed, self.over, self.got, self.recovered, self.untouched)
         if [bool(self.kept), *(other is not None for other in others)].count(True) != 1:
-            raise ValueError("give one of kept, removed, over, got and recovered")
+            raise ValueError("give one of kept, removed, over, got, recovered and untouched")
         return self
 
 
@@ -47,7 +48,8 @@ def cell(record: Plain, column: Column) -> Any:
     if column.removed is not None:
         before, after = (number_at(record, f"{stage}.{column.removed}") for stage in ("before", "after"))
         return None if before is None or after is None else knowledge_removed(before, after, column.floor)
-    for asked, field in ((column.got, "knowledge"), (column.recovered, "recovered")):
+    fields = {"knowledge": column.got, "recovered": column.recovered, "controls.original": column.untouched}
+    for field, asked in fields.items():
         if asked is not None:
             return attack_score(record, asked, field)
     pairs = [tuple(number_at(record, f"{stage}.{name}") for stage in ("before", "after")) for name in column.kept]
@@ -73,7 +75,7 @@ def attack_score(record: Plain, path: str, field: str) -> Any:
     scores = [score for score in found.get("variants", []) if variant in ("", score["variant"])]
     if not variant and found.get("worst"):
         scores = [found["worst"]]
-    return scores[0][field] if len(scores) == 1 else None
+    return at_path(scores[0], field) if len(scores) == 1 else None
 
 
 def knowledge_removed(before: float, after: float, floor: float) -> float | None:
