@@ -181,6 +181,21 @@ def test_windows_by_hand(values: list[float], width: int, start: int) -> None:
     assert best_window(values, width) == range(start, start + width)
 
 
+def test_a_window_within_a_share_of_the_depth() -> None:
+    """Of ten blocks the highest pair is 0 and 1; among 3 to 6 it is 5 and 6, and three blocks of two are both."""
+    values = [9.0, 8.0, 0.0, 1.0, 0.0, 2.0, 3.0, 7.0, 7.0, 7.0]
+    assert best_window(values, 2) == range(2)
+    assert best_window(values, 2, range(3, 7)) == range(5, 7)
+    assert best_window(values, 3, range(3, 5)) == range(3, 5)
+
+
+def test_tracing_chooses_among_the_blocks_it_may(tiny: LanguageModel, examples: Examples) -> None:
+    """Of three blocks the share from 0.6 on holds the last alone."""
+    assert trace(tiny, examples["forget"][:3], depth=(0.6, 1.0)).evidence["layers"] == [2]
+    with pytest.raises(UserError, match=r"localize\.depth"):
+        trace(tiny, examples["forget"][:3], depth=(0.6, 0.2))
+
+
 def test_nothing_of_the_model_moves(tiny: LanguageModel, examples: Examples) -> None:
     before = tiny.fingerprint()
     torch.manual_seed(3)

@@ -11,13 +11,17 @@ _EQUIVALENT = (("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2"),)
 """Names that architectures give to one thing: the second matrix of the feed-forward part."""
 
 
-def best_window(values: Sequence[float], width: int) -> range:
+def best_window(values: Sequence[float], width: int, within: range | None = None) -> range:
     """The run of `width` neighbouring blocks with the largest sum; of equal ones the lowest.
 
-    A model of fewer blocks is one window.
+    Args:
+        values: one for each block.
+        width: of the window; where there are fewer blocks they are one window.
+        within: the blocks among which it lies; None: all.
     """
-    width = min(width, len(values))
-    starts = range(len(values) - width + 1)
+    within = within or range(len(values))
+    width = min(width, len(within))
+    starts = range(within.start, within.stop - width + 1)
     best = max(starts, key=lambda start: (sum(values[start : start + width]), -start))
     return range(best, best + width)
 

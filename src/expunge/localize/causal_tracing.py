@@ -15,12 +15,13 @@ from expunge.core.errors import UserError
 from expunge.core.records import Frozen, LayerCurve
 from expunge.data.example import Example, Splits
 from expunge.data.generator import named_generator
-from expunge.localize._blocks import best_window, parameter_names
+from expunge.localize._blocks import best_window, parameter_names, share_of_depth
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
 from expunge.models.forward import score_rows
-from expunge.models.restoring import Restoring, Site, Traced, embedding_width, input_embeddings
+from expunge.models.restoring import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.sites import Site
 
 Numbers = NDArray[np.float64]
 
@@ -71,6 +72,11 @@ class CausalTracing(Localizer):
         )
         restore_width: int = Field(1, ge=1, description="Neighbouring blocks that are put back together")
         window: int = Field(3, ge=1, description="Neighbouring blocks that are chosen")
+        depth: tuple[float, float] = Field(
+            (0.0, 1.0),
+            description="They are sought from one share of the depth up to another; what enters the first blocks is "
+            "close to the words themselves, so that whatever moves there reaches every answer",
+        )
         modules: tuple[str, ...] = Field(
             ("mlp.down_proj",), description="Module names within a block that may move; empty: all"
         )
@@ -80,9 +86,12 @@ class CausalTracing(Localizer):
 
         Raises:
             UserError: no row with a question and an answer, a subject that is not in its question, no known fact, no
-                fact that depends on its subject, or a module name that a chosen block lacks.
+                fact that depends on its subject, shares of the depth that are none, or a module name that a block
+                lacks.
         """
-        parameter_names(model, range(len(model.blocks())), self.config.modules)  # before minutes of tracing
+        num_layers = len(model.blocks())
+        within = share_of_depth(self.config.depth, num_layers)
+        parameter_names(model, range(num_layers), self.config.modules)  # before minutes of tracing
         known = self._known(model, splits.forget, seed)
         deviation = self.config.noise * _deviation(model, known.facts)
         runs = Restoring(model, self.config.site, self.config.restore_width)
@@ -96,7 +105,7 @@ class CausalTracing(Localizer):
         effects = np.array([one.restored for one in used]) - np.array([[one.corrupted] for one in used])
         total = np.array([one.clean - one.corrupted for one in used])
         curve = _mean_with_interval("average indirect effect", effects, seed)
-        layers = list(best_window(curve.values, self.config.window))
+        layers = list(best_window(curve.values, self.config.window, within))
         evidence = {
             "layers": layers,
             "modules": list(self.config.modules),
