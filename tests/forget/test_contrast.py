@@ -1,7 +1,7 @@
 """FALCON's contrast and its directions, worked by hand and on the tiny model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from expunge.losses.base import Setup
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, row_set
+from expunge.models.sites import Site
 
 Rows = dict[str, tuple[Example, ...]]
 
@@ -173,8 +174,8 @@ def test_direction_is_of_the_run_alone(setup: Setup) -> None:
 class Stretched(Forward):
     """States three times as long as the original ones."""
 
-    def hidden(self, layer: int) -> Tensor:
-        return 3 * self.reference_hidden(layer)
+    def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        return [3 * output for output in self.reference_hidden(layers, site)]
 
 
 def test_a_stretched_state_costs_its_relative_change_squared(setup: Setup) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from expunge.losses.base import Setup
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
+from expunge.models.forward import Forward, row_set
+from expunge.models.sites import Site
 
 FORMS = ("npo", "linear", "hinge")
 
@@ -37,11 +40,11 @@ class States:
         last = torch.full((rows,), length - 1)
         return Batch(mask, mask, torch.arange(rows), last, last, tuple(range(rows)))
 
-    def hidden(self, layer: int) -> Tensor:
-        return self.now
+    def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        return [self.now]
 
-    def reference_hidden(self, layer: int) -> Tensor:
-        return self.original
+    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        return [self.original]
 
 
 def setup_of(model: LanguageModel, examples: dict[str, tuple[Example, ...]], seed: str = "0/forget") -> Setup:
@@ -112,6 +115,29 @@ def test_mean_over_the_tokens_of_a_row_without_the_first(setup: Setup) -> None:
     assert everything.loss(States(now, original)).item() == pytest.approx(-4 / 3)
     answer = loss_of(setup, form="linear", tokens="answer")
     assert answer.loss(States(now, original)).item() == pytest.approx(-1.5)
+
+
+def test_a_matrix_that_writes_the_opposite_turns_its_ffn_s_states_by_half_a_turn(setup: Setup) -> None:
+    """Of two trained blocks one gives -h0 and the other h0: d is 2 and 0, mean 1; of the turned one alone it is 2."""
+    model = setup.model
+    model.freeze_but([f"{prefix}.mlp.down_proj.weight" for prefix, _ in model.blocks()[1:]])
+    both = loss_of(setup, form="linear", site="ffn", layer="trained")
+    assert both.needs.reference_hidden == (1, 2)
+    highest = loss_of(setup, form="linear", site="ffn")
+    rows = row_set(model, setup.sequences, both.needs)
+    model.network.train()
+    with torch.no_grad():
+        model.blocks()[2][1].mlp.down_proj.weight.neg_()  # type: ignore[union-attr, operator]
+    view = Forward.of(model, rows, range(4))
+    assert both.loss(view).item() == pytest.approx(-1, abs=1e-5)
+    assert both.logs["forget_cosine"] == pytest.approx(0, abs=1e-5)
+    assert highest.loss(view).item() == pytest.approx(-2, abs=1e-5)
+
+
+def test_no_trained_block_to_look_at(setup: Setup) -> None:
+    setup.model.freeze_but(["model.norm.weight"])
+    with pytest.raises(UserError, match=r"forget\.layer: no block holds a trained weight"):
+        loss_of(setup, layer="trained")
 
 
 @pytest.mark.parametrize("form", FORMS)

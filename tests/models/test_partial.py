@@ -32,12 +32,40 @@ def test_every_architecture_gives_the_hidden_states_that_transformers_gives(rand
         ).hidden_states
         plain = Forward(random_model, batch).logits()
         view = Forward(random_model, batch)
-        found = view.hidden(0)
+        (found,) = view.hidden([0])
         last = len(random_model.blocks()) - 1
-        view.hidden(last)
+        view.hidden([last])
         torch.testing.assert_close(view.logits(), plain, rtol=1e-5, atol=1e-5)
     real = batch.attention_mask.bool()
     torch.testing.assert_close(found[real], wanted[1][real], rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_gives_what_enters_it_and_what_its_two_parts_write(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    """Where both parts are added to the residual stream, as in Llama: h_1 = h_0 + attention + ffn; one pass each."""
+    rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
+    view = Forward(tiny, collate(rows, range(4)))
+    before, after = view.hidden([0, 1])
+    parts = [view.hidden([1], site)[0] for site in ("ffn", "attention")]
+    torch.testing.assert_close(after, before + sum(parts), rtol=1e-5, atol=1e-5)
+    assert all(part.abs().max() > 0.01 for part in parts)
+
+
+def test_the_original_outputs_of_a_part_stay_when_weights_move(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    tiny.freeze_but([f"{tiny.blocks()[1][0]}.mlp.down_proj.weight"])
+    rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
+    kept = row_set(tiny, rows, Needs(reference_hidden=(0, 1), site="ffn"))
+    assert all(states.first > 0 for states in kept.hidden.values())
+    with torch.no_grad():
+        tiny.trainable()[0].mul_(3)
+    view = Forward.of(tiny, kept, [2, 0])
+    real = view.batch.attention_mask.bool()
+    now, original = Forward(tiny, view.batch).hidden([0, 1], "ffn"), view.reference_hidden([0, 1], "ffn")
+    torch.testing.assert_close(now[0][real], original[0][real], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(now[1][real], 3 * original[1][real], rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_known_is_not_computed_again_and_what_lies_above_not_at_all(
@@ -48,9 +76,9 @@ def test_what_is_known_is_not_computed_again_and_what_lies_above_not_at_all(
     for index, (_, block) in enumerate(tiny.blocks()):
         block.mlp.register_forward_hook(lambda *_, index=index: ran.append(index))  # type: ignore[union-attr]
     view = Forward(tiny, collate(rows, range(4)))
-    view.hidden(1)
+    view.hidden([1])
     assert ran == [0, 1]
-    view.hidden(1)
+    view.hidden([1])
     view.logits()
     assert ran == [0, 1, 2]
 
@@ -63,15 +91,15 @@ def test_the_original_hidden_states_stay_when_weights_move(
     kept = row_set(tiny, rows, Needs(reference_hidden=(1, 2)))
     before = Forward.of(tiny, kept, range(4))
     real = before.batch.attention_mask.bool()
-    torch.testing.assert_close(before.hidden(2)[real], before.reference_hidden(2)[real], rtol=1e-5, atol=1e-5)
-    assert not before.reference_hidden(2)[~real].any()
+    torch.testing.assert_close(before.hidden([2])[0][real], before.reference_hidden([2])[0][real], rtol=1e-5, atol=1e-5)
+    assert not before.reference_hidden([2])[0][~real].any()
     with torch.no_grad():
         tiny.trainable()[0].mul_(3)
     after = Forward.of(tiny, kept, [2, 0])
     real = after.batch.attention_mask.bool()
-    assert (after.hidden(1) - after.reference_hidden(1))[real].abs().max() > 0.01
-    start = before.reference_hidden(1)[[2, 0], : real.shape[1]]
-    assert torch.equal(after.reference_hidden(1)[real], start[real])
+    assert (after.hidden([1])[0] - after.reference_hidden([1])[0])[real].abs().max() > 0.01
+    start = before.reference_hidden([1])[0][[2, 0], : real.shape[1]]
+    assert torch.equal(after.reference_hidden([1])[0][real], start[real])
 
 
 def test_lower_blocks_are_not_run_and_come_back_afterwards(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
-from expunge.models.restoring import Restoring, Site, Traced, embedding_width, input_embeddings
+from expunge.models.restoring import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.sites import Site
 
 IDS = (1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 LABELS = (8, 10, 11)

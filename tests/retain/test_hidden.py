@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, row_set
+from expunge.models.sites import Site
 from expunge.retain.hidden_cosine import HiddenCosine
 from expunge.retain.hidden_mse import HiddenMSE
 
@@ -43,8 +45,8 @@ def test_states_three_times_as_long(tiny: LanguageModel, rows: tuple[Example, ..
     losses = [prepared(kind, tiny, rows, layer=1) for kind in (HiddenMSE, HiddenCosine)]
 
     class Longer(Forward):
-        def hidden(self, layer: int) -> torch.Tensor:
-            return 3 * super().hidden(layer)
+        def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[torch.Tensor]:
+            return [3 * output for output in super().hidden(layers, site)]
 
     mse, cosine = (float(loss.loss(Longer.of(tiny, kept, [0, 1, 2]))) for loss, kept in losses)
     assert mse == pytest.approx(4, rel=1e-4)
@@ -70,7 +72,7 @@ def test_opposite_states_cost_two(tiny: LanguageModel, rows: tuple[Example, ...]
     loss, kept = prepared(HiddenCosine, tiny, rows, layer=1)
 
     class Opposite(Forward):
-        def hidden(self, layer: int) -> torch.Tensor:
-            return -super().hidden(layer)
+        def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[torch.Tensor]:
+            return [-output for output in super().hidden(layers, site)]
 
     assert float(loss.loss(Opposite.of(tiny, kept, [2, 0]))) == pytest.approx(2, abs=1e-5)

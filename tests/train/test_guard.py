@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from short_run import Unlearning
 from torch import Tensor
 
+from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.losses.base import View
 from expunge.models.config import LoraConfig
@@ -82,6 +84,33 @@ def test_reaching_the_forget_target_ends_training(unlearning: Callable[..., Unle
     assert found.guard.stopped
     assert found.guard.restored_step is None
     assert all(torch.equal(run.weights()[name], weight) for name, weight in weights[-1].items())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "values"),
+    [({"stop_below": {"forget_loss": 0.5}}, "forget_loss"), ({"stop_above": {"forget_loss": 0.0}}, "forget_loss")],
+)
+def test_a_bound_on_a_logged_value_ends_training(
+    unlearning: Callable[..., Unlearning], bounds: dict[str, Any], values: str
+) -> None:
+    """The first step that crosses it is the last, and what it left is checked; a bound met at once leaves one step."""
+    guard = GuardConfig(utility_floor=None, every=100, **bounds)
+    found = unlearning(train=RUINOUS, guard=guard).run()
+    seen = [step.values[values] for step in found.steps]
+    assert found.guard.stopped
+    assert found.guard.restored_step is None
+    assert f"step {len(seen)}: {values} was {seen[-1]:.3g}" in found.guard.message
+    assert found.checks[-1].step == found.num_steps == len(seen) < 20
+    if "stop_below" in bounds:
+        assert seen[-1] <= 0.5 < min(seen[:-1])
+    else:
+        assert len(seen) == 1
+
+
+def test_a_bound_on_nothing_that_is_logged(unlearning: Callable[..., Unlearning]) -> None:
+    run = unlearning(guard=GuardConfig(utility_floor=None, stop_below={"forget_cosin": 0.0}))
+    with pytest.raises(UserError, match=r"guard\.stop_below: no value 'forget_cosin' is logged, but .*forget_loss"):
+        run.run()
 
 
 def test_checks_measure_what_scoring_measures(unlearning: Callable[..., Unlearning]) -> None:

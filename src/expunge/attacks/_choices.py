@@ -16,7 +16,7 @@ from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, bare_words, holds_any
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import site_states
-from expunge.models.restoring import Site
+from expunge.models.sites import Site
 
 SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
 """Whose outputs are looked at; the block's own first."""

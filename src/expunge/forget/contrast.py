@@ -20,7 +20,6 @@ from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine, m
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Needs
 from expunge.models.partial import BlockStates
 
 _POV_TOKENS = 16384
@@ -78,7 +77,7 @@ class Contrast(ForgetLoss):
             UserError: no such layer, or one that no trained weight can move.
         """
         self._site = Site(self.config, setup, "forget")
-        self.needs = Needs(reference_hidden=(self._site.layer,))
+        self.needs = self._site.needs
         self._seed = setup.seed.partition("/")[0]
         self._width = int(setup.model.base.config.get_text_config().hidden_size)
         by_topic = self.config.per == "topic"

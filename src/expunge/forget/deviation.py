@@ -13,11 +13,10 @@ from torch.nn.functional import logsigmoid
 from expunge.core.errors import UserError
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine
+from expunge.losses.activations import Site, SiteLossConfig, Tokens, cosine
 from expunge.losses.base import Project, Setup, View
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Needs
 
 Form = Literal["npo", "linear", "hinge"]
 
@@ -26,14 +25,16 @@ class Deviation(ForgetLoss):
     """A function of `d = 1 - cos(h, h0)`, the cosine complement between a token's states now and originally.
 
     A reconstruction: of KUDA's loss only the cosine complement, an inverse temperature and the wish that states leave
-    their original place are known here. The form, the block's output as the place, and the tokens are our choices.
+    their original place are known here. The form, the place and the tokens are our choices: the output of the highest
+    trained block, or with `site = "ffn"` and `layer = "trained"` what the feed-forward parts of all of them write.
 
     At the original weights the cosine is at its maximum, so that every form's gradient is zero there and training would
     start from rounding noise. The kick takes the weights a little off; it is drawn by the run's seed, on which results
-    therefore depend. When to stop is the guard's business: there is no threshold on the cosine or on drift here.
+    therefore depend. Bounds on the cosine, on drift or
+    on the weights are the guard's: `guard.stop_below` and `stop_above`.
     """
 
-    class Config(HiddenLossConfig):
+    class Config(SiteLossConfig):
         """Which function of the cosine, and the kick."""
 
         form: Form = Field(
@@ -64,7 +65,7 @@ class Deviation(ForgetLoss):
             )
         self._site = Site(self.config, setup, "forget")
         self._seed = setup.seed
-        self.needs = Needs(reference_hidden=(self._site.layer,))
+        self.needs = self._site.needs
 
     @torch.no_grad()
     def start(self, model: LanguageModel, project: Project) -> None:

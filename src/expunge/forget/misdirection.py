@@ -78,7 +78,7 @@ class Misdirection(ForgetLoss):
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""
         tokens = self._site.tokens(view.batch)
-        hidden = tokens.of(view.hidden(self._site.layer))
+        hidden = tokens.of(view.hidden(self._site.layers)[0])
         indices = list(view.batch.indices)
         topics = self._topics[indices]
         targets = self._coefficients(indices)[:, None] * self._matrix[topics]

@@ -16,30 +16,49 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
+from expunge.models import sites
 from expunge.models.base import LanguageModel
-from expunge.models.forward import TOKEN_BUDGET
-from expunge.models.partial import block_output, started, trained_blocks
+from expunge.models.forward import TOKEN_BUDGET, Needs
+from expunge.models.partial import site_outputs, started, trained_blocks
 
 Scope = Literal["all", "own", "answer"]
 _EPS = 1e-8
 
 
-class HiddenLossConfig(TokenLossConfig):
-    """Options of every loss on the output of one block."""
+class StatesLossConfig(TokenLossConfig):
+    """Options of every loss on hidden states."""
 
-    layer: int | None = Field(
-        None,
-        description="Block whose output counts, negative: from the end; none: the highest with a trained weight",
-    )
     tokens: Scope = Field(
         "own",
         description="all; own: all but the opening that all rows of the split share, e.g. a template's; answer",
     )
 
 
+class HiddenLossConfig(StatesLossConfig):
+    """Options of every loss on the output of one block."""
+
+    layer: int | None = Field(
+        None,
+        description="Block whose output counts, negative: from the end; none: the highest with a trained weight",
+    )
+
+
+class SiteLossConfig(StatesLossConfig):
+    """Options of every loss on the outputs of blocks or of their parts."""
+
+    layer: int | Literal["trained"] | None = Field(
+        None,
+        description="Block whose output counts, negative: from the end; none: the highest with a trained weight; "
+        "trained: every block with one, which count alike",
+    )
+    site: sites.Site = Field(
+        "hidden", description="Whose output: the whole block's (hidden), or its ffn's or attention's before it is added"
+    )
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """M chosen tokens of a batch of B rows."""
+    """M chosen tokens of a batch of B rows; where several blocks are looked at, each token once for each block."""
 
     rows: Tensor
     """(M,) int64, ascending."""
@@ -52,12 +71,16 @@ class Tokens:
         """(B, T, D) -> (M, D), at least float32."""
         return widen(hidden[self.rows, self.positions])
 
+    def repeated(self, times: int) -> Tokens:
+        """Each token so many times in a row."""
+        return Tokens(self.rows.repeat_interleave(times), self.positions.repeat_interleave(times), self.num_rows)
+
 
 class Site:
-    """Where a loss looks: one block's output, at some tokens.
+    """Where a loss looks: the output of a block, of several, or of a part of them, at some tokens.
 
     Args:
-        config: which block and tokens.
+        config: which blocks and tokens.
         setup: the model and the rows.
         slot: names the option in messages.
 
@@ -65,8 +88,9 @@ class Site:
         UserError: no such block, or no weight that is trained can move its output.
     """
 
-    def __init__(self, config: HiddenLossConfig, setup: Setup, slot: str) -> None:
-        self.layer = resolve_layer(setup.model, config.layer, slot)
+    def __init__(self, config: HiddenLossConfig | SiteLossConfig, setup: Setup, slot: str) -> None:
+        self.layers = _layers(setup.model, config.layer, slot)
+        self.needs = Needs(reference_hidden=self.layers, site=getattr(config, "site", "hidden"))
         self._scope = config.tokens
         self._opening = shared_opening(setup.sequences)
 
@@ -80,10 +104,28 @@ class Site:
         rows, positions = chosen.nonzero(as_tuple=True)
         return Tokens(rows, positions, batch.num_rows)
 
+    @property
+    def layer(self) -> int:
+        """The highest block that is looked at."""
+        return self.layers[-1]
+
     def states(self, view: View) -> tuple[Tokens, Tensor, Tensor]:
         """The tokens, and their (M, D) states now and in the original model."""
         tokens = self.tokens(view.batch)
-        return tokens, tokens.of(view.hidden(self.layer)), tokens.of(view.reference_hidden(self.layer))
+        now, original = (
+            self._flat(tokens, look(self.layers, self.needs.site)) for look in (view.hidden, view.reference_hidden)
+        )
+        return tokens.repeated(len(self.layers)), now, original
+
+    def measured(self, model: LanguageModel, batch: Batch, layers: Sequence[int] = ()) -> tuple[Tokens, Tensor]:
+        """The tokens and their (M, D) states in a pass of their own, at other blocks if some are named."""
+        tokens = self.tokens(batch)
+        outputs = site_outputs(model, batch, layers or self.layers, self.needs.site)
+        return tokens.repeated(len(outputs)), self._flat(tokens, outputs)
+
+    @staticmethod
+    def _flat(tokens: Tokens, outputs: Sequence[Tensor]) -> Tensor:
+        return torch.stack([tokens.of(output) for output in outputs], dim=1).flatten(0, 1)
 
 
 @torch.no_grad()
@@ -93,18 +135,27 @@ def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
     A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.
     """
     model = setup.model
-    layer = site.layer if layer is None else layer
-    start = setup.inputs if setup.inputs and layer >= setup.inputs.first else None
+    layers = site.layers if layer is None else (layer,)
+    start = setup.inputs if setup.inputs and layers[0] >= setup.inputs.first else None
     norms = torch.empty(len(setup.sequences), 2)
     for indices in by_length([len(row.ids) for row in setup.sequences], TOKEN_BUDGET):
         batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
         with model.evaluating(), model.autocast(), started(start, indices):
-            hidden = block_output(model, batch, layer)
-        tokens = site.tokens(batch)
-        length = tokens.of(hidden).norm(dim=-1)
+            tokens, states = site.measured(model, batch, layers)
+        length = states.norm(dim=-1)
         sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)
         norms[list(indices)] = (sums / sequence_length(tokens.rows, len(indices))[:, None]).cpu()
     return norms
+
+
+def _layers(model: LanguageModel, layer: int | str | None, slot: str) -> tuple[int, ...]:
+    """The blocks that a loss looks at, ascending."""
+    if isinstance(layer, str):
+        trained = tuple(index for index in trained_blocks(model) if index >= 0)
+        if not trained:
+            raise UserError(f'{slot}.layer: no block holds a trained weight, so "{layer}" names none; give a number')
+        return trained
+    return (resolve_layer(model, layer, slot),)
 
 
 def layer_at(model: LanguageModel, depth: float) -> int:

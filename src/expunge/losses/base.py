@@ -19,6 +19,7 @@ from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet
 from expunge.models.partial import BlockStates, first_trained_block
+from expunge.models.sites import Site
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class View(Protocol):
     def reference_logits(self) -> Tensor:
         """(N, V) logits of the original model, without gradient."""
 
-    def hidden(self, layer: int) -> Tensor:
-        """(B, T, D) output of a block, padding included."""
+    def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): outputs of blocks, ascending, or of a part of each; padding included."""
 
-    def reference_hidden(self, layer: int) -> Tensor:
-        """(B, T, D) the same of the original model, without gradient."""
+    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): the same of the original model, without gradient."""
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows, e.g. on the same questions with other answers."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from expunge.data.batch import Batch
 from expunge.losses.base import View
 from expunge.models.forward import RowSet
+from expunge.models.sites import Site
 
 
 class Part:
@@ -54,13 +55,13 @@ class Part:
         """(N, V) logits of the original model."""
         return self._view.reference_logits()[self._kept]
 
-    def hidden(self, layer: int) -> Tensor:
-        """(B, T, D) output of a block on these rows."""
-        return self._view.hidden(layer)[self._chosen]
+    def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): outputs of blocks on these rows."""
+        return [output[self._chosen] for output in self._view.hidden(layers, site)]
 
-    def reference_hidden(self, layer: int) -> Tensor:
-        """(B, T, D) output of a block of the original model."""
-        return self._view.reference_hidden(layer)[self._chosen]
+    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): outputs of blocks of the original model."""
+        return [output[self._chosen] for output in self._view.reference_hidden(layers, site)]
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows."""

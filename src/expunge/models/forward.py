@@ -15,7 +15,8 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.partial import BlockStates, block_output, entering, first_trained_block, started
+from expunge.models.partial import BlockStates, entering, first_trained_block, site_outputs, started
+from expunge.models.sites import Site
 
 TOKEN_BUDGET = 4096
 """Padded tokens of one batch when only scoring."""
@@ -41,6 +42,8 @@ class Needs:
     """Logits, from its cached final hidden states through its frozen head."""
     reference_hidden: tuple[int, ...] = ()
     """Outputs of these blocks."""
+    site: Site = "hidden"
+    """Whose: the blocks' own, or those of a part of them."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class RowSet:
     reference: ReferenceRows | None = None
     inputs: BlockStates | None = None
     """What enters the lowest trained block, if the blocks below it are frozen: a forward starts there."""
-    hidden: Mapping[int, BlockStates] = field(default_factory=dict)
-    """Outputs of blocks of the original model."""
+    hidden: Mapping[tuple[int, Site], BlockStates] = field(default_factory=dict)
+    """Outputs of blocks of the original model, or of parts of them."""
 
 
 def row_set(
@@ -80,10 +83,12 @@ def row_set(
     if needs.reference_logp or needs.reference_logits:
         head = _frozen_head(model) if needs.reference_logits else None
         reference = CachedReference(model, sequences, with_logits=needs.reference_logits, head=head, inputs=inputs)
-    hidden: dict[int, BlockStates] = {}
+    hidden: dict[tuple[int, Site], BlockStates] = {}
+    below = inputs
     for layer in sorted(needs.reference_hidden):
-        below = next((states for index, states in sorted(hidden.items(), reverse=True) if index < layer), inputs)
-        hidden[layer] = BlockStates(model, layer + 1, sequences, below).compute()
+        start = below if below and below.first <= layer else None
+        hidden[layer, needs.site] = BlockStates(model, layer + 1, sequences, start, needs.site).compute()
+        below = hidden.get((layer, "hidden"), below)
     return RowSet(sequences, reference, inputs, hidden)
 
 
@@ -113,7 +118,7 @@ class Forward:
         self._inputs = rows.inputs if rows else None
         self._reference = rows.reference if rows else None
         self._reference_states = rows.hidden if rows else {}
-        self._hidden: dict[int, Tensor] = {}
+        self._outputs: dict[tuple[int, Site], Tensor] = {}
         self._logits: Tensor | None = None
         self._logp: Tensor | None = None
 
@@ -134,23 +139,27 @@ class Forward:
                 self._logits = self.model.head(final_hidden(self.model, self.batch))
         return self._logits
 
-    def hidden(self, layer: int) -> Tensor:
-        """(B, T, D) output of a block, padding included."""
-        if layer not in self._hidden:
-            with self.model.autocast(), self._start(layer):
-                self._hidden[layer] = block_output(self.model, self.batch, layer)
-        return self._hidden[layer]
+    def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): outputs of blocks, ascending, or of a part of each; padding included."""
+        new = [layer for layer in layers if (layer, site) not in self._outputs]
+        if new:
+            with self.model.autocast(), self._start(new[0]):
+                found = site_outputs(self.model, self.batch, new, site)
+            self._outputs.update({(layer, site): output for layer, output in zip(new, found, strict=True)})
+        return [self._outputs[layer, site] for layer in layers]
 
-    def reference_hidden(self, layer: int) -> Tensor:
-        """(B, T, D) the same of the original model, float32; zeros at padding."""
-        assert layer in self._reference_states, "the loss must declare what it needs of the reference"
-        return self._reference_states[layer].batch(self.batch.indices)
+    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+        """L tensors (B, T, D): the same of the original model, float32; zeros at padding."""
+        assert all((layer, site) in self._reference_states for layer in layers), (
+            "the loss must declare what it needs of the reference"
+        )
+        return [self._reference_states[layer, site].batch(self.batch.indices) for layer in layers]
 
     def _start(self, layer: int | None = None) -> AbstractContextManager[None]:
         """Go on above the highest block whose output is known already, below `layer` if one is wanted."""
-        known = [index for index in self._hidden if layer is None or index < layer]
+        known = [index for index, site in self._outputs if site == "hidden" and (layer is None or index < layer)]
         if known:
-            return entering(self.model, max(known) + 1, self._hidden[max(known)])
+            return entering(self.model, max(known) + 1, self._outputs[max(known), "hidden"])
         return started(self._inputs, self.batch.indices)
 
     def token_logp(self) -> Tensor:

@@ -17,7 +17,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
 from expunge.models.hooks import leaving
 from expunge.models.partial import entering
-from expunge.models.restoring import Site, site_module
+from expunge.models.sites import Site, site_module
 
 Pooling = Literal["last", "mean"]
 

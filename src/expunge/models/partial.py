@@ -7,16 +7,18 @@ asks for is never computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
+from expunge.models.hooks import leaving
+from expunge.models.sites import Site, site_module
 from expunge.models.store import RowStore
 
 _TOKEN_BUDGET = 4096
@@ -48,24 +50,41 @@ def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]
 
 def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
     """(B, T, D) output of one block; the blocks above do not run."""
+    return site_outputs(model, batch, (layer,), "hidden")[0]
+
+
+def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site: Site) -> list[Tensor]:
+    """What a part of some blocks gives, from one pass that ends with the last of them.
+
+    Args:
+        model: any model.
+        batch: B rows.
+        layers: L blocks, ascending.
+        site: whose output: the block's own, or that of its feed-forward or attention part.
+
+    Returns:
+        L tensors (B, T, D).
+
+    Raises:
+        UserError: a block has no such part.
+    """
     seen: list[Tensor] = []
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        seen.append(output if isinstance(output, Tensor) else output[0])
-        raise _Reached
+    def keep(output: Tensor) -> None:
+        seen.append(output)
+        if len(seen) == len(layers):
+            raise _Reached
 
-    handle = model.blocks()[layer][1].register_forward_hook(keep)
-    try:
+    blocks = model.blocks()
+    with ExitStack() as stack, suppress(_Reached):
+        for layer in layers:
+            stack.enter_context(leaving(site_module(*blocks[layer], site), keep))
         model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return seen[0]
+    return seen
 
 
 class BlockStates:
-    """The hidden states that enter one block, kept for every row of a data set.
+    """The hidden states that enter one block, or the output of a part of the block below, kept for every row.
 
     They are computed when first asked for. Where only weights below the block are frozen, that may be at any time; what
     is kept of the original model must be asked for (`compute`) before a weight below has moved.
@@ -77,15 +96,22 @@ class BlockStates:
         first: index of the block, at least 1; the number of blocks means what the last one gives.
         sequences: the encoded rows.
         start: the same for a lower block, to start there.
+        site: whose output is kept; only a whole block's can be entered with.
     """
 
     def __init__(
-        self, model: LanguageModel, first: int, sequences: Sequence[Encoded], start: BlockStates | None = None
+        self,
+        model: LanguageModel,
+        first: int,
+        sequences: Sequence[Encoded],
+        start: BlockStates | None = None,
+        site: Site = "hidden",
     ) -> None:
         self.first = first
         self._model = model
         self._sequences = sequences
         self._start = start
+        self._site = site
 
     def compute(self) -> BlockStates:
         """Compute them now."""
@@ -111,7 +137,7 @@ class BlockStates:
         for indices in by_length([len(sequence.ids) for sequence in self._sequences], _TOKEN_BUDGET):
             batch = collate([self._sequences[index] for index in indices], indices).to(model.device)
             with model.evaluating(), model.autocast(), started(self._start, indices):
-                hidden = block_output(model, batch, self.first - 1)
+                (hidden,) = site_outputs(model, batch, (self.first - 1,), self._site)
             for row, index in enumerate(indices):
                 rows.put(index, hidden[row, : len(self._sequences[index].ids)])
         return rows

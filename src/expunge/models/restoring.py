@@ -11,26 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
-from expunge.core.errors import UserError
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
 from expunge.models.hooks import entering_with, leaving, skipped
+from expunge.models.sites import Site, site_module
 
-Site = Literal["ffn", "attention", "hidden"]
-
-_MODULES: dict[Site, tuple[str, ...]] = {
-    "ffn": ("mlp", "feed_forward", "ffn"),
-    "attention": ("self_attn", "attn", "attention"),
-    "hidden": ("",),
-}
-"""What architectures call, within a block, the module whose output is put back; the block itself for `hidden`."""
 _HEAD_BUDGET = 256
 """Positions at which the output matrix is applied at a time."""
 
@@ -202,18 +194,3 @@ class _Noised:
     def earlier(self) -> Cache:
         """Keys and values of the noisy rows at the places before `first`."""
         return earlier(self.cache, self.first, first_row=1)
-
-
-def site_module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
-    """The part of a decoder block that a site names.
-
-    Raises:
-        UserError: the block has no such part.
-    """
-    children = dict(block.named_children())
-    for name in _MODULES[site]:
-        if not name:
-            return block
-        if name in children:
-            return children[name]
-    raise UserError(f"model: no '{site}' part in {prefix}, which has {', '.join(children)}")

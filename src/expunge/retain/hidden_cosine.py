@@ -5,17 +5,16 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from expunge.losses.activations import HiddenLossConfig, Scope, Site, cosine, mean_by_row
+from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
-from expunge.models.forward import Needs
 from expunge.retain.base import RetainLoss
 
 
 class HiddenCosine(RetainLoss):
     """`1 - cos(h, h0)` for each token, at one block; the length of the states is left free (eq. 11)."""
 
-    class Config(HiddenLossConfig):
+    class Config(SiteLossConfig):
         """Which tokens."""
 
         tokens: Scope = Field(
@@ -29,7 +28,7 @@ class HiddenCosine(RetainLoss):
             UserError: no such layer, or none that training can move.
         """
         self._site = Site(self.config, setup, "retain")
-        self.needs = Needs(reference_hidden=(self._site.layer,))
+        self.needs = self._site.needs
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens; between 0 and 2. The ratio of norms is logged."""

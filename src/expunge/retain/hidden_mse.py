@@ -5,10 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from expunge.losses.activations import HiddenLossConfig, Scope, Site, cosine, mean_by_row, row_norms
+from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
-from expunge.models.forward import Needs
 from expunge.retain.base import RetainLoss
 
 
@@ -19,7 +18,7 @@ class HiddenMSE(RetainLoss):
     were computed in batches of another shape.
     """
 
-    class Config(HiddenLossConfig):
+    class Config(SiteLossConfig):
         """Which tokens, and in what unit."""
 
         tokens: Scope = Field(
@@ -36,7 +35,7 @@ class HiddenMSE(RetainLoss):
             UserError: no such layer, or none that training can move.
         """
         self._site = Site(self.config, setup, "retain")
-        self.needs = Needs(reference_hidden=(self._site.layer,))
+        self.needs = self._site.needs
         width = int(setup.model.base.config.get_text_config().hidden_size)
         self._unit = float(row_norms(setup, self._site)[:, 1].mean()) if self.config.normalise else float(width)
 

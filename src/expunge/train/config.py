@@ -92,6 +92,14 @@ class GuardConfig(Frozen):
         le=1,
         description="Stop when the mean answer probability on forget rows is at most this; left out: never",
     )
+    stop_below: dict[str, float] = Field(
+        {},
+        description="Stop after a step of which a logged value is at most this, e.g. { forget_cosine = 0.0 }",
+    )
+    stop_above: dict[str, float] = Field(
+        {},
+        description="Stop after a step of which a logged value is at least this, e.g. { retain_loss = 0.1 }",
+    )
     holdout: float = Field(0.15, gt=0, lt=1, description="Share of the retain rows that is held out to measure utility")
     rows: int = Field(32, ge=1, description="At most this many rows of each kind in a check")
     every: int = Field(0, ge=0, description="Optimizer steps between checks; 0: one each epoch")

@@ -5,7 +5,8 @@ Checks are written to the trainer's own log, which checkpoints keep, so a resume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from expunge.core.errors import UserError
 from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
@@ -100,6 +102,33 @@ class Guard(TrainerCallback):
             return
         self._keep()
 
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Stop when a value of the step has crossed its bound.
+
+        Raises:
+            UserError: no value of that name is logged.
+        """
+        if not logs or "learning_rate" not in logs or control.should_training_stop:
+            return
+        config = self.config
+        crossed = [
+            *_crossed(logs, "stop_below", config.stop_below, operator.le),
+            *_crossed(logs, "stop_above", config.stop_above, operator.ge),
+        ]
+        if not crossed:
+            return
+        self._stop(control, None, f"Training stopped at step {state.global_step}: {crossed[0]}.")
+        if checks_of(state)[-1].step < state.global_step:
+            self._check(state)
+            control.should_log = False
+
     def _check(self, state: TrainerState) -> Check:
         assert self.trainer is not None
         forget = _probability(self.model, self.forget)
@@ -154,6 +183,19 @@ def steps_of(state: TrainerState) -> list[StepLog]:
         for entry in state.log_history
         if "learning_rate" in entry
     ]
+
+
+def _crossed(
+    logs: dict[str, float], option: str, bounds: dict[str, float], beyond: Callable[[float, float], bool]
+) -> Iterator[str]:
+    """Which values of a step lie beyond their bounds, in words."""
+    for name, bound in bounds.items():
+        if name not in logs:
+            raise UserError(
+                f"guard.{option}: no value '{name}' is logged, but {', '.join(sorted(set(logs) - _NOT_OURS))}"
+            )
+        if beyond(logs[name], bound):
+            yield f"{name} was {logs[name]:.3g} (guard.{option} {bound:g})"
 
 
 def _sample(rows: Sequence[Encoded], count: int, name: str) -> list[Encoded]:
