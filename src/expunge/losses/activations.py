@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,7 @@ class StatesLossConfig(TokenLossConfig):
 class HiddenLossConfig(StatesLossConfig):
     """Options of every loss on the output of one block."""
 
+    site: ClassVar[sites.Site] = "hidden"
     layer: int | None = Field(
         None,
         description="Block whose output counts, negative: from the end; none: the highest with a trained weight",
@@ -90,7 +91,7 @@ class Site:
 
     def __init__(self, config: HiddenLossConfig | SiteLossConfig, setup: Setup, slot: str) -> None:
         self.layers = _layers(setup.model, config.layer, slot)
-        self.needs = Needs(reference_hidden=self.layers, site=getattr(config, "site", "hidden"))
+        self.needs = Needs(reference_hidden=self.layers, site=config.site)
         self._scope = config.tokens
         self._opening = shared_opening(setup.sequences)
 
