@@ -118,13 +118,12 @@ class Reproduction(Subject):
         """One run of a method; `model` is the taught target, None where none is taught."""
         own = {key: value for key, value in self.methods[method].items() if key not in _OF_PLAN}
         tables = merge(merge(subject.run, own), subject.tune if tune else subject.reported)
-        if tune:
-            tables = merge(tables, self.methods[method].get("tune", {}))
+        tables = merge(tables, self.methods[method].get("tune" if tune else "reported", {}))
         tables = merge(tables, {"seed": seed} if model is None else {"seed": seed, "model": {"name": str(model)}})
         return load_tables(merge(tables, read_settings([f"{self.grid_of(method).key}={strength!r}"])))
 
 
-_OF_PLAN = ("grid", "choose", "tune")
+_OF_PLAN = ("grid", "choose", "tune", "reported")
 """Keys of a method that are no tables of its runs."""
 
 
