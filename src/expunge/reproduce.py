@@ -78,7 +78,7 @@ class Reproduction(Subject):
     grid: Grid
     methods: dict[str, dict[str, Any]] = Field(
         description="What differs for each method; its `grid` and `choose` win, its `tune` holds when strengths are "
-        "chosen"
+        "chosen, its `reported` afterwards"
     )
     subjects: dict[str, Subject] = Field(default_factory=dict, description="Several, each with a table of its own")
     claims: tuple[Claim, ...] = Field((), description="What the paper says, judged on every subject")
