@@ -120,7 +120,7 @@ def _briefly(cell: Cell) -> str:
 
 
 def _print_table(table: squeeze.Table, console: Console) -> None:
-    """Intervals stand under their values where the terminal is too narrow for one line each."""
+    """Where the terminal is too narrow intervals stand under their values, or else are left out but for the first."""
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text
@@ -132,12 +132,18 @@ def _print_table(table: squeeze.Table, console: Console) -> None:
     if sum(max(map(len, cells)) for cells in zip(headings, *rows, strict=True)) > room:
         rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
     columns = list(zip(headings, *rows, strict=True))
+    if sum(map(_unbroken, columns)) > room:
+        first = next((place for place, cells in enumerate(columns) if any("\n[" in cell for cell in cells)), 0)
+        rows = [
+            [cell if place == first else cell.partition("\n[")[0] for place, cell in enumerate(row)] for row in rows
+        ]
+        columns = list(zip(headings, *rows, strict=True))
     drawn = Drawn(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=0)
     room -= sum(map(_unbroken, columns))
     for cells in columns:
         width = min(max(len(line) for cell in cells for line in cell.splitlines()), _unbroken(cells) + max(room, 0))
         room -= width - _unbroken(cells)
-        drawn.add_column(Text(cells[0]), justify="right" if drawn.columns else "left", width=width)
+        drawn.add_column(Text(cells[0]), justify="right" if drawn.columns else "left", width=width, overflow="fold")
     for row in rows:
         drawn.add_row(*map(Text, row))
     console.print(drawn, crop=False, no_wrap=True, overflow="ignore")

@@ -184,7 +184,14 @@ def _columns(controls: list[str]) -> list[str]:
 
 def _cells(score: AttackScore, controls: list[str]) -> list[Cell]:
     own: list[Cell] = [score.controls.get(name) for name in controls]
-    return [score.knowledge, score.recovered, *own, score.given, score.steps, round(score.seconds, 1)]
+    return [
+        score.knowledge,
+        score.recovered,
+        *own,
+        score.given,
+        score.steps,
+        round(score.seconds, 1 if score.seconds < 10 else None),
+    ]
 
 
 def _places(card: Robustness) -> dict[str, Score]:
