@@ -134,7 +134,7 @@ class MutualInformation(Localizer):
             raise UserError(
                 f"localize.components: {components} need {_TEXTS_A_COMPONENT * components} texts of each kind, got "
                 f"{count} (forget {len(forget)}, retain {len(retain)}, localize.texts {self.config.texts})"
-                + (f"; set localize.components = {most}" if most else "")
+                + (f"; set localize.components = {most}" if most else '; or choose blocks: localize.name = "layers"')
             )
         draw = random.Random(f"{seed}/localize/texts")
         return draw.sample(forget, count), draw.sample(retain, count)

@@ -1,0 +1,38 @@
+"""Every shipped recipe does what its name promises: it takes steps, moves only what it may, and leaves a whole record."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from expunge.config import load_run, recipe_names
+from expunge.run import execute
+
+SMALLER = {
+    "falcon": ("localize.name=layers",),
+    "rmu_zephyr": ("localize.layers=[0,1]", "forget.layer=1", "retain.layer=1"),
+    "adaptive_rmu_zephyr": ("localize.layers=[0,1]", "forget.layer=1", "retain.layer=1"),
+    "falcon_zephyr": ("localize.layers=[0,1]", "forget.layer=1", "retain.layer=1"),
+}
+"""What recipes for 32 blocks need on three, and one that compares 30 rows of either kind where there are 8."""
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_runs(name: str, tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path) -> None:
+    run = load_run(
+        None,
+        {
+            "recipe": name,
+            "model": {"name": str(tiny_folder)},
+            "data": {split: str(path) for split, path in fact_files.items()},
+            "evaluate": {"metrics": ["probability"], "max_rows": 2},
+            "attacks": {"names": []},
+        },
+        ["train.epochs=1", "train.batch_size=4", "guard.utility_floor=0", *SMALLER.get(name, ())],
+    )
+    record = execute(run, tmp_path / "run").record
+    assert record.num_steps >= 2
+    assert all(math.isfinite(value) for step in record.steps for value in step.values.values())
+    assert (tmp_path / "run" / "model").is_dir()
