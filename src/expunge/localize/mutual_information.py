@@ -131,10 +131,10 @@ class MutualInformation(Localizer):
         components = self.config.components
         if count < _TEXTS_A_COMPONENT * components:
             most = count // _TEXTS_A_COMPONENT
+            way_out = f"set localize.components = {most}" if most else 'choose the blocks: localize.name = "layers"'
             raise UserError(
                 f"localize.components: {components} need {_TEXTS_A_COMPONENT * components} texts of each kind, got "
-                f"{count} (forget {len(forget)}, retain {len(retain)}, localize.texts {self.config.texts})"
-                + (f"; set localize.components = {most}" if most else '; or choose blocks: localize.name = "layers"')
+                f"{count} (forget {len(forget)}, retain {len(retain)}, localize.texts {self.config.texts}); {way_out}"
             )
         draw = random.Random(f"{seed}/localize/texts")
         return draw.sample(forget, count), draw.sample(retain, count)
