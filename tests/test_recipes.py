@@ -1,4 +1,4 @@
-"""Every shipped recipe does what its name promises: it takes steps, moves only what it may, and leaves a whole record."""
+"""Every shipped recipe runs: it takes steps, all of whose values are numbers, and leaves a model."""
 
 from __future__ import annotations
 
