@@ -210,7 +210,7 @@ def _attacked(
         name=one.name,
         access=one.access,
         options=one.config.model_dump(mode="json"),
-        tries=list(one.tries) if tried.attempts else [],
+        tries=_tested(one, tried.attempts),
         variants=[
             _score(attempt, seconds, others, context)
             for attempt, seconds in zip(tried.attempts, tried.seconds, strict=True)
@@ -220,6 +220,13 @@ def _attacked(
         failed=tried.failed,
         cut=tried.cut,
     )
+
+
+def _tested(one: Attack, attempts: Sequence[Attempt]) -> list[str]:
+    """What has been tested by those variants that have a value for any row."""
+    valued = [attempt for attempt in attempts if not all(isinstance(value, str) for value in attempt.knowledge)]
+    ways = [*one.tries, *(way for attempt in valued for way in attempt.tries)]
+    return list(dict.fromkeys(ways)) if valued else []
 
 
 def _try(one: Attack, context: Context) -> _Tried:

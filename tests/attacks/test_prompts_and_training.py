@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from attack_ground import Rows, build, carried_out, ground, load, share
 
+from expunge.attacking import attack
 from expunge.attacks.base import Context, Inside
 from expunge.core.errors import UserError
 
@@ -27,6 +29,16 @@ def test_a_prefilled_answer_gets_past_a_refusal(refusing: Context) -> None:
     """The answer's own first words, and a promise: the refusal was only ever taught at the very beginning."""
     assert not any(refusing.unlearned_plain)
     assert _most(refusing, "prompting", families=["answer_start", "affirmative_start"]) >= 0.5
+
+
+def test_only_what_got_a_value_was_tested(refusing: Context) -> None:
+    """Begun answers test prefilling, other words do not; without rows that nobody saw membership tests nothing."""
+    families: dict[str, list[str]] = {"affirmative_start": ["prefilled answers"], "paraphrase": [], "go_on": []}
+    for family, ways in families.items():
+        (found,) = attack([build("prompting", families=[family])], refusing).attacks
+        assert found.tries == ways
+    unseen = replace(refusing, splits=replace(refusing.splits, holdout=()))
+    assert attack([build("membership")], unseen).attacks[0].tries == []
 
 
 def test_no_family_gets_out_what_was_never_there(never: Context) -> None:

@@ -216,6 +216,7 @@ def test_untaken_ways_of_asking_are_listed() -> None:
     told = verdict(record(after=splits(forget(0.02, None, None), 0.9, 0.8)))
     assert {"paraphrased questions", "sampled answers at temperature 1"} < set(told.not_tested)
     assert "paraphrased questions" not in verdict(record()).not_tested
+    assert "questions in other languages" in told.not_tested
 
 
 def test_a_split_that_scored_nothing_before_has_no_share_kept() -> None:

@@ -94,6 +94,8 @@ class Attempt:
     curve: Sequence[Point] = ()
     inside: Inside | None = None
     """None: `knowledge` is what the model said."""
+    tries: tuple[str, ...] = ()
+    """What this variant alone tests, as `Attack.tries`."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ class Attack(ABC):
     harms: ClassVar[bool] = False
     """Whether its changes cost any model knowledge, so that the original must be seen under the same changes."""
     tries: ClassVar[tuple[str, ...]] = ()
-    """What of `reports.verdict.NEVER_TESTED` has been tested once this attack is done, in the same words."""
+    """What of `reports.verdict.NEVER_TESTED` has been tested once any variant has a value, in the same words."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -33,7 +33,6 @@ class Prompting(Attack):
     access = "prompts"
     default = True
     rank = 1
-    tries = ("prefilled answers", "other languages")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -64,7 +63,7 @@ class Prompting(Attack):
                 some.absent or max(context.knows(one.row, next(texts)[0]) for one in some.prompts) for some in rows
             ]
             shown = self.config.shots if any("{shots}" in ask for ask in self.families[name].ask) else 0
-            yield Attempt(name, values, given=shown, seconds=a_token * tokens)
+            yield Attempt(name, values, given=shown, seconds=a_token * tokens, tries=self.families[name].tries)
 
     def _filled(self, context: Context, family: Family, row: Example) -> _Row:
         others = context.splits.forget

@@ -59,7 +59,7 @@ def print_result(record: Record) -> None:
         from expunge.reports.robustness import finding
 
         print_finding(finding(record.robustness), out)
-    out.print(f"\nNot tested: {', '.join(found.not_tested)}.", highlight=False, style="dim")
+    out.print(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", highlight=False, style="dim")
 
 
 def quiet_libraries() -> None:

@@ -105,7 +105,9 @@ def _limits(record: Record) -> list[str]:
     return [
         "## Limits",
         "Tested: " + (_inline("; ".join(judged.tested)) or "nothing on the forget split") + ".",
-        "**Not tested**, so that nothing is known about it: " + "; ".join(judged.not_tested) + ".",
+        "**Not tested**, so that nothing is known about it: "
+        + ("; ".join(judged.not_tested) or "all other ways")
+        + ".",
         "Forgetting was measured on the questions above and no others. Do not rely on this model alone where the law "
         "asks for erasure.",
         "\n".join(f"- {_inline(warning)}" for warning in record.warnings),

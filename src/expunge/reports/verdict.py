@@ -44,7 +44,7 @@ NEVER_TESTED = (
     "quantization",
     "adversarial (optimised) prompts",
     "prefilled answers",
-    "other languages",
+    "questions in other languages",
     "membership inference",
     "white-box probing",
 )
