@@ -113,6 +113,13 @@ def test_a_narrow_terminal_cuts_no_number_and_says_long_things_once() -> None:
     assert "attack c: absent, no rows." in shown
     assert "nothing" not in shown, "an empty column takes no room"
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 40
+    out = StringIO()
+    print_finding(FINDING.model_copy(update={"tables": [table]}), Console(file=out, width=30))
+    assert out.getvalue().count("[0.25, 0.75]") == 2, "the intervals of the first column with any stay"
+    assert "No room" not in out.getvalue()
+    out = StringIO()
+    print_finding(FINDING.model_copy(update={"tables": [table]}), Console(file=out, width=22))
+    assert "No room here for: after." in " ".join(out.getvalue().split())
 
 
 @pytest.mark.parametrize(("cell", "shown"), [(None, ""), (3, "3"), (0.0, "0.00"), (0.00012, "0.00012"), ("a", "a")])

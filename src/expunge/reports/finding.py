@@ -120,33 +120,41 @@ def _briefly(cell: Cell) -> str:
 
 
 def _print_table(table: squeeze.Table, console: Console) -> None:
-    """Where the terminal is too narrow intervals stand under their values, or else are left out but for the first."""
+    """As much of it as the terminal has room for, no number cut.
+
+    Intervals stand under their values where they must, or are left out but for the first column; then the last columns
+    are only named.
+    """
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    filled = [place for place in range(len(table.headings)) if any(row[place] for row in table.rows)]
-    headings = [table.headings[place] for place in filled]
-    rows = [[row[place] for place in filled] for row in table.rows]
-    room = console.width - len(filled) - 1
-    if sum(max(map(len, cells)) for cells in zip(headings, *rows, strict=True)) > room:
-        rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
-    columns = list(zip(headings, *rows, strict=True))
-    if sum(map(_unbroken, columns)) > room:
-        first = next((place for place, cells in enumerate(columns) if any("\n[" in cell for cell in cells)), 0)
-        rows = [
-            [cell if place == first else cell.partition("\n[")[0] for place, cell in enumerate(row)] for row in rows
-        ]
-        columns = list(zip(headings, *rows, strict=True))
+    columns = [list(cells) for cells in zip(table.headings, *table.rows, strict=True) if any(cells[1:])]
+    if sum(max(map(len, cells)) + 1 for cells in columns) >= console.width:
+        columns = [[cell.replace(" [", "\n[") for cell in cells] for cells in columns]
+    if _narrowest(columns) > console.width:
+        first = next((cells for cells in columns if any("\n[" in cell for cell in cells)), None)
+        columns = [cells if cells is first else [cell.partition("\n[")[0] for cell in cells] for cells in columns]
+    left_out: list[str] = []
+    while len(columns) > 1 and _narrowest(columns) > console.width:
+        left_out.insert(0, columns.pop()[0])
     drawn = Drawn(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=0)
-    room -= sum(map(_unbroken, columns))
+    room = console.width - _narrowest(columns)
     for cells in columns:
-        width = min(max(len(line) for cell in cells for line in cell.splitlines()), _unbroken(cells) + max(room, 0))
-        room -= width - _unbroken(cells)
+        whole = _unbroken(cells)
+        width = min(max(len(line) for cell in cells for line in cell.splitlines()), whole + max(room, 0))
+        room -= width - whole
         drawn.add_column(Text(cells[0]), justify="right" if drawn.columns else "left", width=width, overflow="fold")
-    for row in rows:
+    for row in zip(*(cells[1:] for cells in columns), strict=True):
         drawn.add_row(*map(Text, row))
     console.print(drawn, crop=False, no_wrap=True, overflow="ignore")
+    if left_out:
+        console.print(f"No room here for: {', '.join(left_out)}.", markup=False, highlight=False, style="dim")
+
+
+def _narrowest(columns: Sequence[Sequence[str]]) -> int:
+    """Characters of the narrowest table that breaks nothing but between words."""
+    return sum(_unbroken(cells) + 1 for cells in columns) + 1
 
 
 def _unbroken(cells: Sequence[str]) -> int:
