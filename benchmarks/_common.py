@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 
@@ -18,10 +19,10 @@ from expunge.models.load import load_model
 MODEL = "smollm2-135m"
 
 
-def model(name: str = MODEL) -> LanguageModel:
+def model(name: str = MODEL, precision: Literal["auto", "float32", "bfloat16"] = "auto") -> LanguageModel:
     """The embedded model, all weights trainable."""
     quiet_libraries()
-    loaded = load_model(ModelConfig(name=name))
+    loaded = load_model(ModelConfig(name=name, precision=precision))
     loaded.freeze_but([parameter for parameter, _ in loaded.network.named_parameters()])
     return loaded
 

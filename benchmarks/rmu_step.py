@@ -3,7 +3,7 @@
 Plain: two whole models, full forwards with logits, gradients for every tensor up to the steered layer, and only then an
 optimizer over three matrices. Ours: the states below the trained blocks and those of the original model are kept, the
 forward stops at the layer, and only three matrices get gradients. Time is that of one process running both in turn;
-peak memory that of a process of its own for each.
+peak memory that of a process of its own for each. Both in float32, so that their updates can be compared.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def plain(network: LanguageModel, direction: Tensor) -> Run:
 def main(repeats: int) -> None:
     """Ratio of times and of memory, and how far the two sets of matrices end up from each other."""
     peaks = {kind: _peak(kind) for kind in ("ours", "plain")}  # first: a child starts with its parent's peak
-    first, second = model(), model()
+    first, second = (model(precision="float32") for _ in range(2))
     start = [matrix.detach().clone() for matrix in matrices(first)]
     our_step, direction = ours(first)
     plain_step = plain(second, direction)
@@ -135,7 +135,7 @@ def main(repeats: int) -> None:
 
 def alone(kind: str) -> None:
     """A few steps of one of the two; prints the peak memory of the process in MB."""
-    network = model()
+    network = model(precision="float32")
     if kind == "ours":
         step, _ = ours(network)
     else:
