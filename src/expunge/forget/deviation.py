@@ -30,8 +30,7 @@ class Deviation(ForgetLoss):
 
     At the original weights the cosine is at its maximum, so that every form's gradient is zero there and training would
     start from rounding noise. The kick takes the weights a little off; it is drawn by the run's seed, on which results
-    therefore depend. Bounds on the cosine, on drift or
-    on the weights are the guard's: `guard.stop_below` and `stop_above`.
+    therefore depend. Bounds on the cosine, on drift or on the weights are the guard's: `stop_below` and `stop_above`.
     """
 
     class Config(SiteLossConfig):
