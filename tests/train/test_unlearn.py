@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from short_run import Unlearning
 
+from expunge.core.errors import UserError
+from expunge.forget.deviation import Deviation
 from expunge.train.config import TrainConfig
 from expunge.train.unlearn import hold_out
 
@@ -21,6 +23,14 @@ def test_npo_forgets_and_the_rest_stays(unlearning: Callable[..., Unlearning], r
     run.run()
     assert run.probability(run.examples["forget"]) < 0.2
     assert run.probability(run.examples["retain"]) > 0.6
+
+
+def test_a_loss_on_what_no_trained_weight_moves(unlearning: Callable[..., Unlearning]) -> None:
+    """The attention of block 0 comes before its only trained matrix, so that nothing there can change."""
+    loss = Deviation(Deviation.Config(site="attention"))
+    run = unlearning(forget_loss=loss, module="layers.0.mlp.down_proj")
+    with pytest.raises(UserError, match="no trained weight moves what a loss looks at"):
+        run.run()
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.15, 2), (0.5, 8), (0.99, 15)])

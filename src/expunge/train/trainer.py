@@ -120,6 +120,7 @@ class UnlearnTrainer(Trainer):
 
         Raises:
             ExpungeError: a loss is not a number.
+            UserError: no trained weight moves what a loss looks at.
         """
         self.language_model.network.train()
         scale = self.current_gradient_accumulation_steps
@@ -127,7 +128,7 @@ class UnlearnTrainer(Trainer):
             Step(
                 forget=self._loss(self.task.forget, inputs["forget"]),
                 retain=self._loss(self.task.retain, inputs.get("retain")),
-                backward=lambda loss: (loss / scale).backward(),  # type: ignore[no-untyped-call]
+                backward=lambda loss: _backpropagate(loss / scale),
                 parameters=self.language_model.trainable(),
                 scale=1 / scale,
                 is_last=self.accelerator.sync_gradients,
@@ -186,6 +187,14 @@ class UnlearnTrainer(Trainer):
         for old in self.folder.glob("checkpoint-*"):
             if old.name != name:
                 _remove(old)
+
+
+def _backpropagate(loss: Tensor) -> None:
+    if not loss.requires_grad:
+        raise UserError(
+            "localize: no trained weight moves what a loss looks at; train others, or change its layer or site"
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 class _Keys(Dataset[Pair]):
