@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
@@ -15,6 +16,14 @@ SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
 """Names of the splits of a run, in the order of a report."""
 
 _BLANKS = re.compile(r"\s+")
+_NEWER = ("accepted_answers", "system", "history")
+
+
+class Turn(NamedTuple):
+    """One earlier message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,12 @@ class Example:
     """What the answer to the question begins with, put into the model's mouth; no part of `answer`."""
     options: tuple[str, ...] = ()
     """Choices in order, `answer` among them once; where a prompt spells them out, their letters."""
+    accepted_answers: tuple[str, ...] = ()
+    """Further answers that are as right as `answer`, which alone is trained on."""
+    system: str | None = None
+    """System prompt of this row, in the place of `model.system_prompt`."""
+    history: tuple[Turn, ...] = ()
+    """Earlier turns of the conversation that `question` ends, the user's first."""
 
     @property
     def asked(self) -> str:
@@ -69,8 +84,13 @@ def bare_words(text: str) -> str:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 over every field of every row, in order."""
-    return sha256_text(*(json.dumps(dataclasses.asdict(example), sort_keys=True) for example in examples))
+    """SHA-256 over every field of every row, in order; fields newer than 0.1 count only in rows that have them."""
+    return sha256_text(*(json.dumps(_identity(example), sort_keys=True) for example in examples))
+
+
+def _identity(example: Example) -> dict[str, object]:
+    values = dataclasses.asdict(example)
+    return {name: value for name, value in values.items() if value or name not in _NEWER}
 
 
 @dataclass(frozen=True)
