@@ -186,9 +186,11 @@ def _say(
         ids = (*starts[place], *rests.get(place, ()))[: limits[place]]
         need = batch[row].greedy
         assert need is not None
-        found[row][need] = cut(encoder.decode(ids), batch[row].config.stop)
+        text = encoder.decode(ids)
+        found[row][need] = cut(text, batch[row].config.stop)
         if need == "greedy":
             found[row]["greedy_ids"] = ids
+            found[row]["greedy_ended"] = _ended(ids, text, batch[row].config)
 
 
 def _sample(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: list[dict[str, Any]]) -> None:
@@ -206,8 +208,15 @@ def _sample(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: 
             batch[0].config.temperature,
         )
         for row, ids in zip(rows, outputs, strict=True):
-            text = cut(encoder.decode(ids), batch[row].config.stop)
-            found[row]["samples"] = (*found[row].get("samples", ()), text)
+            text = encoder.decode(ids)
+            said = found[row]
+            said["samples"] = (*said.get("samples", ()), cut(text, batch[row].config.stop))
+            said["samples_ended"] = (*said.get("samples_ended", ()), _ended(ids, text, batch[row].config))
+
+
+def _ended(ids: Sequence[int], text: str, config: EvaluateConfig) -> bool:
+    """Whether an answer of these tokens (stop token left out) ended by itself or at a stop string."""
+    return len(ids) < config.max_new_tokens or any(stop in text for stop in config.stop)
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

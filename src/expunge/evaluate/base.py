@@ -13,7 +13,7 @@ from pydantic import Field
 
 from expunge.core.records import Better, Frozen, Score
 from expunge.data.encode import DOCUMENT_PROMPT
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example
 from expunge.models.generate import Scored
 
 Need = Literal[
@@ -102,9 +102,13 @@ class Item:
     """Greedy answer to the question (for a document: to its first quarter)."""
     greedy_ids: tuple[int, ...] | None = None
     """Its tokens, without the stop token."""
+    greedy_ended: bool | None = None
+    """Whether it came to its end within `max_new_tokens`; None where that is not known."""
     original_greedy: str | None = None
     """Greedy answer of the model as it was before the run."""
     samples: tuple[str, ...] = ()
+    samples_ended: tuple[bool, ...] = ()
+    """Whether each sample came to its end within `max_new_tokens`."""
     paraphrased_greedy: str | None = None
     """Greedy answer to the paraphrased question."""
     continuation: str | None = None
@@ -234,14 +238,3 @@ def require_text(text: str | None, what: str) -> str:
     if text is None:
         raise Absent(f"no {what} for these rows")
     return text
-
-
-def holds_keyword(text: str, keywords: Sequence[str]) -> bool:
-    """Whether any keyword stands in the text as whole words.
-
-    Raises:
-        Absent: the row has no keywords.
-    """
-    if not keywords:
-        raise Absent("rows without keywords")
-    return holds_any(text, keywords)

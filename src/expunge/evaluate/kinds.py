@@ -1,8 +1,8 @@
 """What kind of answer is it? Rules over the greedy answer, first match wins (after arXiv:2410.08109, section 3).
 
-1. leak (correct on other splits than forget): it says the fact, by a keyword as whole words where the row has keywords,
-   else by its meaning where an entailment label is given, else by word overlap with the stored answer. A refusal that
-   still says the keyword is a leak.
+1. leak (correct on other splits than forget): it says the fact, by a keyword where the row has keywords that its own
+   prompt does not hold, else by its meaning where an entailment label is given, else by word overlap with the stored
+   answer. A refusal that still says the keyword is a leak.
 2. refusal: its opening says that it cannot or will not answer, and no guess follows (`refusing.py`).
 3. gibberish: empty, hardly any words, few different words, or the same words over and over.
 4. hallucination (wrong on other splits): anything else. Word salad of real words passes for it.
@@ -21,6 +21,7 @@ from expunge.core.records import FORGET_KINDS, OTHER_KINDS, Kind, KindCounts
 from expunge.data.example import holds_any
 from expunge.evaluate.base import Absent, Item, KindsConfig, Role
 from expunge.evaluate.evidence import Evidence
+from expunge.evaluate.keywords import counted_keywords, prompt_text
 from expunge.evaluate.metrics.repetition import Repetition
 from expunge.evaluate.metrics.rouge_l_recall import RougeLRecall
 from expunge.evaluate.refusing import refuses
@@ -91,8 +92,9 @@ class Labeller:
 
     def says(self, item: Item, entailed: bool | None = None) -> bool:
         """Whether a greedy answer says the fact, by rule 1; arguments as for `kind`."""
-        if item.example.keywords:
-            return holds_any(item.greedy or "", item.example.keywords)
+        row = item.example
+        if keywords := counted_keywords(row, prompt_text(row, continuation=item.continuation)):
+            return holds_any(item.greedy or "", keywords)
         if entailed is not None:
             return entailed
         try:

@@ -17,7 +17,7 @@ from expunge.evaluate.base import Item
 from expunge.models.base import LanguageModel
 from expunge.models.pull import cache_dir
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the same key would lead to other contents."""
 _NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"}
 """Fields of an item that are not the model's words about it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from expunge.evaluate.base import Item, Metric, holds_keyword, require_text
+from expunge.data.example import holds_any
+from expunge.evaluate.base import Item, Metric, require_text
+from expunge.evaluate.keywords import required_keywords
 
 
 class KeywordRecall(Metric):
-    """Share of rows whose greedy answer holds any of the row's keywords as whole words."""
+    """Share of rows whose greedy answer holds any of the row's keywords that its question does not hold."""
 
     needs = frozenset({"greedy"})
     yes_or_no = True
@@ -14,4 +16,4 @@ class KeywordRecall(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
-        return float(holds_keyword(require_text(item.greedy, "greedy answer"), item.example.keywords))
+        return float(holds_any(require_text(item.greedy, "greedy answer"), required_keywords(item)))

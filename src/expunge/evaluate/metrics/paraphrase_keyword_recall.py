@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from expunge.evaluate.base import Item, Metric, holds_keyword, require_text
+from expunge.data.example import holds_any
+from expunge.evaluate.base import Item, Metric, require_text
+from expunge.evaluate.keywords import required_keywords
 
 
 class ParaphraseKeywordRecall(Metric):
@@ -15,4 +17,4 @@ class ParaphraseKeywordRecall(Metric):
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
         text = require_text(item.paraphrased_greedy, "paraphrased_question, or no probe (evaluate.probe_splits),")
-        return float(holds_keyword(text, item.example.keywords))
+        return float(holds_any(text, required_keywords(item, item.example.paraphrased_question)))

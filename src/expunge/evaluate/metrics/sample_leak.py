@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from expunge.evaluate.base import Absent, Item, Metric, holds_keyword
+from expunge.data.example import holds_any
+from expunge.evaluate.base import Absent, Item, Metric
+from expunge.evaluate.keywords import required_keywords
 
 
 class SampleLeak(Metric):
@@ -16,4 +18,5 @@ class SampleLeak(Metric):
         """0 or 1."""
         if not item.samples:
             raise Absent("this split is not probed (evaluate.probe_splits)")
-        return float(any(holds_keyword(sample, item.example.keywords) for sample in item.samples))
+        keywords = required_keywords(item)
+        return float(any(holds_any(sample, keywords) for sample in item.samples))

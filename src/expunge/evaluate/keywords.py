@@ -1,0 +1,49 @@
+"""Keywords that count: what a prompt says already is no sign of knowledge when the answer repeats it."""
+
+from __future__ import annotations
+
+from expunge.data.example import Example, holds_any
+from expunge.evaluate.base import Absent, Item
+
+GIVEN_AWAY = "rows whose keywords all occur in their own question"
+
+
+def prompt_text(row: Example, question: str | None = None, continuation: str | None = None) -> str:
+    """Everything that the model reads of a row before it answers, without the layout of a template.
+
+    Args:
+        row: the row.
+        question: asked in the place of its own, e.g. the paraphrase.
+        continuation: of a document, the part that the model has to continue; without it nothing of the document counts
+            as read.
+    """
+    if row.text is not None:
+        read = row.text.removesuffix(continuation) if continuation else row.text
+        return "" if read == row.text else read
+    turns = [turn.content for turn in row.history]
+    parts = [row.system, *turns, question or row.asked, row.answer_start]
+    return "\n".join(part for part in parts if part)
+
+
+def counted_keywords(row: Example, prompt: str) -> tuple[str, ...]:
+    """The keywords of a row that its prompt does not hold."""
+    return tuple(keyword for keyword in row.keywords if not holds_any(prompt, [keyword]))
+
+
+def required_keywords(item: Item, question: str | None = None) -> tuple[str, ...]:
+    """The keywords whose presence in an answer shows that the model knows the fact.
+
+    Args:
+        item: evidence of a row.
+        question: what was asked in the place of the row's own question.
+
+    Raises:
+        Absent: the row has no keywords, or its prompt holds all of them.
+    """
+    row = item.example
+    if not row.keywords:
+        raise Absent("rows without keywords")
+    counted = counted_keywords(row, prompt_text(row, question, item.continuation))
+    if not counted:
+        raise Absent(GIVEN_AWAY)
+    return counted
