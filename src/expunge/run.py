@@ -18,6 +18,7 @@ from expunge.attacking import attack, chosen_attacks, ground_record, measured_gr
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
 from expunge.core.files import disk_errors, require_space, write_atomic
+from expunge.core.output_dir import check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
@@ -50,7 +51,6 @@ RUN_FILE = "run.toml"
 REPORT_FILE = "report.html"
 MODEL_FOLDER = "model"
 _WORK = "work"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def execute(
     given = model is not None
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():
-        _finish(out)
+        with claimed(out):
+            _finish(out)
         return Result(read_record(out), out, None)
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
@@ -143,7 +144,8 @@ def execute(
     _check_space(model, out)
     model_print = _model_print(model, run)
 
-    with claimed(run, out, resume):
+    with claimed(out):
+        _enter(run, out, resume)
         with watch.stage("before"):
             how = (metrics, labeller, run.evaluate, run.seed, progress)
             before = before or measure(model, splits, *how, "measuring before", is_original=True, remember=not given)
@@ -252,9 +254,8 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
     Raises:
         UserError: something else is there, another run is, or this one unfinished and `resume` is off.
     """
-    if out.is_file():
-        raise UserError(f"{out}: is a file, not a directory")
-    if not out.is_dir() or all(path.name.endswith((".partial", _LOCK)) for path in out.iterdir()):
+    check_folder(out)
+    if not contents(out):
         return
     if not (out / RUN_FILE).is_file():
         raise UserError(f"{out}: is not empty and holds no {RUN_FILE}; choose another --out")
@@ -266,28 +267,14 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds this run, {state}")
 
 
-@contextmanager
-def claimed(run: Run, out: Path, resume: bool) -> Iterator[None]:
-    """Own the run directory while the block runs.
+def _enter(run: Run, out: Path, resume: bool) -> None:
+    """Write down what is done here, now that no other process can.
 
     Raises:
-        UserError: another process owns it, or has used it since it was checked.
+        UserError: another process has used the directory since it was checked.
     """
-    from filelock import FileLock, Timeout
-
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{out}: another process is working in this directory") from None
-    try:
-        check_out(run, out, resume)
-        write_atomic(out / RUN_FILE, tomli_w.dumps(run.tables()))
-        yield
-    finally:
-        lock.release()
+    check_out(run, out, resume)
+    write_atomic(out / RUN_FILE, tomli_w.dumps(run.tables()))
 
 
 def _different(ours: object, theirs: object, path: str = "") -> list[str]:

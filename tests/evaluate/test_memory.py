@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from expunge.core.progress import Progress
 from expunge.data.example import Example
 from expunge.evaluate import evidence
 from expunge.evaluate.asking import Ask
@@ -99,3 +101,64 @@ def test_a_stopped_pass_goes_on_where_it_was(
 def test_only_its_owner_reads_it(tiny: LanguageModel, asks: dict[str, Ask], tmp_path: Path) -> None:
     collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path / "kept"))
     assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
+
+
+def test_a_damaged_entry_is_dropped_and_asked_again(
+    tiny: LanguageModel, asks: dict[str, Ask], tmp_path: Path, count: Callable[[], int]
+) -> None:
+    """Cut, empty, of NULs, one row short, with another answer, or in the place of another: never believed."""
+    facts = {"facts": asks["facts"]}
+    first = collect_sets(tiny, facts, 0, memory=EvidenceMemory(tiny, tmp_path))
+    (path,) = tmp_path.glob("*.json")
+    whole = path.read_bytes()
+    assert b'"greedy"' in whole
+    rows = json.loads(whole.partition(b"\n")[2])
+    damages = {
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "NULs": b"\0" * len(whole),
+        "one row short": json.dumps(rows[:1]).encode(),
+        "another answer": whole.replace(rows[0]["greedy"].encode(), b"I do not know."),
+        "of an older version": json.dumps(rows).encode(),
+        "not text": b"\xff\xfe" + whole,
+    }
+    asked = count()
+    for name, damage in damages.items():
+        path.write_bytes(damage)
+        assert collect_sets(tiny, facts, 0, memory=EvidenceMemory(tiny, tmp_path)) == first, name
+        assert count() == asked + 2, name
+        assert json.loads(path.read_bytes().partition(b"\n")[2]) == rows, name
+        asked = count()
+    collect_sets(tiny, facts, 1, memory=EvidenceMemory(tiny, tmp_path))
+    (other,) = set(tmp_path.glob("*.json")) - {path}
+    path.write_bytes(other.read_bytes())
+    assert collect_sets(tiny, facts, 0, memory=EvidenceMemory(tiny, tmp_path)) == first, "another entry's content"
+    assert count() == asked + 4
+    assert collect_sets(tiny, facts, 0, memory=EvidenceMemory(tiny, tmp_path)) == first
+    assert count() == asked + 4
+
+
+@pytest.mark.parametrize("place", ["file/evidence", "nowhere", "occupied"])
+def test_without_a_folder_it_goes_on_and_says_so_once(
+    tiny: LanguageModel, asks: dict[str, Ask], tmp_path: Path, place: str
+) -> None:
+    """A file in the way, a dangling link, and a folder where entries cannot be written."""
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to("gone")
+    (tmp_path / "occupied" / "key").mkdir(parents=True)
+    lines: list[str] = []
+    progress = Progress()
+    progress.say = lines.append  # type: ignore[method-assign]
+    memory = EvidenceMemory(tiny, tmp_path / place, progress)
+    first = collect_sets(tiny, {"facts": asks["facts"]}, 0, memory=memory)
+    again = EvidenceMemory(tiny, tmp_path / place, progress)
+    assert collect_sets(tiny, {"facts": asks["facts"]}, 0, memory=again) == first
+    assert len(lines) == 1
+    assert lines[0].startswith("answers are not cached")
+
+
+def test_a_folder_that_was_open_to_others_is_closed(tiny: LanguageModel, asks: dict[str, Ask], tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir(mode=0o755)
+    collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path / "kept"))
+    assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "kept").iterdir()} == {0o600}

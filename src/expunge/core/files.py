@@ -1,70 +1,203 @@
-"""Writing files so that a kill at any moment leaves either the old state or the new one."""
+"""Writing files: a kill, a full disk or a second process leaves either the old state or the new one, whole."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import secrets
 import shutil
+import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from expunge.core.errors import UserError
 
+LOCK = ".lock"
+"""Name of the lock file of a folder that one process at a time works in."""
 _PARTIAL = ".partial"
+_NO_SPACE = (
+    "no space left",
+    "os error 28",
+    "file write failed",
+    "iostream error",
+    "unexpected pos",
+    "disk quota",
+    "os error 122",
+)
+_TOO_LARGE = ("file too large", "os error 27")
+_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory", "unable to allocate")
+"""How torch, safetensors and pyarrow put in words what they do not raise as `OSError` or `MemoryError`."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it into place.
+class DiskError(UserError):
+    """The file system refused a write; what was done so far is kept."""
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield the name of a new empty file in the same folder; when the block ends without an error it becomes `path`.
+
+    The name is unique, so that several processes may write the same path: the last one wins, and no reader ever meets a
+    part of a file. The content is on the disk before the name changes.
+
+    Args:
+        path: the file to write or replace.
+        private: readable by its owner only; otherwise the umask decides.
 
     Raises:
-        UserError: no space left on the device.
+        DiskError: the file system refused.
     """
-    partial = path.with_name(f"{path.name}{_PARTIAL}")
-    data = content.encode() if isinstance(content, str) else content
     with disk_errors(path):
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        partial = _unused_name(path)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+        mode = stat.S_IMODE(partial.stat().st_mode)
+        try:
+            yield partial
+            partial.chmod(mode)  # libraries that write a file of their own and rename it do not ask the umask
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Write a file so that no reader meets half of it.
+
+    Args:
+        path: the file to write or replace.
+        content: text is encoded as UTF-8.
+        private: readable by its owner only: for everything that holds what is to be forgotten.
+
+    Raises:
+        DiskError: the file system refused.
+    """
+    with replacing(path, private=private) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def publish_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error it takes the name `final`, whole.
 
-    An older folder of that name is replaced; a partial one that a kill left behind is cleared.
+    An older folder of that name is replaced. Every file gets the mode that the umask gives to a new one.
+
+    Raises:
+        DiskError: the file system refused.
     """
-    partial = final.with_name(f"{final.name}{_PARTIAL}")
-    old = final.with_name(f"{final.name}.old{_PARTIAL}")
-    for left_behind in (partial, old):
-        shutil.rmtree(left_behind, ignore_errors=True)
     with disk_errors(final):
-        partial.mkdir(parents=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = _unused_name(final)
+        partial.mkdir()
         try:
             yield partial
+            _settle(partial)
+            if final.exists():
+                old = _unused_name(final)
+                final.replace(old)
+                partial.replace(final)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                partial.replace(final)
+            _sync(final.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        if final.exists():
-            final.replace(old)
-        partial.replace(final)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is an unfinished file or folder of a process that was killed, or one that is being written."""
+    return path.name.endswith(_PARTIAL)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left in a folder; for the process that holds the folder's lock."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time into a block.
+
+    The lock ends with its process, however that ends. The lock file stays: deleting it would let two processes in.
+
+    Args:
+        path: the lock file.
+        wait: wait for another process; otherwise refuse.
+
+    Raises:
+        UserError: another process holds the lock, and `wait` is off.
+        DiskError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        with disk_errors(path):
+            lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise UserError(f"{path.parent}: another process is working in this directory") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one clear line."""
+    """Turn a refusal of the file system, in whatever form a library raises it, into one clear line.
+
+    Raises:
+        DiskError: in the place of the error.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the device") from error
-        if error.errno in (errno.EACCES, errno.EROFS):
-            raise UserError(f"{path}: no permission to write here") from error
+    except (UserError, KeyboardInterrupt):
         raise
+    except Exception as error:
+        if (reason := disk_problem(error)) is not None:
+            raise DiskError(f"{path}: {reason}") from error
+        raise
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """What the file system refused, in words; None if the error is about something else."""
+    text = str(error).lower()
+    if not isinstance(error, OSError):
+        if any(part in text for part in _NO_SPACE):
+            return "no space left on the device"
+        return (
+            "the file is larger than the limit for this process" if any(part in text for part in _TOO_LARGE) else None
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the device"
+    if error.errno == errno.EFBIG:
+        return "the file is larger than the limit for this process"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission to write here"
+    if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.EMFILE):
+        return f"cannot be written: {os.strerror(error.errno).lower()}"
+    return None
+
+
+def resource_problem(error: BaseException) -> str | None:
+    """What the machine ran out of, in words, wherever it happened; None if the error is about something else."""
+    if isinstance(error, MemoryError) or any(part in str(error).lower() for part in _NO_MEMORY):
+        return "out of memory; try a smaller train.batch_size or model, or end other programs"
+    reason = disk_problem(error)
+    if reason is None:
+        return None
+    name = getattr(error, "filename", None)
+    return f"{name}: {reason}" if name else reason
 
 
 def require_space(path: Path, num_bytes: int, what: str) -> None:
@@ -86,3 +219,39 @@ def sha256_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _unused_name(path: Path) -> Path:
+    """A name beside `path` that nothing has; short enough wherever `path` itself is."""
+    ending = f".{secrets.token_hex(6)}{_PARTIAL}"
+    kept = os.fsencode(path.name)[: 255 - len(ending)].decode(errors="ignore")
+    return path.with_name(f"{kept}{ending}")
+
+
+def _settle(folder: Path) -> None:
+    """Give every file below a folder the mode of a new file, and put all of them on the disk."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # a new folder shows what the umask leaves
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(mode)
+                _sync(path)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; not every file system can do it for folders."""
+    if path.is_dir():
+        if sys.platform != "win32":
+            with suppress(OSError):
+                _sync_descriptor(os.open(path, os.O_RDONLY))
+    else:
+        _sync_descriptor(os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY))
+
+
+def _sync_descriptor(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

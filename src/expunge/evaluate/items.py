@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors
+from expunge.core.files import replacing
 from expunge.evaluate.evidence import Evidence
 from expunge.evaluate.kinds import Kinds
 
@@ -26,7 +25,7 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], s
     """Write the rows of each stage.
 
     Args:
-        path: the Parquet file; written under a temporary name and renamed.
+        path: the Parquet file; readable by its owner only if it holds text.
         stages: stage name (before, after) -> evidence, metric values and kinds of answer.
         show_text: keep questions, answers and what the model said.
     """
@@ -37,10 +36,8 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], s
     metrics = sorted({name for _, values, _ in stages.values() for by_metric in values.values() for name in by_metric})
     text = {name: pyarrow.string() for name in _TEXT}
     types = {**text, "samples": pyarrow.list_(pyarrow.string()), **dict.fromkeys(metrics, pyarrow.float64())}
-    partial = path.with_name(f"{path.name}.partial")
-    with disk_errors(path):
+    with replacing(path, private=show_text) as partial:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), partial)
-        os.replace(partial, path)
 
 
 def read_items(path: Path) -> dict[str, NumbersById]:
@@ -56,8 +53,9 @@ def read_items(path: Path) -> dict[str, NumbersById]:
         raise UserError(f"{path}: no such file: the values of single rows are needed here")
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file: {error}") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a Parquet file, or a damaged one: {reason}") from None
     if lacking := [name for name in ("stage", "split", "id") if name not in table.column_names]:
         raise UserError(f"{path}: no column '{lacking[0]}'; was it written by expunge?")
     metrics = [name for name in table.column_names if name not in (*_TEXT, "samples")]

@@ -113,7 +113,7 @@ def measure(
         )
         for name, one in sets.items()
     }
-    memory = EvidenceMemory(model) if remember and config.cache else None
+    memory = EvidenceMemory(model, progress=progress) if remember and config.cache else None
     evidence = collect_sets(model, asks, seed, progress, label, memory)
     if is_original or original:
         evidence = with_original(evidence, original or evidence)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expunge.core.files import write_atomic
 from expunge.core.records import Frozen, Record, Squeeze
 from expunge.reports import squeeze
 from expunge.reports.aggregates import aggregate_text, wholes
@@ -111,9 +111,7 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] 
     """
     pairs = pair(read_items(run_dir) if items is None else items)
     page = environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomic(path, page, private=any(one.has_text for one in pairs))
 
 
 def environment() -> Environment:

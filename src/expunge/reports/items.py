@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from expunge.core.errors import UserError
 from expunge.core.records import ITEMS_FILE, Frozen
 from expunge.reports.words import SPLITS, ordered
 
@@ -73,21 +75,31 @@ class Pair(Frozen):
 
 
 def read_items(run_dir: Path) -> list[Item]:
-    """The items of a run; none when the run stored none."""
+    """The items of a run; none when the run stored none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = run_dir / ITEMS_FILE
     if not path.is_file():
         return []
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
-    items = []
-    for row in parquet.read_table(path).to_pylist():
-        scores = {
-            name: float(value)
-            for name, value in row.items()
-            if name not in KEYS and isinstance(value, (int, float)) and not math.isnan(value)
-        }
-        items.append(Item(scores=scores, **{name: row.get(name) for name in KEYS}))
-    return items
+    try:
+        rows = parquet.read_table(path).to_pylist()
+        return [_item(row) for row in rows]
+    except (ArrowException, OSError, ValidationError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read ({reason}); was it damaged, or written by another program?") from None
+
+
+def _item(row: dict[str, Any]) -> Item:
+    scores = {
+        name: float(value)
+        for name, value in row.items()
+        if name not in KEYS and isinstance(value, (int, float)) and not math.isnan(value)
+    }
+    return Item(scores=scores, **{name: row.get(name) for name in KEYS})
 
 
 def pair(items: Sequence[Item]) -> list[Pair]:

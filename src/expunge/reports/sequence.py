@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expunge.core.files import write_atomic
 from expunge.core.records import Frozen, Score, SequenceRecord
 from expunge.reports.html import environment
 from expunge.reports.measures import FALLBACK_METRICS, KEYWORD_METRICS, UTILITY_METRICS, UTILITY_SPLITS
@@ -102,9 +102,7 @@ def write_sequence(record: SequenceRecord, out: Path) -> Path:
         )
     )
     path = out / PAGE
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomic(path, page)
     return path
 
 

@@ -1,0 +1,111 @@
+"""The one rule for places that a command writes to: everything that can be refused is refused before any work."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from expunge.core.errors import UserError
+from expunge.core.files import LOCK, clear_leftovers, disk_errors, is_leftover, locked
+
+_DEEPEST = "work/staging/checkpoint-1000000/model-00001-of-00001.safetensors"
+"""About the longest name that a run writes below its directory."""
+_NAME_BYTES = 255
+"""Longest name of one file or folder on the usual file systems."""
+
+
+def contents(folder: Path) -> list[Path]:
+    """What a folder holds besides its lock and what killed processes left; nothing where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.name != LOCK and not is_leftover(path)]
+
+
+def check_folder(out: Path, option: str = "--out") -> None:
+    """Refuse a place where no folder can be, or be written to.
+
+    Args:
+        out: the folder, which need not exist.
+        option: what named it, for the message.
+
+    Raises:
+        UserError: a file, device or dangling link stands there or above, the name is too long or empty, or there is no
+            permission to write.
+    """
+    _check_name(out / _DEEPEST, out, option)
+    _check_above(out, out, option)
+
+
+def check_file(out: Path, option: str = "--out") -> None:
+    """Refuse a place where no file can be written; an ordinary file that is there may be replaced.
+
+    Args:
+        out: the file, which need not exist.
+        option: what named it, for the message.
+
+    Raises:
+        UserError: a folder, device or dangling link stands there, the name is too long or empty, or as `check_folder`
+            for the folder that it is in.
+    """
+    _check_name(out, out, option)
+    if out.is_dir():
+        raise UserError(f"{option} {out}: is a directory; name a file")
+    if os.path.lexists(out) and not out.is_file():
+        raise UserError(f"{option} {out}: is not an ordinary file")
+    _check_above(out.absolute().parent, out, option)
+
+
+def check_empty(out: Path, option: str = "--out") -> None:
+    """Refuse a folder that holds anything, or cannot be written to.
+
+    Raises:
+        UserError: as `check_folder`, or it holds something.
+    """
+    check_folder(out, option)
+    if contents(out):
+        raise UserError(f"{option} {out}: is not empty; results are never overwritten")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Own a folder while the block runs: make it, keep other processes out, and clear what killed ones left.
+
+    Raises:
+        UserError: another process owns it, or the file system refuses.
+    """
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK, wait=False):
+        clear_leftovers(out)
+        yield
+
+
+def _check_name(longest: Path, out: Path, option: str) -> None:
+    if "\0" in str(out):
+        raise UserError(f"{option}: a name cannot hold a NUL character")
+    try:
+        if any(len(os.fsencode(part)) > _NAME_BYTES for part in longest.parts):
+            raise OSError(errno.ENAMETOOLONG, "")  # what lies in a folder that is not there yet is not looked at below
+        os.lstat(longest)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except OSError as error:
+        shown = str(out) if len(str(out)) < 100 else f"{str(out)[:80]}..."
+        raise UserError(f"{option} {shown}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _check_above(folder: Path, out: Path, option: str) -> None:
+    """Refuse unless a folder is there, or can be made."""
+    for place in (folder, *folder.absolute().parents):
+        if not os.path.lexists(place):
+            continue
+        if not place.exists():
+            raise UserError(f"{option} {out}: {place} is a symbolic link that leads nowhere")
+        if not place.is_dir():
+            raise UserError(f"{option} {out}: {place} is a file, not a directory")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{option} {out}: no permission to write in {place}")
+        return
