@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from expunge.config import SLOTS, Run, check_run, load_run, load_tables, read_recipe, recipe_names
 from expunge.core import plugins
 from expunge.core.errors import UserError
+from expunge.core.permission import granted
 from expunge.core.toml import read_toml
 
 BASE: dict[str, Any] = {"recipe": "npo", "model": {"name": "m"}, "data": {"forget": "f.jsonl", "retain": "r.jsonl"}}
@@ -191,21 +192,23 @@ def test_every_option_has_a_text(recwarn: pytest.WarningsRecorder) -> None:
 def test_users_own_filler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_losses_for_test.py").write_text(MINE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ["forget.name=my_losses_for_test:Mine", "forget.strength=3"]
-    run = load_run(None, BASE, settings)
-    loss = run.build("forget")
-    assert type(loss).__name__ == "Mine"
-    assert loss.config.strength == 3.0
-    assert check_run(run.tables()) == run
-    for setting, message in (
-        ("forget.strength=-1", "forget.strength"),
-        ("forget.strenght=1", "did you mean strength"),
-        ("forget.name=my_losses_for_test:Other", "not a subclass"),
-        ("forget.name=my_losses_for_test:Nothing", "Nothing"),
-        ("forget.name=my_losses_for_tset:Mine", "my_losses_for_tset"),
-    ):
-        with pytest.raises(UserError, match=message):
-            load_run(None, BASE, [*settings[:1], setting])
+    names = [f"my_losses_for_test:{name}" for name in ("Mine", "Other", "Nothing")]
+    with granted(classes=[*names, "my_losses_for_tset:Mine"]):
+        settings = ["forget.name=my_losses_for_test:Mine", "forget.strength=3"]
+        run = load_run(None, BASE, settings)
+        loss = run.build("forget")
+        assert type(loss).__name__ == "Mine"
+        assert loss.config.strength == 3.0
+        assert check_run(run.tables()) == run
+        for setting, message in (
+            ("forget.strength=-1", "forget.strength"),
+            ("forget.strenght=1", "did you mean strength"),
+            ("forget.name=my_losses_for_test:Other", "not a subclass"),
+            ("forget.name=my_losses_for_test:Nothing", "Nothing"),
+            ("forget.name=my_losses_for_tset:Mine", "my_losses_for_tset"),
+        ):
+            with pytest.raises(UserError, match=message):
+                load_run(None, BASE, [*settings[:1], setting])
     sys.modules.pop("my_losses_for_test", None)
 
 
@@ -219,10 +222,11 @@ def test_users_own_filler_trains(
     data = {name: str(fact_files[name]) for name in ("forget", "retain")}
     tables = {**BASE, "model": {"name": str(tiny_folder)}, "data": data, "train": {"epochs": 1, "lr": 1e-3}}
     tables["evaluate"] = {"metrics": ["probability"]}
-    run = load_run(None, {**tables, "forget": {"name": "my_losses_for_run:Mine"}})
-    record = execute(run, tmp_path / "out").record
-    assert record.after["forget"]["probability"].value < record.before["forget"]["probability"].value
-    assert load_run(tmp_path / "out" / "run.toml") == run
+    with granted(classes=["my_losses_for_run:Mine"]):
+        run = load_run(None, {**tables, "forget": {"name": "my_losses_for_run:Mine"}})
+        record = execute(run, tmp_path / "out").record
+        assert record.after["forget"]["probability"].value < record.before["forget"]["probability"].value
+        assert load_run(tmp_path / "out" / "run.toml") == run
 
 
 def test_another_optimizer_inherits_no_options(file: Any) -> None:

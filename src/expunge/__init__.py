@@ -1,11 +1,9 @@
 """Expunge removes chosen knowledge from a language model, and shows whether it is really gone."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # nothing is imported here: `python -m` still finds modules in the working folder
 if TYPE_CHECKING:
+    from typing import Any
+
     from expunge.api import Unlearned, measure, unlearn
     from expunge.core.errors import ExpungeError, UserError
 
@@ -21,9 +19,11 @@ _HOMES = {
 """Where each public name lives; importing the package itself imports none of it, and no torch."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'expunge' has no attribute '{name}'")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)
 
 

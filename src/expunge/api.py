@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config import Run, load_run
+from expunge.config import Run, load_run, read_settings
+from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Evaluation, Record, Scores
 from expunge.data.example import Splits
@@ -63,6 +64,7 @@ def unlearn(
     seed: int = 0,
     settings: Sequence[str] = (),
     progress: Progress = SILENT,
+    trust: bool = False,
     **tables: Any,
 ) -> Unlearned:
     """Make a model forget, and measure it before and after.
@@ -79,6 +81,8 @@ def unlearn(
         seed: feeds every random choice.
         settings: `a.b=c` strings, as on the command line.
         progress: where to report.
+        trust: accept classes, endpoints and `trust_remote_code` that a recipe file names; what the caller names in
+            arguments is accepted anyway.
         **tables: tables of the run file, e.g. `train={"epochs": 3}`, `forget={...}` aside.
 
     Raises:
@@ -101,13 +105,14 @@ def unlearn(
             **{name: {"name": text} if text.startswith("given from") else text for name, text in named.items()},
         },
     }
-    run = load_run(None, options, settings)
-    splits = _splits(rows, run)
-    language_model = wrap(model, tokenizer, run.model) if loaded else None
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="expunge-")) / "run"
-    result = execute(
-        run, folder, model=language_model, splits=splits, command="expunge.unlearn(...)", progress=progress
-    )
+    with granted(options, read_settings(settings), everything=trust, tell=progress.say):
+        run = load_run(None, options, settings)
+        splits = _splits(rows, run)
+        language_model = wrap(model, tokenizer, run.model) if loaded else None
+        folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="expunge-")) / "run"
+        result = execute(
+            run, folder, model=language_model, splits=splits, command="expunge.unlearn(...)", progress=progress
+        )
     assert result.model is not None
     return Unlearned(result.model.network, result.model.tokenizer, result.record, folder)
 
@@ -140,10 +145,13 @@ def measure(
     Raises:
         UserError: bad input.
     """
-    plan = data_plan(data, config or EvaluateConfig(), seed, model_config or {})
-    (found,) = evaluate_models(
-        [model], plan, original=original, reference=reference, tokenizer=tokenizer, progress=progress
-    )
+    config = config or EvaluateConfig()
+    typed = {"evaluate": config.model_dump(), "model": dict(model_config or {})}
+    with granted(typed, tell=progress.say):
+        plan = data_plan(data, config, seed, model_config or {})
+        (found,) = evaluate_models(
+            [model], plan, original=original, reference=reference, tokenizer=tokenizer, progress=progress
+        )
     return found.record
 
 

@@ -12,6 +12,7 @@ from expunge.attacks.base import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
+from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
@@ -155,7 +156,10 @@ def check_run(tables: Tables) -> Run:
         tables.setdefault(name, {})
     if "data" not in tables:
         raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")
-    return check(Run, {**tables, **fillers}, "")
+    run = check(Run, {**tables, **fillers}, "")
+    if run.model.trust_remote_code:
+        check_remote_code()
+    return run
 
 
 def read_recipe(name: str) -> Tables:

@@ -24,7 +24,7 @@ from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, Reference, measure
 from expunge.evaluate.reference import is_reference_file, read_reference
-from expunge.evaluate.score import load_metrics
+from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import Suite
 from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows
@@ -59,6 +59,7 @@ def data_plan(
         UserError: an unknown role, no such data, a row that is no row, a forget row in another role too.
     """
     load_metrics(config)
+    load_set_metrics(config, by_default=False)
     if unknown := sorted(set(data) - set(SPLITS)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], SPLITS)}")
     rows: dict[str, Any] = {"forget": (), "retain": ()}

@@ -11,6 +11,7 @@ from expunge.config import read_settings
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.files import disk_errors, write_atomic
+from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, SelectionPrint
 from expunge.core.validation import check
@@ -62,6 +63,20 @@ def locate(
     """
     if unknown := sorted(set(data) - set(DATA)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], DATA)}")
+    with granted(read_settings(settings), {"model": dict(model_config or {})}, classes=(by,)):
+        return _located(model, data, by, tokenizer, seed, settings, model_config, progress)
+
+
+def _located(
+    model: Any,
+    data: Mapping[str, Rows],
+    by: str,
+    tokenizer: Any,
+    seed: int,
+    settings: Sequence[str],
+    model_config: Mapping[str, Any] | None,
+    progress: Progress,
+) -> Located:
     localizer, options = _localizer(by, settings)
     rows = {name: read_rows(name, value) for name, value in data.items()}
     splits = Splits(rows.get("forget", ()), rows.get("retain", ()))

@@ -37,7 +37,7 @@ from expunge.data.load import load_splits
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, measure
-from expunge.evaluate.score import load_metrics
+from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.localize.base import Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
@@ -123,6 +123,7 @@ def execute(
         return Result(read_record(out), out, None)
     check_train(run.train)
     metrics = load_metrics(run.evaluate)
+    load_set_metrics(run.evaluate, by_default=False)  # refused before any work
     labeller = Labeller(run.evaluate.kinds)
     attacks = chosen_attacks(run.attacks)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))

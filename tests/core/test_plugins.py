@@ -6,6 +6,7 @@ import pytest
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
+from expunge.core.permission import granted
 from expunge.forget.base import ForgetLoss
 
 FOLDERS = ("forget", "retain", "combine", "localize", "evaluate/metrics", "data/sources")
@@ -56,5 +57,5 @@ def test_near() -> None:
     "path", ["os:path", "os:nothing", "no_such_module_here:X", ":X", "os:", ".os:X", "json:JSONDecoder"]
 )
 def test_dotted_paths_that_lead_nowhere(path: str) -> None:
-    with pytest.raises(UserError, match=r"^forget: "):
+    with granted(classes=[path]), pytest.raises(UserError, match=r"^forget: "):
         plugins.find("forget", path, ForgetLoss)

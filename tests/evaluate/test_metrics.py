@@ -16,6 +16,7 @@ from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 from worked import ROW, metric, scored
 
 from expunge.core import plugins
+from expunge.core.permission import granted
 from expunge.data.example import Example, holds_any
 from expunge.evaluate.base import Absent, Item, Need
 from expunge.evaluate.score import FOLDER
@@ -41,12 +42,13 @@ def options(
     save_tiny_bert(BertForSequenceClassification, folder, tokenizer, id2label={0: "entailment", 1: "other"})
     judge = Stub()
     judges = {"judges": [{"model": "m", "endpoint": judge.url}]}
-    yield {
-        "entailment": {"model": str(folder)},
-        "gibberish": {"model": str(folder), "label": "other"},
-        "judged_naturalness": judges,
-        "judged_similarity": judges,
-    }
+    with granted(judges):
+        yield {
+            "entailment": {"model": str(folder)},
+            "gibberish": {"model": str(folder), "label": "other"},
+            "judged_naturalness": judges,
+            "judged_similarity": judges,
+        }
     judge.close()
 
 

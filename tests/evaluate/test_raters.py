@@ -12,6 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from stub_judge import Stub
 
 from expunge.core.errors import UserError
+from expunge.core.permission import granted
 from expunge.data.example import Example
 from expunge.evaluate.base import Absent, EvaluateConfig, Item, Metric
 from expunge.evaluate.panel import agreement
@@ -19,6 +20,13 @@ from expunge.evaluate.score import item_values, load_metrics, score
 from expunge.models.raters import Rater, RaterConfig, parse
 
 KEY = "sk-secret-of-the-test"
+
+
+@pytest.fixture(autouse=True)
+def _allowed() -> Iterator[None]:
+    """This machine may receive rows, as with `--allow-endpoint 127.0.0.1`."""
+    with granted(endpoints=["127.0.0.1"]):
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from expunge.cli._permission import permitted
 from expunge.cli.run import runner
 from expunge.core.plugins import ROOT, listing
 from expunge.core.toml import read_toml
@@ -30,7 +31,7 @@ app.command(
     "squeeze",
     help="Run, and tell whether other wordings of the forgotten rise while the forget answers fall. "
     "Options of the diagnostic: --set diagnose.squeeze.prompts=8; see `expunge show recipe`.",
-)(runner(diagnose={"squeeze": {}}))
+)(permitted(runner(diagnose={"squeeze": {}})))
 
 
 def _looker(name: str) -> Callable[..., None]:
@@ -120,6 +121,8 @@ def _sweeper(name: str) -> Callable[..., None]:
 
 
 for _path in sorted((ROOT / "sweeps").glob("*.toml")):
-    app.command(_path.stem, help=f"{read_toml(_path)['summary']}: a run at each value.")(_sweeper(_path.stem))
+    app.command(_path.stem, help=f"{read_toml(_path)['summary']}: a run at each value.")(
+        permitted(_sweeper(_path.stem))
+    )
 for _line in listing("diagnose"):
-    app.command(_line.name, help=f"{_line.summary} {_line.paper}".strip())(_looker(_line.name))
+    app.command(_line.name, help=f"{_line.summary} {_line.paper}".strip())(permitted(_looker(_line.name)))

@@ -25,6 +25,7 @@ from expunge.cli import (
     show,
     teach,
 )
+from expunge.cli._permission import permitted
 from expunge.core.errors import ExpungeError, UserError
 
 app = typer.Typer(
@@ -34,17 +35,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
-app.command("run", help="Load, localize, unlearn, measure before and after, record, report.")(run.runner())
-app.command("continual")(continual.continual)
-app.command("teach")(teach.teach)
-app.command("reproduce")(reproduce.reproduce)
-app.command("eval")(evaluate.evaluate)
-app.command("compare")(compare.compare)
+app.command("run", help="Load, localize, unlearn, measure before and after, record, report.")(permitted(run.runner()))
+app.command("continual")(permitted(continual.continual))
+app.command("teach")(permitted(teach.teach))
+app.command("reproduce")(permitted(reproduce.reproduce))
+app.command("eval")(permitted(evaluate.evaluate))
+app.command("compare")(permitted(compare.compare))
 app.command("import-ou")(import_ou.import_ou)
-app.command("meta-eval")(meta_eval.meta_eval)
-app.command("locate")(locate.locate)
+app.command("meta-eval")(permitted(meta_eval.meta_eval))
+app.command("locate")(permitted(locate.locate))
 app.command("cache")(cache.cache)
-app.command("attack")(attack.attack)
+app.command("attack")(permitted(attack.attack))
 app.command("report")(report.report)
 app.add_typer(diagnose.app, name="diagnose")
 app.add_typer(models.app, name="models")

@@ -10,10 +10,14 @@ import ast
 import importlib
 import inspect
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from expunge.core.errors import UserError, near
+from expunge.core.permission import check_class
 
 ROOT = Path(__file__).resolve().parent.parent
 _PAPER = re.compile(r"\((arXiv:\S+?)\)")
@@ -58,7 +62,8 @@ def find(folder: str, name: str, base: type[Plugin]) -> type[Plugin]:
         base: the contract that the class must fulfil.
 
     Raises:
-        UserError: no such plug-in, or a dotted path that does not lead to a subclass of `base`.
+        UserError: no such plug-in; a dotted path that does not lead to a subclass of `base`, or that only a file names
+            (`core.permission`).
     """
     if ":" in name:
         return _user_class(folder, name, base)
@@ -75,11 +80,30 @@ def find(folder: str, name: str, base: type[Plugin]) -> type[Plugin]:
 
 
 def _user_class(folder: str, path: str, base: type[Plugin]) -> type[Plugin]:
+    check_class(folder, path)
     module_name, _, class_name = path.partition(":")
     try:
-        value = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: cannot load '{path}': {error}") from None
+        with _working_folder_last():
+            value = getattr(importlib.import_module(module_name), class_name)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        shown = reason if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {reason}"
+        raise UserError(f"{folder}: cannot load '{path}': {shown}") from None
     if not (inspect.isclass(value) and issubclass(value, base)):
         raise UserError(f"{folder}: '{path}' is not a subclass of expunge's {base.__name__}")
     return value
+
+
+@contextmanager
+def _working_folder_last() -> Iterator[None]:
+    """Also find modules in the working folder, after all installed ones: a file there shadows nothing."""
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.reverse()
+        sys.path.remove(folder)
+        sys.path.reverse()

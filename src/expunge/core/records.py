@@ -15,6 +15,7 @@ from expunge.core.errors import UserError
 from expunge.core.frozen import Better as Better
 from expunge.core.frozen import Frozen as Frozen
 from expunge.core.frozen import Score as Score
+from expunge.core.permission import note
 
 SCHEMA_VERSION: Literal[1] = 1
 RECORD_FILE = "record.json"
@@ -327,7 +328,9 @@ def read_attacks(path: Path) -> AttackRecord:
 
 def _read(kind: type[Kept], path: Path) -> Kept:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        record = kind.model_validate_json(path.read_bytes())
+        note(path, record.model_dump)
+        return record
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import UserError
+from expunge.core.permission import note
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,11 +24,13 @@ def read_toml(path: Path) -> Tables:
         UserError: no such file, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}") from None
+    note(path, lambda: tables)
+    return tables
 
 
 def read_value(text: str) -> Any:

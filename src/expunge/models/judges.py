@@ -161,7 +161,7 @@ def _label_place(name: str, label: str, option: str) -> int:
     """Which output of a classifier stands for a label, as its own config says."""
     check_model_name(name, option)
     try:
-        labels = AutoConfig.from_pretrained(name).id2label
+        labels = AutoConfig.from_pretrained(name, trust_remote_code=False).id2label
     except UNREADABLE as error:
         raise _refusal(name, option, error) from None
     found = [int(index) for index, text in labels.items() if str(text).casefold() == label.casefold()]
@@ -175,8 +175,10 @@ def _label_place(name: str, label: str, option: str) -> int:
 def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:
     """Model in float32 and tokenizer. A pooler may be missing: nothing here uses one of its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model, found = kind.from_pretrained(place, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model, found = kind.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+        )
     except UNREADABLE as error:
         raise _refusal(place, option, error) from None
     if tokenizer.pad_token is None:

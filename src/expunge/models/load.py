@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError, near
+from expunge.core.permission import check_remote_code
 from expunge.core.progress import SILENT, Progress
 from expunge.data.encode import Encoder
 from expunge.models.base import LanguageModel
@@ -28,6 +29,8 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
     Raises:
         UserError: no such model, a folder without a config, a hub that cannot be reached, an unknown device.
     """
+    if config.trust_remote_code:
+        check_remote_code()
     device = _device(config.device)
     network, tokenizer = _network(config, progress)
     return wrap_model(network.to(device), tokenizer, config, _stored_dtype(config))

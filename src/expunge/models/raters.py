@@ -1,7 +1,7 @@
 """Language models that rate texts: behind any OpenAI-compatible endpoint, or loaded here.
 
 A rating is one JSON object `{"score": NUMBER}` and nothing else; a reply of another form is asked for again, and never
-guessed at. Texts leave this machine only for an endpoint that the user named.
+guessed at. Texts leave this machine only for an endpoint that was typed or allowed (`core.permission`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 
 from expunge.core.errors import UserError
+from expunge.core.permission import check_endpoint, tell
 from expunge.core.records import Frozen
 from expunge.data.batch import by_length
 from expunge.models.base import LanguageModel
@@ -77,6 +78,7 @@ class Rater:
             self.name = config.model
         else:
             self.name = f"{config.model} at {_host(config, f'{option}.endpoint')}"
+            check_endpoint(f"{option}.endpoint", config.endpoint, config.key_variable)
 
     def rate(self, prompts: Sequence[str]) -> list[float | str]:
         """For each prompt a number in [0, 5], or the reason why there is none."""
@@ -99,6 +101,9 @@ class Rater:
     def _replies(self, prompts: Sequence[str]) -> list[str]:
         if self._config.endpoint is None:
             return _generate(self._local, prompts, self._config.max_tokens)
+        texts = "1 text" if len(prompts) == 1 else f"{len(prompts)} texts"
+        key = f", with the key in {self._config.key_variable}" if os.environ.get(self._config.key_variable) else ""
+        tell(f"sending {texts} (question and answer of a row each) to {self.name}{key}")
         with ThreadPoolExecutor(self._config.parallel) as pool:
             return list(pool.map(self._post, prompts))
 

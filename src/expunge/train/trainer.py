@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from expunge.combine.base import Combine, Step
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import disk_errors
+from expunge.core.permission import check_logger
 from expunge.data.batch import Batch, collate
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
@@ -27,6 +28,8 @@ from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_op
 from expunge.train.pairing import Pair, PairBatches
 
 _STAGING = "staging"
+_LOCAL_LOGGERS = ("tensorboard", "codecarbon", "dvclive", "flyte")
+"""Loggers that write files only; all others send what they log to a service."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,8 @@ def check_train(config: TrainConfig) -> None:
     for name in config.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
+        if name not in _LOCAL_LOGGERS:
+            check_logger("train.report_to", name)
 
 
 def _whole_epochs(task: Task) -> int:
