@@ -117,7 +117,7 @@ def test_code_of_a_model_runs_for_no_run_file(expunge: Any, canary: Path, tables
 
 COMMANDS = {
     "sweep": (
-        ["diagnose", "layers", "FILE", "--out", "out"],
+        ["diagnose", "layers", "FILE", "--out", "out", "--quiet"],
         lambda run: _with(run, "evaluate.set_metrics", ["evil_for_trust:X"]),
         "evaluate.set_metrics",
     ),
