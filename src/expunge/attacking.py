@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
 
 from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
 from expunge.core import plugins
@@ -13,7 +18,7 @@ from expunge.core.errors import UserError
 from expunge.core.frozen import Score
 from expunge.core.records import AttackRecord, DataPrint, Provenance
 from expunge.core.validation import check
-from expunge.data.example import Splits
+from expunge.data.example import Example, Splits
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.kinds import Labeller
@@ -29,6 +34,8 @@ REFUSAL = "refusal only"
 UNTOUCHED = "original"
 """The control of attacks that harm a model: what is not said any more by the original either cannot come back."""
 WORST = "worst case"
+_FRAMES = 30
+"""Innermost calls that the record keeps of an error."""
 
 Loader = Callable[[], LanguageModel]
 
@@ -40,6 +47,7 @@ class _Tried:
     attempts: list[Attempt] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     failed: str | None = None
+    traceback: str | None = None
     cut: str | None = None
 
     def find(self, variant: str) -> Attempt | None:
@@ -199,11 +207,14 @@ def _attacked(
     start = time.perf_counter()
     if (original := _harmed(one, context)) is not None:
         controls, plain = {**controls, UNTOUCHED: original}, {**plain, UNTOUCHED: context.original_plain}
-    tried = _try(one, context)
+    tried = _try(one, lambda: context, context.rows)
     others = {}
     if tried.attempts:
         for name, loader in controls.items():
-            others[name] = _try(one, _control(context, loader, plain[name]))
+            others[name] = _try(one, partial(_control, context, loader, plain[name]), context.rows)
+    broken = next(((name, other) for name, other in others.items() if other.traceback), None)
+    if broken is not None and tried.failed is None:
+        tried.failed, tried.traceback = f"on the control '{broken[0]}': {broken[1].failed}", broken[1].traceback
     said = [attempt for attempt in tried.attempts if attempt.inside is None]
     worst = _score(_worst(said), sum(tried.seconds), _worst_of(others), context) if len(said) > 1 else None
     return Attacked(
@@ -218,6 +229,7 @@ def _attacked(
         worst=worst,
         seconds=round(time.perf_counter() - start, 3),
         failed=tried.failed,
+        traceback=tried.traceback,
         cut=tried.cut,
     )
 
@@ -229,11 +241,12 @@ def _tested(one: Attack, attempts: Sequence[Attempt]) -> list[str]:
     return list(dict.fromkeys(ways)) if valued else []
 
 
-def _try(one: Attack, context: Context) -> _Tried:
-    """Run one attack on one model to its end, its failure, or the end of its time."""
+def _try(one: Attack, ground: Callable[[], Context], rows: Sequence[Example]) -> _Tried:
+    """Run one attack on one model to its end, its failure, or the end of its time; what it yielded before is kept."""
     found = _Tried()
     last = time.perf_counter()
     try:
+        context = ground()
         context.check_time()
         with context.model.evaluating():
             for attempt in one.run(context):
@@ -244,10 +257,32 @@ def _try(one: Attack, context: Context) -> _Tried:
                 last = now
     except OutOfTime:
         found.cut = "the time was over" if found.attempts else "not begun: the time was over"
+    except UserError as error:
+        found.failed = str(error).splitlines()[0]
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        found.failed = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+        found.failed = f"{type(error).__name__}: {_without_text(str(error), rows)}"
+        found.traceback = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
+    if found.traceback:
+        _free_memory()
     return found
+
+
+def _without_text(message: str, rows: Sequence[Example]) -> str:
+    """The first line of an error's message, shortened, and without the text of any row."""
+    line = (message.splitlines() or [""])[0]
+    hidden = {
+        text for row in rows for text in (row.question, row.answer, row.text, *row.keywords) if text and len(text) > 2
+    }
+    for text in sorted(hidden, key=len, reverse=True):
+        line = line.replace(text, "...")
+    return line[:200]
+
+
+def _free_memory() -> None:
+    """Let go of what a failed attack held, e.g. a copy of the model that did not fit beside it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _worst(attempts: Sequence[Attempt]) -> Attempt:

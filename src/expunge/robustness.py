@@ -153,6 +153,17 @@ def read_card(folder: Path) -> Robustness:
     return read_attacks(folder / ATTACKS_FILE).robustness
 
 
+def broken(card: Robustness, which: str | None = None) -> list[Attacked]:
+    """Attacks that an unexpected error ended.
+
+    Args:
+        card: what was attacked.
+        which: names, as for `attack_subject`, of those that are looked at; None: all.
+    """
+    names = None if which is None else _names(which)
+    return [one for one in card.attacks if one.traceback and (names is None or one.name in names)]
+
+
 def show(record: AttackRecord, path: Path) -> Path:
     """Make the page of a record, or that of the run in whose directory it lies, with the run's model card; its path."""
     from expunge.reports.finding import page

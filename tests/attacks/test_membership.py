@@ -26,6 +26,14 @@ def test_shares_and_flags_by_hand() -> None:
     assert flags([1.0, 3.0], [2.0, 4.0], 0.5) == [1.0, 1.0]
 
 
+def test_rows_without_a_number_keep_their_reason() -> None:
+    """Member 3 beside 2 and 4; the reason stands in its own place, and where all others lack a number, everywhere."""
+    assert shares(["too short", 3.0], [2.0, "too long", 4.0]) == ["too short", 0.5]
+    assert flags([1.0, "too short"], ["too long", 4.0], 0.01) == [1.0, "too short"]
+    assert shares([1.0, 2.0], ["too long"]) == ["no holdout row has a number: too long"] * 2
+    assert flags([1.0], [], 0.01) == ["no holdout row has a number: there is none"]
+
+
 def test_the_mean_is_the_auc() -> None:
     """Against scikit-learn."""
     members, others = [0.3, 1.2, 0.8, 0.1], [0.9, 0.7, 2.0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
 
-from expunge.attacks.base import Attack, Attempt, Context, Inside
+from expunge.attacks.base import Attack, Attempt, Context, Inside, Value
 from expunge.core.records import Frozen
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
@@ -63,25 +63,36 @@ class Membership(Attack):
             )
             yield Attempt(f"{name} at {self.config.rate:.0%}", flags(*found[name], self.config.rate), inside=rate)
 
-    def _values(self, context: Context) -> dict[str, tuple[list[float], list[float]]]:
-        """Score -> numbers of the forget rows and of the holdout rows."""
+    def _values(self, context: Context) -> dict[str, tuple[list[Value], list[Value]]]:
+        """Score -> values of the forget rows and of the holdout rows."""
         metrics = load_metrics(EvaluateConfig(metrics=self.config.scores))
         rows = {"forget": context.rows, "holdout": context.splits.holdout}
         evidence = collect(context.model, rows, needs_of(metrics), context.config, context.seed, context.progress)
         values = item_values(evidence, metrics)
-        return {
-            name: ([float(one) for one in values["forget"][name]], [float(one) for one in values["holdout"][name]])
-            for name in metrics
-        }
+        return {name: (values["forget"][name], values["holdout"][name]) for name in metrics}
 
 
-def shares(members: Sequence[float], others: Sequence[float]) -> list[float]:
-    """For each member the share of the others above it, ties half: M numbers whose mean is the AUC."""
-    gaps = np.asarray(others)[None] - np.asarray(members)[:, None]
-    return [float(share) for share in ((np.sign(gaps) + 1) / 2).mean(axis=1)]
+def shares(members: Sequence[Value], others: Sequence[Value]) -> list[Value]:
+    """For each member the share of the others above it, ties half: M numbers whose mean is the AUC.
+
+    A member without a number keeps its reason; others without one are left out.
+    """
+    numbers = np.asarray(_numbers(others))
+    return _each(members, others, lambda value: float(((np.sign(numbers - value) + 1) / 2).mean()))
 
 
-def flags(members: Sequence[float], others: Sequence[float], rate: float) -> list[float]:
-    """1 for a member below the first of the others that may not be flagged any more: M numbers."""
-    threshold = sorted(others)[int(rate * len(others) + 1e-9)]
-    return [float(value < threshold) for value in members]
+def flags(members: Sequence[Value], others: Sequence[Value], rate: float) -> list[Value]:
+    """1 for a member below the first of the others that may not be flagged any more: M numbers, or reasons."""
+    numbers = sorted(_numbers(others))
+    return _each(members, others, lambda value: float(value < numbers[int(rate * len(numbers) + 1e-9)]))
+
+
+def _numbers(values: Sequence[Value]) -> list[float]:
+    return [value for value in values if not isinstance(value, str)]
+
+
+def _each(members: Sequence[Value], others: Sequence[Value], number: Callable[[float], float]) -> list[Value]:
+    """A number of each member that has one itself, if any of the others has."""
+    if not _numbers(others):
+        return [f"no holdout row has a number: {next(iter(others), 'there is none')}"] * len(members)
+    return [value if isinstance(value, str) else number(value) for value in members]

@@ -43,16 +43,22 @@ def attack(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of an attack that fails.")] = False,
 ) -> None:
-    """Attack a run's model or any model, and show on one card what came back."""
+    """Attack a run's model or any model, and show on one card what came back.
+
+    Exit code 1: an attack broke off by an unexpected error; the card is complete apart from it. A run directory from
+    somebody else can neither run code nor send rows anywhere (SECURITY.md).
+    """
     from expunge.cli._console import console, progress_for, quiet_libraries
     from expunge.cli._data import named_data
+    from expunge.cli._failures import check_attacks
     from expunge.config import read_settings
     from expunge.core.errors import UserError
     from expunge.data.example import SPLITS
     from expunge.reports.finding import print_finding
     from expunge.reports.robustness import finding
-    from expunge.robustness import attack_subject, show
+    from expunge.robustness import attack_subject, broken, show
     from expunge.subject import is_run
 
     tables = read_settings(settings or ())
@@ -84,6 +90,7 @@ def attack(
     page = show(record, path)
     if as_json:
         print(record.model_dump_json(indent=1))
-        return
-    print_finding(finding(record.robustness), console())
-    console().print(f"\nreport  {page}\nrecord  {path}", highlight=False)
+    else:
+        print_finding(finding(record.robustness), console())
+        console().print(f"\nreport  {page}\nrecord  {path}", highlight=False)
+    check_attacks(broken(record.robustness, which), path, verbose)

@@ -35,7 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
-app.command("run", help="Load, localize, unlearn, measure before and after, record, report.")(permitted(run.runner()))
+app.command(
+    "run",
+    help="Load, localize, unlearn, measure before and after, record, report. A run file from somebody else can neither run "
+    "code nor send rows anywhere, unless you say so here (SECURITY.md).",
+)(permitted(run.runner()))
 app.command("continual")(permitted(continual.continual))
 app.command("teach")(permitted(teach.teach))
 app.command("reproduce")(permitted(reproduce.reproduce))

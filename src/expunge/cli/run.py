@@ -36,11 +36,17 @@ def runner(**tables: Any) -> Callable[..., None]:
         push_to_hub: Annotated[str | None, typer.Option(help="Upload the model to this hub repository.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+        verbose: Annotated[
+            bool, typer.Option("--verbose", help="Print the traceback of an attack that fails.")
+        ] = False,
     ) -> None:
         from expunge.cli._console import console, print_json, print_result, progress_for, quiet_libraries
+        from expunge.cli._failures import check_attacks
         from expunge.config import load_run
         from expunge.core.errors import UserError
+        from expunge.core.records import ATTACKS_FILE
         from expunge.reports.verdict import verdict
+        from expunge.robustness import broken
         from expunge.run import MODEL_FOLDER, REPORT_FILE, RUN_FILE, execute
 
         if resume and out is None:
@@ -93,9 +99,11 @@ def runner(**tables: Any) -> Callable[..., None]:
                     },
                 }
             )
-            return
-        print_result(record)
-        console().print(f"\nreport  {folder / REPORT_FILE}\nmodel   {folder / MODEL_FOLDER}", highlight=False)
+        else:
+            print_result(record)
+            console().print(f"\nreport  {folder / REPORT_FILE}\nmodel   {folder / MODEL_FOLDER}", highlight=False)
+        if record.robustness is not None:
+            check_attacks(broken(record.robustness), folder / ATTACKS_FILE, verbose)
 
     return command
 

@@ -52,6 +52,9 @@ class Attacked(Frozen):
     )
     seconds: float = 0.0
     failed: str | None = Field(None, description="Why it broke off, or was not carried out at all")
+    traceback: str | None = Field(
+        None, description="Of an error that is nobody's choice: where it happened, without the message's text"
+    )
     cut: str | None = Field(None, description="What was left out because the time was over")
 
 
