@@ -37,8 +37,8 @@ app = typer.Typer(
 )
 app.command(
     "run",
-    help="Load, localize, unlearn, measure before and after, record, report. A run file from somebody else can neither run "
-    "code nor send rows anywhere, unless you say so here (SECURITY.md).",
+    help="Load, localize, unlearn, measure before and after, record, report. A run file from somebody else can neither "
+    "run code nor send rows anywhere unless you allow it here (SECURITY.md).",
 )(permitted(run.runner()))
 app.command("continual")(permitted(continual.continual))
 app.command("teach")(permitted(teach.teach))
