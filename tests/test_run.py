@@ -113,7 +113,7 @@ def test_run_killed_again_and_again_ends_as_an_unbroken_one(short: Run, whole: P
         "work/good.safetensors",
         "work/staging/checkpoint-1",
         "work/checkpoint-1",
-        "work/staging-checkpoint-1",
+        "work/doomed-checkpoint-1",
         "work/checkpoint-3",
         "work/checkpoint-4",
         "items.parquet",

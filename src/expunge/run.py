@@ -44,8 +44,9 @@ from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
+from expunge.train.checkpoints import check_inputs, inputs_of
 from expunge.train.trainer import check_train
-from expunge.train.unlearn import Training, unlearn
+from expunge.train.unlearn import Training, prepare, unlearn
 
 RUN_FILE = "run.toml"
 REPORT_FILE = "report.html"
@@ -144,27 +145,22 @@ def execute(
         reference = _reference(model, run, progress)
     _check_space(model, out)
     model_print = _model_print(model, run)
+    inputs = inputs_of(model, splits.named(), model_print.sha256)
+    with watch.stage("prepare"):
+        rows = (splits.forget, splits.retain)
+        prepared = prepare(
+            model, *rows, forget, retain, combine, run.train, run.guard, run.seed, progress, reference=reference
+        )
 
     with claimed(out):
         _enter(run, out, resume)
+        check_inputs(out / _WORK, inputs)
         with watch.stage("before"):
             how = (metrics, labeller, run.evaluate, run.seed, progress)
             before = before or measure(model, splits, *how, "measuring before", is_original=True, remember=not given)
         with watch.stage("train"):
             training = unlearn(
-                model,
-                splits.forget,
-                splits.retain,
-                forget,
-                retain,
-                combine,
-                run.train,
-                run.guard,
-                run.seed,
-                out / _WORK,
-                progress,
-                run.diagnose.squeeze,
-                reference,
+                model, prepared, run.train, run.guard, run.seed, out / _WORK, progress, run.diagnose.squeeze, inputs
             )
         with watch.stage("after"):
             after = measure(model, splits, *how, "measuring after", original=before.evidence)

@@ -18,7 +18,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.unlearn import unlearn
+from expunge.train.unlearn import prepare, unlearn
 
 Vectors = list[list[float] | None]
 
@@ -174,7 +174,9 @@ def trained(folder: Path, examples: dict[str, tuple[Example, ...]], work: Path, 
     rule = Orthogonal(Orthogonal.Config(conflict_weights=(1.0, 1.0), align_weights=(0.5, 1.0)))
     losses = GradientAscent(GradientAscent.Config()), NLL(NLL.Config())
     rows = examples["forget"], examples["retain"]
-    done = unlearn(model, *rows, *losses, rule, train, GuardConfig(utility_floor=None), 0, work)
+    guard = GuardConfig(utility_floor=0.0)
+    prepared = prepare(model, *rows, *losses, rule, train, guard, 0)
+    done = unlearn(model, prepared, train, guard, 0, work)
     assert [0 <= step.values["gradient_conflict"] <= 1 for step in done.steps] == [True, True]
     return model
 

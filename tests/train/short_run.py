@@ -20,8 +20,9 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
 from expunge.models.forward import score_rows
+from expunge.train.checkpoints import inputs_of
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
-from expunge.train.unlearn import Training, unlearn
+from expunge.train.unlearn import Training, prepare, unlearn
 
 
 class Watching(Progress):
@@ -74,7 +75,8 @@ class Unlearning:
             add_lora(self.model, names, self.lora, self.seed)
         else:
             self.model.freeze_but(names)
-        return unlearn(
+        progress = Watching(after_step)
+        prepared = prepare(
             self.model,
             self.examples["forget"],
             self.examples["retain"],
@@ -84,9 +86,18 @@ class Unlearning:
             self.train,
             self.guard,
             self.seed,
+            progress,
+        )
+        return unlearn(
+            self.model,
+            prepared,
+            self.train,
+            self.guard,
+            self.seed,
             self.folder,
-            Watching(after_step),
+            progress,
             self.squeeze,
+            inputs_of(self.model, [("forget", self.examples["forget"])]),
         )
 
     def weights(self) -> dict[str, Tensor]:

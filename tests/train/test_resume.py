@@ -15,8 +15,8 @@ from short_run import Unlearning
 
 from expunge.forget.belief_sequence import BeliefSequence
 from expunge.models.config import LoraConfig
+from expunge.train.checkpoints import checkpoints
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.trainer import last_checkpoint
 from expunge.train.unlearn import Training
 
 TRAIN = TrainConfig(lr=1e-3, epochs=3, batch_size=2, checkpoint_every=1, warmup_epochs=0.5)
@@ -87,7 +87,7 @@ def test_samples_of_a_moving_model_are_drawn_again_as_they_were(unlearning: Call
     assert len({entry.values["belief_logp"] for entry in expected.steps}) == 2
 
     folder = unlearning().folder
-    for last, kept in ((6, None), (10, "checkpoint-8")):
+    for last, kept in ((6, []), (10, ["checkpoint-8"])):
 
         def stop(step: int, last: int = last) -> None:
             if step == last:
@@ -95,7 +95,7 @@ def test_samples_of_a_moving_model_are_drawn_again_as_they_were(unlearning: Call
 
         with pytest.raises(Killed):
             build(folder=folder).run(stop)
-        assert last_checkpoint(folder) == (kept and str(folder / kept))
+        assert [path.name for path in checkpoints(folder)] == kept
     resumed = build(folder=folder)
     steps: list[int] = []
     found = resumed.run(steps.append)
@@ -117,10 +117,10 @@ def test_sigkill_at_random_moments(unlearning: Callable[..., Unlearning]) -> Non
     folder = unlearning().folder
     context = multiprocessing.get_context("fork")
     for moment in torch.rand(5, generator=torch.Generator().manual_seed(0)).tolist():
-        before = last_checkpoint(folder)
+        before = checkpoints(folder)
         child = context.Process(target=unlearning(folder=folder, **options).run)
         child.start()
-        while child.is_alive() and last_checkpoint(folder) == before:
+        while child.is_alive() and checkpoints(folder) == before:
             time.sleep(0.002)
         time.sleep(2 * moment * step_seconds)
         assert child.pid is not None
@@ -144,10 +144,10 @@ def test_half_written_checkpoints_are_never_taken(unlearning: Callable[..., Unle
     broken = unlearning(**options)
     with pytest.raises(Killed):
         broken.run(stop)
-    for half in ("staging/checkpoint-9", "staging-checkpoint-11"):
+    for half in ("staging/checkpoint-9", "doomed-checkpoint-11"):
         (broken.folder / half).mkdir(parents=True)
         (broken.folder / half / "trainer_state.json").write_text("{")
-    assert last_checkpoint(broken.folder) == str(broken.folder / "checkpoint-3")
+    assert [path.name for path in checkpoints(broken.folder)] == ["checkpoint-3"]
     resumed = unlearning(folder=broken.folder, **options)
     assert same(resumed, resumed.run(), unbroken, expected)
 

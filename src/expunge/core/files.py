@@ -95,7 +95,7 @@ def publish_folder(final: Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
-            _settle(partial)
+            settle_folder(partial)
             if final.exists():
                 old = _unused_name(final)
                 final.replace(old)
@@ -107,6 +107,18 @@ def publish_folder(final: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def settle_folder(folder: Path) -> None:
+    """Give every file below a folder the mode of a new file, and put all of them on the disk."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # a new folder shows what the umask leaves
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(mode)
+                _sync(path)
+        _sync(Path(parent))
 
 
 def is_leftover(path: Path) -> bool:
@@ -226,18 +238,6 @@ def _unused_name(path: Path) -> Path:
     ending = f".{secrets.token_hex(6)}{_PARTIAL}"
     kept = os.fsencode(path.name)[: 255 - len(ending)].decode(errors="ignore")
     return path.with_name(f"{kept}{ending}")
-
-
-def _settle(folder: Path) -> None:
-    """Give every file below a folder the mode of a new file, and put all of them on the disk."""
-    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # a new folder shows what the umask leaves
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if not path.is_symlink():
-                path.chmod(mode)
-                _sync(path)
-        _sync(Path(parent))
 
 
 def _sync(path: Path) -> None:

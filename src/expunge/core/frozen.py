@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Better = Literal["higher", "lower", "neither"]
 
 
 class Frozen(BaseModel):
-    """A record: immutable, and closed to fields it does not know."""
+    """A record: immutable, and closed to fields it does not know.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A number that is not finite is written as `"NaN"`, `"Infinity"` or `"-Infinity"`, and read back as what it was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Score(Frozen):
@@ -26,3 +30,12 @@ class Score(Frozen):
     chance: float | None = Field(None, description="Value of a model that knows nothing, where one is defined")
     reference: str | None = Field(None, description="The named reference that the metric needs, if any")
     reason: str | None = Field(None, description="Why the value is absent")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _finite(cls, values: Any) -> Any:
+        """A value that is not finite is no score: it is absent, with that reason."""
+        value = values.get("value") if isinstance(values, dict) else None
+        if isinstance(value, float) and not math.isfinite(value):
+            return {**values, "value": None, "low": None, "high": None, "reason": f"the result is {value}, no number"}
+        return values

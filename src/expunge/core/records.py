@@ -5,10 +5,11 @@ Everything after a run (terminal table, report, model card, comparison) reads th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from expunge.core.attacked import Robustness
 from expunge.core.errors import UserError
@@ -109,7 +110,17 @@ class StepLog(Frozen):
 
     step: int
     epoch: float
-    values: dict[str, float] = Field(description="forget_loss, retain_loss, grad_norm, learning_rate and fillers' own")
+    values: dict[str, float] = Field(
+        description="forget_loss, retain_loss, grad_norm, learning_rate and fillers' own; not finite where it diverged"
+    )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _diverged(cls, values: Any) -> Any:
+        """Version 0.1 wrote null for a value that was not finite."""
+        if not isinstance(values, dict):
+            return values
+        return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 class Check(Frozen):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,8 +18,10 @@ def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked
     """Validate strictly, and tell the first mistake in one line with its dotted path.
 
     Raises:
-        UserError: unknown key (with near names), wrong type, value out of range, missing key.
+        UserError: unknown key (with near names), wrong type, value out of range or not finite, missing key.
     """
+    if found := _not_finite(dict(values), where):
+        raise UserError(f"{found[0]}: expected a finite number, got {found[1]}")
     try:
         return kind.model_validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
@@ -30,6 +33,19 @@ def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked
     if first["type"] == "missing":
         raise UserError(f"missing key '{dotted}'")
     raise UserError(f"{dotted}: {first['msg'].lower()}, got {first['input']!r}")
+
+
+def _not_finite(value: Any, path: str) -> tuple[str, float] | None:
+    """Dotted path and value of the first number that is infinite or no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return path, value
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = value.items()
+    elif isinstance(value, list | tuple):
+        inside = enumerate(value)
+    found = (_not_finite(one, f"{path}.{key}".lstrip(".")) for key, one in inside)
+    return next(filter(None, found), None)
 
 
 def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:

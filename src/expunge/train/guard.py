@@ -5,16 +5,21 @@ Checks are written to the trainer's own log, which checkpoints keep, so a resume
 
 from __future__ import annotations
 
+import hashlib
+import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from expunge.core.errors import UserError
+from expunge.core.errors import ExpungeError, UserError
+from expunge.core.files import replacing
 from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
@@ -26,6 +31,7 @@ from expunge.train.config import GuardConfig
 _FORGET = "check_forget"
 _UTILITY = "check_utility"
 _GOOD = "good.safetensors"
+_HASH = "sha256"
 _NOT_OURS = {"step", "epoch", _FORGET, _UTILITY}
 
 
@@ -81,15 +87,14 @@ class Guard(TrainerCallback):
         check = self._check(state)
         start = checks_of(state)[0]
         floor = self.outcome.utility_floor
-        if floor is not None and check.utility < floor * start.utility:
-            good = max(
-                (seen for seen in checks_of(state) if seen.utility >= floor * start.utility), key=lambda seen: seen.step
-            )
+        if floor is not None and not check.utility >= floor * start.utility:  # a NaN is below every floor
+            good = self._last_good(state)
             self._restore()
+            share = f"{check.utility / start.utility:.0%}" if math.isfinite(check.utility) else "no finite number"
             self._stop(
                 control,
                 good.step,
-                f"Utility on held-out retain rows fell to {check.utility / start.utility:.0%} of its start at step "
+                f"Utility on held-out retain rows fell to {share} of its start at step "
                 f"{check.step} (floor {floor:.0%}), so training stopped and the weights of step {good.step} were kept.",
             )
             return
@@ -138,20 +143,69 @@ class Guard(TrainerCallback):
         self.bar.note(f"forget {forget:.3f}  utility {utility:.3f}")
         return checks_of(state)[-1]
 
+    def can_go_back(self) -> bool:
+        """Whether the weights that an earlier process kept are intact, where the guard may need them."""
+        return self.outcome.utility_floor is None or self._good_weights() is not None
+
+    def check_end(self, state: TrainerState) -> None:
+        """Never leave a model that computes nothing: go back to the last good weights, or fail.
+
+        Raises:
+            ExpungeError: trained weights, or answers, are not finite and no earlier weights were kept.
+        """
+        if self._is_finite():
+            return
+        if self.outcome.utility_floor is None:
+            raise ExpungeError(
+                f"training diverged: after step {state.global_step} the model's weights or answers are not finite "
+                "numbers; try a lower train.lr in another --out, or a guard.utility_floor that goes back in time"
+            )
+        good = self._last_good(state)
+        self._restore()
+        message = f"Training diverged by step {state.global_step}, and the weights of step {good.step} were kept."
+        self.outcome = self.outcome.model_copy(update={"stopped": True, "restored_step": good.step, "message": message})
+
+    def _is_finite(self) -> bool:
+        return all(bool(torch.isfinite(one).all()) for one in self.model.trainable()) and math.isfinite(
+            _probability(self.model, self.forget)
+        )
+
+    def _last_good(self, state: TrainerState) -> Check:
+        """The last check whose weights were kept."""
+        checks, floor = checks_of(state), self.outcome.utility_floor or 0.0
+        return max((seen for seen in checks if seen.utility >= floor * checks[0].utility), key=lambda seen: seen.step)
+
     def _keep(self) -> None:
         """Write the trainable weights, so that a later check can fall back to them."""
         if self.outcome.utility_floor is None:
             return
-        partial = self.good.with_suffix(".partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        self.good.parent.mkdir(parents=True, exist_ok=True)
         named = self.model.network.named_parameters()
-        save_file({name: parameter.detach() for name, parameter in named if parameter.requires_grad}, partial)
-        partial.replace(self.good)
+        tensors = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+        with replacing(self.good) as partial:
+            save_file(tensors, partial, {_HASH: _sha256(tensors)})
+
+    def _good_weights(self) -> dict[str, Tensor] | None:
+        """What was kept, if it is intact."""
+        try:
+            tensors = load_file(self.good)
+            with safe_open(self.good, "pt") as file:
+                return tensors if (file.metadata() or {}).get(_HASH) == _sha256(tensors) else None
+        except (OSError, SafetensorError):
+            return None
 
     def _restore(self) -> None:
+        """Put the kept weights in place.
+
+        Raises:
+            ExpungeError: the file was damaged while training ran.
+        """
+        tensors = self._good_weights()
+        if tensors is None:
+            raise ExpungeError(f"{self.good}: damaged, so that the guard cannot go back; run again with --resume")
         parameters = dict(self.model.network.named_parameters())
         with torch.no_grad():
-            for name, tensor in load_file(self.good).items():
+            for name, tensor in tensors.items():
                 parameters[name].copy_(tensor)
 
     def _stop(self, control: TrainerControl, restored_step: int | None, message: str) -> None:
@@ -196,6 +250,15 @@ def _crossed(
             )
         if beyond(logs[name], bound):
             yield f"{name} was {logs[name]:.3g} (guard.{option} {bound:g})"
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Over names and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _sample(rows: Sequence[Encoded], count: int, name: str) -> list[Encoded]:

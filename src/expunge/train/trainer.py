@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import get_last_checkpoint
 
 from expunge.combine.base import Combine, Step
 from expunge.core.errors import ExpungeError, UserError, near
@@ -23,11 +22,12 @@ from expunge.data.batch import Batch, collate
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet
+from expunge.train.checkpoints import checkpoints, remove, seal
 from expunge.train.config import TrainConfig
 from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_optimizer
 from expunge.train.pairing import Pair, PairBatches
 
-_STAGING = "staging"
+STAGING = "staging"
 _LOCAL_LOGGERS = ("tensorboard", "codecarbon", "dvclive", "flyte")
 """Loggers that write files only; all others send what they log to a service."""
 
@@ -68,6 +68,7 @@ class UnlearnTrainer(Trainer):
         seed: of pairing and of everything random in the step.
         folder: where checkpoints go.
         callbacks: more of transformers' callbacks.
+        inputs: hashes of what training starts from, which a checkpoint keeps.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class UnlearnTrainer(Trainer):
         seed: int,
         folder: Path,
         callbacks: list[TrainerCallback],
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.language_model = model
+        self.inputs = inputs or {}
         self.task = task
         self.step_values: dict[str, list[float]] = {}
         self.batches = PairBatches(
@@ -180,16 +183,20 @@ class UnlearnTrainer(Trainer):
         }
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self.folder / _STAGING)
+        return str(self.folder / STAGING)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint under another name, hash it, rename it. The one before it stays, in case this is damaged.
+
+        The oldest goes first, so that the disk never has to hold three.
+        """
         name = f"checkpoint-{self.state.global_step}"
         with disk_errors(self.folder):
+            for old in checkpoints(self.folder)[:-1]:
+                remove(old)
             super()._save_checkpoint(model, trial)
-            (self.folder / _STAGING / name).replace(self.folder / name)
-        for old in self.folder.glob("checkpoint-*"):
-            if old.name != name:
-                _remove(old)
+            seal(self.folder / STAGING / name, self.inputs)
+            (self.folder / STAGING / name).replace(self.folder / name)
 
 
 def _backpropagate(loss: Tensor) -> None:
@@ -211,21 +218,6 @@ class _Keys(Dataset[Pair]):
 
     def __getitem__(self, pair: Pair) -> Pair:
         return pair
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a run, if there is one."""
-    found: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None  # type: ignore[no-untyped-call]
-    return found
-
-
-def _remove(folder: Path) -> None:
-    """Delete a checkpoint so that a kill midway never leaves half of one under its own name."""
-    import shutil
-
-    doomed = folder.with_name(f"{_STAGING}-{folder.name}")
-    folder.replace(doomed)
-    shutil.rmtree(doomed)
 
 
 def check_train(config: TrainConfig) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +23,11 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set
 from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
+from expunge.train.checkpoints import checkpoints, clear_unfinished, newest, remove
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of
 from expunge.train.squeeze import follow
-from expunge.train.trainer import Stream, Task, UnlearnTrainer, last_checkpoint
+from expunge.train.trainer import STAGING, Stream, Task, UnlearnTrainer
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,18 @@ def hold_out(rows: Sequence[Example], share: float, seed: int) -> tuple[list[Exa
     )
 
 
-def unlearn(
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs of the original model; no weight has moved yet."""
+
+    task: Task
+    held_out: list[Encoded]
+    """Retain rows that the guard measures."""
+    targets: Sequence[Example]
+    """Forget rows with the answers that are trained on."""
+
+
+def prepare(
     model: LanguageModel,
     forget_rows: Sequence[Example],
     retain_rows: Sequence[Example],
@@ -65,15 +78,13 @@ def unlearn(
     train: TrainConfig,
     guard: GuardConfig,
     seed: int,
-    folder: Path,
     progress: Progress = SILENT,
-    squeeze: SqueezeConfig | None = None,
     reference: OriginalWeights | None = None,
-) -> Training:
-    """Train a model to forget, from the last whole checkpoint in `folder` if there is one.
+) -> Prepared:
+    """Let losses and combination rule look at the original model; whatever they refuse, they refuse here.
 
     Args:
-        model: the original model with its trainable weights chosen; changed in place.
+        model: the original model with its trainable weights chosen; it is only read.
         forget_rows: what to forget.
         retain_rows: what to keep; a share is held out for the guard.
         forget: loss on forget rows.
@@ -82,10 +93,11 @@ def unlearn(
         train: length and strength.
         guard: when to stop early.
         seed: of everything random.
-        folder: for checkpoints.
         progress: where to report.
-        squeeze: how to follow other wordings of the forget answers during training; None: not at all.
         reference: weights of another model that the losses compare with; None: of the model as it is.
+
+    Raises:
+        UserError: rows, layers or weights that a loss or the combination rule cannot use.
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     targets = forget_rows
@@ -104,17 +116,50 @@ def unlearn(
         retain_stream = make_stream("retain", retain, retain_setup)
         combine.prepare(retain_setup)
         bar.advance()
-    for loss in (forget, retain):
-        loss.start(model, combine.project)
-    task = Task(forget_stream, retain_stream, combine)
-    held = [encode(row) for row in held_out]
-    tensors = {**retain.tensors(), **forget.tensors()}
-    warnings = [*forget.warnings, *retain.warnings, *combine.warnings]
-    if squeeze is None:
-        return replace(fit(model, task, held, train, guard, seed, folder, progress), tensors=tensors, warnings=warnings)
-    watch = follow(model, targets, squeeze, _steps_per_epoch(task, train), seed, progress)
-    training = fit(model, task, held, train, guard, seed, folder, progress, [watch])
-    return replace(training, squeeze=watch.result, tensors=tensors, warnings=warnings)
+    return Prepared(Task(forget_stream, retain_stream, combine), [encode(row) for row in held_out], targets)
+
+
+def unlearn(
+    model: LanguageModel,
+    prepared: Prepared,
+    train: TrainConfig,
+    guard: GuardConfig,
+    seed: int,
+    folder: Path,
+    progress: Progress = SILENT,
+    squeeze: SqueezeConfig | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Training:
+    """Train a model to forget, from the newest intact checkpoint in `folder` if there is one.
+
+    Args:
+        model: the original model with its trainable weights chosen; changed in place.
+        prepared: what `prepare` made of it.
+        train: length and strength.
+        guard: when to stop early.
+        seed: of everything random.
+        folder: for checkpoints.
+        progress: where to report.
+        squeeze: how to follow other wordings of the forget answers during training; None: not at all.
+        inputs: hashes of what training starts from; a checkpoint of another start is refused.
+    """
+    task = prepared.task
+    losses = [stream.loss for stream in (task.forget, task.retain) if stream.loss is not None]
+    for loss in losses:
+        loss.start(model, task.combine.project)
+    tensors = {name: tensor for loss in reversed(losses) for name, tensor in loss.tensors().items()}
+    warnings = [*(warning for loss in losses for warning in loss.warnings), *task.combine.warnings]
+    follower = None
+    if squeeze is not None:
+        follower = follow(model, prepared.targets, squeeze, _steps_per_epoch(task, train), seed, progress)
+    callbacks = [] if follower is None else [follower]
+    training = fit(model, task, prepared.held_out, train, guard, seed, folder, progress, callbacks, inputs)
+    return replace(
+        training,
+        squeeze=None if follower is None else follower.result,
+        tensors=tensors,
+        warnings=[*warnings, *training.warnings],
+    )
 
 
 def fit(
@@ -127,22 +172,48 @@ def fit(
     folder: Path,
     progress: Progress = SILENT,
     callbacks: Sequence[TrainerCallback] = (),
+    inputs: Mapping[str, str] | None = None,
 ) -> Training:
-    """Run the trainer on a task, from the last whole checkpoint in `folder` if there is one.
+    """Run the trainer on a task, from the newest intact checkpoint in `folder` if there is one.
 
     Further callbacks see a step before the guard does, which may put other weights in its place.
+
+    Raises:
+        UserError: the checkpoint was made with other inputs.
+        ExpungeError: training diverged, and nothing was kept that could be gone back to.
     """
     steps_per_epoch = _steps_per_epoch(task, train)
+    clear_unfinished(folder, STAGING)
+    checkpoint = newest(folder, inputs or {}, progress)
     with progress.bar("training", steps_per_epoch * train.epochs) as bar:
         watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
-        trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch])
+        if checkpoint is not None and not watch.can_go_back():
+            progress.say("the weights that the guard kept are damaged or missing; going on from the start")
+            for old in checkpoints(folder):
+                remove(old)
+            checkpoint = None
+        trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
         watch.trainer = trainer
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.network.eval()
+    model.settle()  # first, since rounding to float16 can overflow
+    watch.check_end(trainer.state)
     model.settle()
     steps = steps_of(trainer.state)
+    diverged = [step.step for step in steps if not all(map(math.isfinite, step.values.values()))]
+    warnings = []
+    if diverged:
+        warnings.append(
+            f"Training diverged: values of {len(diverged)} of {len(steps)} steps are not finite numbers, for the first "
+            f"time at step {diverged[0]}. Try a lower train.lr."
+        )
     return Training(
-        steps, checks_of(trainer.state), watch.outcome, trainer.state.global_step, float(trainer.state.epoch or 0)
+        steps,
+        checks_of(trainer.state),
+        watch.outcome,
+        trainer.state.global_step,
+        float(trainer.state.epoch or 0),
+        warnings=warnings,
     )
 
 
