@@ -27,6 +27,7 @@ from expunge.evaluate.reference import is_reference_file, read_reference
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import Suite
+from expunge.evaluate.validity import answer_warnings, check_keywords, known_warnings, row_warnings
 from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows
 from expunge.models.base import LanguageModel
 from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
@@ -124,6 +125,10 @@ def evaluate_models(
     """
     metrics = load_metrics(plan.config)
     check_tasks(lm_eval)
+    check_keywords(plan.sets)
+    about_rows = row_warnings(plan.sets, plan.model_config.get("system_prompt"))
+    for warning in about_rows if is_first_process() else ():
+        progress.say(f"warning: {warning}")
     labeller = Labeller(plan.config.kinds)
     forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
     if depth:
@@ -141,7 +146,8 @@ def evaluate_models(
             return model, Measured({}, {}, {}, {}, {})
         return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
 
-    before = compared = None
+    before: Measured | None = None
+    compared = None
     if is_reference_file(reference):
         file = read_reference(Path(reference))
         file.check(plan.sets, str(reference))
@@ -150,12 +156,14 @@ def evaluate_models(
         _, found = measured(reference, "measuring reference", is_reference=True)
         compared = Reference(found.set_values, found.evidence)
     if original is not None:
-        before = measured(original, "measuring original", is_original=True, reference=compared)[1].evidence
+        before = measured(original, "measuring original", is_original=True, reference=compared)[1]
+        about_rows += known_warnings(before, "Before unlearning")
     results = []
     for place, given in enumerate(models, start=1):
         start = time.perf_counter()
         label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
-        model, result = measured(given, label, original=before, reference=compared)
+        evidence = None if before is None else before.evidence
+        model, result = measured(given, label, original=evidence, reference=compared)
         if lm_eval:
             result.scores.update(harness_scores(model, lm_eval, plan.seed))
         source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
@@ -184,6 +192,7 @@ def evaluate_models(
             scores=result.scores,
             aggregates=result.aggregates,
             kinds=count_kinds(result.kinds, result.roles),
+            warnings=[*about_rows, *answer_warnings(plan.sets, result)],
             provenance=provenance(command, *where),
             seconds=round(time.perf_counter() - start, 3),
         )

@@ -34,10 +34,13 @@ from expunge.core.records import (
 from expunge.core.toml import read_toml
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
+from expunge.evaluate.changes import changes
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics, load_set_metrics
+from expunge.evaluate.sets import sets_of
+from expunge.evaluate.validity import answer_warnings, check_keywords, doubts, known_warnings, row_warnings
 from expunge.localize.base import Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
@@ -134,6 +137,7 @@ def execute(
         if run.model.reference is not None:
             check_model_name(run.model.reference, "model.reference")
         splits = splits or load_splits(run.data)
+        about_rows = _about_rows(splits, run, progress)
         forget.check(splits.forget)
         retain.check(splits.retain)
         model = model or load_model(run.model, progress)
@@ -165,6 +169,14 @@ def execute(
         with watch.stage("after"):
             after = measure(model, splits, *how, "measuring after", original=before.evidence)
         data, warnings = _data_prints(splits, model), _warnings(training, model)  # prompts of attacks are no rows
+        sets = sets_of(splits, run.evaluate)
+        warnings = [
+            *about_rows,
+            *known_warnings(before),
+            *answer_warnings(sets, before, "before the run, "),
+            *answer_warnings(sets, after, "after the run, "),
+            *warnings,
+        ]
         made = provenance(command, str(model.device), model.precision)
         attacked = None
         if attacks:
@@ -210,7 +222,9 @@ def execute(
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,
             num_epochs=training.num_epochs,
+            changes=changes(before.values, after.values, run.seed),
             warnings=warnings,
+            doubts=doubts(sets, before),
         )
         measured = {"before": before, "after": after}
         stages = {stage: (one.evidence, one.values, one.kinds) for stage, one in measured.items()}
@@ -297,6 +311,20 @@ def _check_lengths(splits: Splits, model: LanguageModel) -> None:
             for answer in filter(None, (row.paraphrased_answer, *row.perturbed_answer)):
                 model.encoder.answered(row, answer)
             model.encoder.prompt(row.paraphrased_question or "", row.id)
+
+
+def _about_rows(splits: Splits, run: Run, progress: Progress) -> list[str]:
+    """What can be told from the rows before any model is loaded; said at once, and recorded later.
+
+    Raises:
+        UserError: as `check_keywords`.
+    """
+    sets = sets_of(splits, run.evaluate)
+    check_keywords(sets)
+    warnings = row_warnings(sets, run.model.system_prompt)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+    return warnings
 
 
 def _free(model: LanguageModel, selection: Selection, run: Run) -> None:

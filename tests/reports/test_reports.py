@@ -16,6 +16,7 @@ from rich.console import Console
 
 from expunge.core.records import (
     Aggregate,
+    Change,
     Check,
     Component,
     DataPrint,
@@ -245,6 +246,55 @@ def test_overlapping_intervals_are_no_change_and_a_wrong_move_is_worse() -> None
     assert rows["general", "keyword_recall"].words == "no clear change"
     assert rows["neighbour", "keyword_recall"].words == "worse"
     assert next(iter(rows))[0] == "forget"
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "move", "cost"),
+    [
+        (-0.15, -0.25, -0.05, "worse", "harmed"),
+        (-0.15, -0.30, 0.0, "no clear change", "unclear"),
+        (-0.05, -0.09, -0.01, "worse", "unharmed"),
+    ],
+)
+def test_table_and_verdict_share_one_paired_test(
+    difference: float, low: float, high: float, move: str, cost: str
+) -> None:
+    """Neighbours 0.90 + difference, with intervals that overlap: the paired difference decides in both places."""
+    after = {**GONE, "neighbour": {"keyword_recall": score(0.9 + difference, 0.5, 1.0, n=30, better="higher")}}
+    change = Change(difference=difference, low=low, high=high, n=30)
+    found = record(after=after, changes={"neighbour": {"keyword_recall": change}})
+    row = next(row for row in comparison(found) if row.split == "neighbour")
+    told = verdict(found)
+    assert row.words == move
+    assert told.cost == cost
+    assert ("at a cost" in told.sentence) == (cost == "harmed")
+    share = f"{100 * (0.9 + difference) / 0.9:.0f}% [{100 * (0.9 + low) / 0.9:.0f}, {100 * (0.9 + high) / 0.9:.0f}]"
+    only, doubt = " only" if cost == "harmed" else "", ", no clear change" if cost == "unclear" else ""
+    assert f"neighbours keep{only} {share} (n=30{doubt})" in told.sentence
+
+
+def test_a_split_that_was_hardly_known_before_is_no_measure_of_cost() -> None:
+    """One of 30 neighbours known before, and one after: 100% kept would say nothing."""
+    one = splits(forget(0.95, 1.0, 0.9), 0.03, 0.8)
+    assert kept(record(before=one, after=splits(forget(0.02, 0.1, 0.05), 0.03, 0.8)), "neighbour") is None
+
+
+def test_doubts_turn_forgotten_into_cannot_be_told(tmp_path: Path) -> None:
+    """The reason stands in the sentence; a model that still leaks is told as before; warnings are shown everywhere."""
+    why = "before the run the model said the fact of only 2 of 40 forget rows"
+    warning = "Before the run, 30 of 40 greedy answers (forget) reached the limit of 64 tokens."
+    doubted = record(doubts=[why], warnings=[warning])
+    assert verdict(record()).outcome == "forgotten"
+    assert verdict(doubted).outcome == "cannot be told"
+    assert verdict(doubted).sentence.startswith(f"Cannot be told ({why}): ")
+    assert verdict(record(doubts=[why], after=splits(forget(0.5, 0.9, 0.9), 0.88, 0.8))).outcome == "not forgotten"
+    assert verdict(doubted).warnings == [warning]
+    shown = visible(page(tmp_path, doubted))
+    assert why in shown
+    assert warning in shown
+    assert "Cannot be told" in shown
+    assert why in model_card(doubted)
+    assert warning in model_card(doubted)
 
 
 def aggregate(value: float | None, zeroed_by: tuple[str, ...] = (), **parts: float) -> Aggregate:

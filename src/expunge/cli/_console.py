@@ -100,7 +100,7 @@ class DrawnProgress(Progress):
 
     def say(self, text: str) -> None:
         """One line for the user."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
 
 class _DrawnBar(Bar):

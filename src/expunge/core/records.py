@@ -28,6 +28,30 @@ ATTACKS_FILE = "attacks.json"
 Scores = dict[str, dict[str, Score]]
 """Split name -> metric name -> score."""
 
+KEYWORD_METRICS = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall")
+"""The ways to ask for the keyword; the first is the plain one."""
+
+FEWEST_QUESTIONS = 12
+"""With fewer, no leak at all still leaves an upper bound of 3/n above a quarter (rule of three)."""
+
+
+class Change(Frozen):
+    """A score after a run less the same score before it, over the rows that have a number at both stages."""
+
+    difference: float
+    low: float = Field(description="Lower end of the 95% bootstrap interval over rows, both stages together")
+    high: float = Field(description="Upper end of the same")
+    n: int = Field(description="Rows")
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return not self.low <= 0 <= self.high
+
+
+Changes = dict[str, dict[str, Change]]
+"""Split name -> metric name -> change."""
+
 
 class Component(Frozen):
     """One number that enters an aggregate, in [0, 1]."""
@@ -251,7 +275,11 @@ class Record(Frozen):
     )
     num_steps: int
     num_epochs: float
-    warnings: list[str] = Field(default_factory=list)
+    changes: Changes = Field(default_factory=dict, description="After less before, row by row")
+    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
+    doubts: list[str] = Field(
+        default_factory=list, description="Why silence after the run would be no sign of forgetting; clauses"
+    )
 
 
 class Evaluation(Frozen):
@@ -270,6 +298,7 @@ class Evaluation(Frozen):
     scores: Scores
     aggregates: Aggregates
     kinds: KindCounts
+    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
     provenance: Provenance | None = None
     seconds: float = Field(0.0, description="Wall time of measuring this model")
 
@@ -287,6 +316,7 @@ class AttackRecord(Frozen):
     seed: int
     provenance: Provenance
     robustness: Robustness
+    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting it")
 
 
 class SequenceStep(Frozen):

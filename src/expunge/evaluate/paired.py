@@ -55,7 +55,7 @@ def paired(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> 
     """
     mine, theirs = first.mean(axis=0), second.mean(axis=0)
     gaps = theirs - mine
-    low, high = np.quantile(_resampled(first, second, aggregate, seed), [0.025, 0.975])
+    low, high = paired_interval(first, second, aggregate, seed)
     spread = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
     scores = [float(aggregate(arm).mean()) for arm in (first, second)]
     return Paired(
@@ -63,12 +63,18 @@ def paired(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> 
         first=scores[0],
         second=scores[1],
         difference=scores[1] - scores[0],
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         p=swap_test(mine, theirs, aggregate, seed),
         dz=float(gaps.mean()) / spread if spread > 1e-12 * max(1.0, float(np.abs(gaps).max())) else None,
         dominance=float(np.sign(gaps).mean()),
     )
+
+
+def paired_interval(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> tuple[float, float]:
+    """95% interval of the difference alone; arguments as for `paired`."""
+    low, high = np.quantile(_resampled(first, second, aggregate, seed), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def swap_test(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> float:

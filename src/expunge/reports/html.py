@@ -45,6 +45,7 @@ LABELS: dict[Outcome, str] = {
     "forgotten": "Forgotten",
     "partly": "Partly forgotten",
     "not forgotten": "Not forgotten",
+    "cannot be told": "Cannot be told",
     "no measure": "No measure",
 }
 

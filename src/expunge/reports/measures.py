@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from expunge.core.records import Frozen, Record, Score, Scores
+from pydantic import Field
 
-KEYWORD_METRICS = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall")
-"""The ways to ask for the keyword; the first is the plain one."""
+from expunge.core.records import KEYWORD_METRICS, Change, Frozen, Record, Score, Scores
 
 FALLBACK_METRICS = ("rouge_l_recall", "probability")
 """What stands in for them when the data have no keywords."""
@@ -14,6 +13,9 @@ UTILITY_METRICS = ("keyword_recall", "rouge_l_recall", "probability")
 """How well a split that should stay is still known: the first that both stages have."""
 
 UTILITY_SPLITS = ("neighbour", "general", "retain")
+
+LEAST_KNOWN = 0.1
+"""A split that scored less before the run has next to nothing to lose: its share kept would be noise."""
 
 
 class Leak(Frozen):
@@ -38,6 +40,7 @@ class Kept(Frozen):
     low: float | None
     high: float | None
     n: int
+    shown: bool = Field(True, description="Whether the change is more than chance, as the table's last column says")
 
 
 def find(scores: Scores, split: str, metric: str) -> Score | None:
@@ -67,26 +70,46 @@ def worst(found: list[Leak]) -> Leak | None:
     return max(found, key=lambda leak: leak.value, default=None)
 
 
+def change_shown(before: Score, after: Score, change: Change | None) -> bool:
+    """Whether a difference is more than chance: the one test behind the table's words and the verdict's.
+
+    Args:
+        before: score before the run.
+        after: the same after it.
+        change: the paired difference; None in records without one, whose intervals must not overlap.
+    """
+    if change is not None:
+        return change.shown
+    if before.low is None or before.high is None or after.low is None or after.high is None:
+        return before.value != after.value
+    return not (before.low <= after.high and after.low <= before.high)
+
+
 def kept(record: Record, split: str) -> Kept | None:
     """How much of its own score before a split keeps, by the first utility metric that both stages have.
 
-    The interval is that of the score after, divided by the value before: the items are the same at both stages, so that
-    the uncertainty of the value before would be counted twice.
+    The interval is that of the paired difference, as a share of the score before; in records without paired
+    differences, that of the score after.
 
-    Returns None when no metric is there at both stages with a value above 0 before.
+    Returns None when no metric is there at both stages with a value of at least LEAST_KNOWN before.
     """
     for metric in UTILITY_METRICS:
         before, after = find(record.before, split, metric), find(record.after, split, metric)
-        if before is None or after is None or not before.value or after.value is None:
+        if before is None or after is None or before.value is None or after.value is None:
             continue
         base = before.value
+        if base < LEAST_KNOWN:
+            continue
+        change = record.changes.get(split, {}).get(metric)
+        ends = (after.low, after.high) if change is None else (base + change.low, base + change.high)
         return Kept(
             split=split,
             metric=metric,
             value=after.value / base,
-            low=None if after.low is None else after.low / base,
-            high=None if after.high is None else after.high / base,
+            low=None if ends[0] is None else ends[0] / base,
+            high=None if ends[1] is None else ends[1] / base,
             n=after.n,
+            shown=change_shown(before, after, change),
         )
     return None
 

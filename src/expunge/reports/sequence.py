@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.core.files import write_atomic
-from expunge.core.records import Frozen, Score, SequenceRecord
+from expunge.core.records import KEYWORD_METRICS, Frozen, Score, SequenceRecord
 from expunge.reports.html import environment
-from expunge.reports.measures import FALLBACK_METRICS, KEYWORD_METRICS, UTILITY_METRICS, UTILITY_SPLITS
+from expunge.reports.measures import FALLBACK_METRICS, UTILITY_METRICS, UTILITY_SPLITS
 from expunge.reports.words import METRICS, metric_name, number, score_text
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from expunge.core.records import Frozen, Record, Score
+from expunge.core.records import Change, Frozen, Record, Score
 from expunge.reports.aggregates import print_aggregates
 from expunge.reports.kinds import COLUMNS, kind_rows
+from expunge.reports.measures import change_shown
 from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ class Row(Frozen):
     metric: str
     before: Score
     after: Score
+    change: Change | None = None
 
     @property
     def move(self) -> Move:
-        """Which way it moved: unclear while the intervals overlap, none without a wanted direction or a value."""
+        """Which way it moved: unclear unless the paired test shows it, none without a wanted direction or a value."""
         before, after, better = self.before.value, self.after.value, self.after.better
         if before is None or after is None or better == "neither":
             return "none"
-        if before == after or _overlap(self.before, self.after):
+        if before == after or not change_shown(self.before, self.after, self.change):
             return "unclear"
         return "better" if (after > before) == (better == "higher") else "worse"
 
@@ -65,19 +67,20 @@ class Row(Frozen):
         return list(dict.fromkeys(reason(score) for score in (self.before, self.after) if score.value is None))
 
 
-def _overlap(first: Score, second: Score) -> bool:
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return False
-    return first.low <= second.high and second.low <= first.high
-
-
 def comparison(record: Record) -> list[Row]:
     """Every metric of every split: the usual splits and headline metrics first."""
     rows = []
     for split in ordered([*record.before, *record.after], SPLITS):
         before, after = record.before.get(split, {}), record.after.get(split, {})
+        changes = record.changes.get(split, {})
         rows += [
-            Row(split=split, metric=metric, before=before.get(metric, UNTOLD), after=after.get(metric, UNTOLD))
+            Row(
+                split=split,
+                metric=metric,
+                before=before.get(metric, UNTOLD),
+                after=after.get(metric, UNTOLD),
+                change=changes.get(metric),
+            )
             for metric in ordered([*before, *after], HEADLINE)
         ]
     return rows

@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from expunge.core.records import Frozen, Record
+from expunge.core.records import FEWEST_QUESTIONS, KEYWORD_METRICS, Frozen, Record
 from expunge.reports.measures import (
-    KEYWORD_METRICS,
     Kept,
     Leak,
     kept,
@@ -21,8 +20,8 @@ from expunge.reports.robustness import said, spoken
 from expunge.reports.robustness import worst as worst_attack
 from expunge.reports.words import ASKED, metric_name, percent
 
-Outcome = Literal["forgotten", "partly", "not forgotten", "no measure"]
-Cost = Literal["unharmed", "harmed", "no measure"]
+Outcome = Literal["forgotten", "partly", "not forgotten", "cannot be told", "no measure"]
+Cost = Literal["unharmed", "unclear", "harmed", "no measure"]
 
 WORST_LEAK = 0.25
 """Largest upper bound of any leak that may still be called forgotten."""
@@ -35,9 +34,6 @@ PARTLY_SHARE = 0.5
 
 KEPT_SHARE = 0.9
 """A split that keeps less than this share of its own score was harmed."""
-
-FEWEST_QUESTIONS = 12
-"""With fewer, no leak at all still leaves an upper bound of 3/n above WORST_LEAK (rule of three)."""
 
 NEVER_TESTED = (
     "relearning on a few rows",
@@ -54,6 +50,7 @@ LEADS: dict[Outcome, str] = {
     "forgotten": "Forgotten, as far as it was tested",
     "partly": "Partly forgotten",
     "not forgotten": "Not forgotten",
+    "cannot be told": "Cannot be told",
 }
 
 HELD = {"neighbour": "neighbours keep", "general": "general knowledge keeps", "retain": "retained rows keep"}
@@ -72,10 +69,14 @@ class Verdict(Frozen):
 
     sentence: str
     outcome: Outcome
-    cost: Cost = Field(description="Whether every split that should stay kept KEPT_SHARE of its own score")
+    cost: Cost = Field(
+        description="Whether every split that should stay kept KEPT_SHARE of its own score; unclear: one that did not "
+        "may have done so by chance"
+    )
     tested: list[str]
     not_tested: list[str]
     guard: str = Field("", description="What the guard did; empty when it had nothing to do")
+    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
 
 
 def verdict(record: Record) -> Verdict:
@@ -84,8 +85,12 @@ def verdict(record: Record) -> Verdict:
     before, after = leaks(record.before, metrics), leaks(record.after, metrics)
     prompted = worst_attack(record.robustness, "prompts") if record.robustness else None
     outcome = _outcome(before, after, prompted.value if prompted else 0.0)
+    if outcome == "forgotten" and record.doubts:
+        outcome = "cannot be told"
     shares = _costs(record)
-    cost: Cost = "no measure" if not shares else "unharmed" if all(map(_unharmed, shares)) else "harmed"
+    cost: Cost = "unharmed" if shares else "no measure"
+    if any(not _unharmed(share) for share in shares):
+        cost = "harmed" if any(map(_harmed, shares)) else "unclear"
     absent = [ASKED[metric] for metric in KEYWORD_METRICS if metric not in metrics]
     return Verdict(
         sentence=f"{_forget_clause(record, outcome, before, after)}; {_cost_clause(shares)}.",
@@ -94,6 +99,7 @@ def verdict(record: Record) -> Verdict:
         tested=[*(f"{ASKED[leak.metric]} (n={leak.score.n})" for leak in after), *_attacks(record)],
         not_tested=[*absent, *(way for way in NEVER_TESTED if way not in _tried(record))],
         guard=_guard(record),
+        warnings=record.warnings,
     )
 
 
@@ -140,8 +146,10 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
     if not before:
         return f"No measure of forgetting: {_share(after[0])} after the run, and no score before it to compare with"
     if outcome == "no measure":
-        return f"No measure of forgetting: the model hardly knew the answers before the run ({_share(before[0])})"
-    plain = f"{LEADS[outcome]}: {_plain(after[0], before[0])}"
+        why = f"; {'; '.join(record.doubts)}" if record.doubts else ""
+        return f"No measure of forgetting: the model hardly knew the answers before the run ({_share(before[0])}{why})"
+    why = f" ({'; '.join(record.doubts)})" if outcome == "cannot be told" else ""
+    plain = f"{LEADS[outcome]}{why}: {_plain(after[0], before[0])}"
     most = worst(after)
     if most is None or most.metric == after[0].metric:
         tail = ", and no other way of asking drew out more" if len(after) > 1 else ""
@@ -180,6 +188,11 @@ def _unharmed(share: Kept) -> bool:
     return share.value >= KEPT_SHARE
 
 
+def _harmed(share: Kept) -> bool:
+    """Whether too little was kept, and that is no chance: the table then says `worse` of the same score."""
+    return not _unharmed(share) and share.shown
+
+
 def _costs(record: Record) -> list[Kept]:
     """Neighbours and general knowledge; retained rows too when they were harmed or nothing else was measured."""
     shares = [share for split in ("neighbour", "general") if (share := kept(record, split))]
@@ -197,10 +210,11 @@ def _cost_clause(shares: list[Kept]) -> str:
     own = f"own {metric_name(metrics.pop())}" if len(metrics) == 1 else "own score"
     parts = []
     for share in sorted(shares, key=lambda share: share.value):
-        only = " only" if not _unharmed(share) else ""
-        parts.append(f"{HELD[share.split]}{only} {percent(share.value, share.low, share.high)} (n={share.n})")
+        only = " only" if _harmed(share) else ""
+        doubt = "" if _unharmed(share) or share.shown else ", no clear change"
+        parts.append(f"{HELD[share.split]}{only} {percent(share.value, share.low, share.high)} (n={share.n}{doubt})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    harmed = "" if all(map(_unharmed, shares)) else "at a cost to the rest of the model: "
+    harmed = "" if not any(map(_harmed, shares)) else "at a cost to the rest of the model: "
     return f"{harmed}{listed} of their {own} before{''.join(unmeasured)}"
 
 
