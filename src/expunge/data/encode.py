@@ -7,7 +7,6 @@ are a prefix of the result, and apart otherwise: the labels are always exactly t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from expunge.core.errors import UserError
 from expunge.data.choices import choice_header, choice_question, letters
 from expunge.data.example import Example
+from expunge.data.keywords import find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -159,11 +159,7 @@ class Encoder:
         keeps all its labels.
         """
         encoded = self.example(example)
-        spans = [
-            match.span()
-            for keyword in example.keywords
-            for match in re.finditer(rf"(?<!\w){re.escape(keyword)}(?!\w)", self._text(encoded.labels), re.IGNORECASE)
-        ]
+        spans = find(self._text(encoded.labels), example.keywords)
         ends = [len(self._text(encoded.labels[:count])) for count in range(len(encoded.labels) + 1)]
         held = [
             encoded.num_prompt + index

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
+from expunge.data.keywords import holds_any as holds_any
+from expunge.data.text import normalise as normalise
 
 SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
 """Names of the splits of a run, in the order of a report."""
 
-_BLANKS = re.compile(r"\s+")
 _NEWER = ("accepted_answers", "system", "history")
 
 
@@ -67,22 +67,6 @@ class Example:
         return normalise(self.asked)
 
 
-def normalise(text: str) -> str:
-    """Case and white space folded."""
-    return _BLANKS.sub(" ", text).strip().casefold()
-
-
-def holds_any(text: str, keywords: Sequence[str]) -> bool:
-    """Whether any keyword stands in the text as whole words, whatever the case, blanks and punctuation."""
-    padded = f" {bare_words(text)} "
-    return any(f" {bare_words(keyword)} " in padded for keyword in keywords)
-
-
-def bare_words(text: str) -> str:
-    """Case folded, everything but letters and digits turned into single blanks: `Don't!` -> `don t`."""
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
-
-
 def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over every field of every row, in order; fields newer than 0.1 count only in rows that have them."""
     return sha256_text(*(json.dumps(_identity(example), sort_keys=True) for example in examples))
@@ -128,5 +112,5 @@ class Splits:
                 if row.key in forget:
                     raise UserError(
                         f"data.{name}: row '{row.id}' is also in data.forget as '{forget[row.key]}' "
-                        "(same text but for case and blanks)"
+                        "(the same text but for case, spaces and how letters are encoded)"
                     )

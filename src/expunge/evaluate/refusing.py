@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from expunge.data.example import bare_words, holds_any
+from expunge.data.keywords import holds_any
+from expunge.data.text import bare_words
 
 OPENING_WORDS = 25
 """A refusal says so at its start; the same words deep in a long answer are part of something else."""
@@ -60,7 +61,7 @@ def refuses(answer: str, more: Sequence[str] = ()) -> bool:
         answer: what the model said; words in double quotes are a title, and do not count.
         more: further sentences; an answer that holds one of them refuses.
     """
-    if holds_any(answer, more):
+    if holds_any(answer, more, "word"):
         return True
     words = bare_words(_QUOTED.sub(" ", answer))
     found = _PHRASES.search(" ".join(words.split()[:OPENING_WORDS]))

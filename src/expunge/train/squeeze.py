@@ -18,6 +18,7 @@ from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example, holds_any
 from expunge.data.generator import named_generator
+from expunge.data.rouge import scorer
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward
 from expunge.train.candidates import Followed, Generated, draw, pools, ranked, score, target_of
@@ -218,7 +219,4 @@ def _along(model: LanguageModel, targets: Sequence[Encoded]) -> Iterator[tuple[i
 
 def rouge_l_recall(target: str, answers: Sequence[Generated]) -> float:
     """Mean over answers of the share of the target that they repeat in order, as the metric of that name."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    return sum(float(scorer.score(target, answer.text)["rougeL"].recall) for answer in answers) / len(answers)
+    return sum(float(scorer("rougeL").score(target, answer.text)["rougeL"].recall) for answer in answers) / len(answers)

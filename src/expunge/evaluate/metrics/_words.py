@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import string
-
+from expunge.data.text import joined_words
 from expunge.evaluate.base import Item, require_text
 
-_ARTICLE = re.compile(r"\b(a|an|the)\b")
-_NO_MARKS = str.maketrans("", "", string.punctuation)
+_ARTICLES = ("a", "an", "the")
 
 
 def bare(text: str) -> list[str]:
-    """Words without case, marks and articles: `The U.S.!` -> `us`."""
-    return _ARTICLE.sub(" ", text.lower().translate(_NO_MARKS)).split()
+    """Words without case, marks and articles: `The U.S.!` -> `us`; an answer that is an article stays: `(A)` -> `a`."""
+    found = joined_words(text)
+    return [word for word in found if word not in _ARTICLES] or found
 
 
 def accepted(item: Item) -> list[list[str]]:
-    """Every answer that counts as right: the stored one, and the keywords.
+    """Every answer that counts as right: the stored one, those accepted beside it, and the keywords.
 
     Raises:
         Absent: the row has none.
     """
-    return [bare(text) for text in (require_text(item.example.answer, "answer"), *item.example.keywords)]
+    example = item.example
+    return [
+        bare(text) for text in (require_text(example.answer, "answer"), *example.accepted_answers, *example.keywords)
+    ]

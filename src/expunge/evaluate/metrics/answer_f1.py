@@ -9,7 +9,7 @@ from expunge.evaluate.metrics._words import accepted, bare
 
 
 class AnswerF1(Metric):
-    """Harmonic mean of precision and recall of words, against the best of the stored answer and the keywords.
+    """Harmonic mean of precision and recall of words, against the best of the stored answer, the accepted ones and the keywords.
 
     Case, marks and articles do not count.
     """
@@ -25,6 +25,6 @@ class AnswerF1(Metric):
 
 def _f1(said: list[str], right: list[str]) -> float:
     if not said or not right:
-        return float(said == right)
+        return 0.0
     shared = (Counter(said) & Counter(right)).total()
     return 2 * shared / (len(said) + len(right))

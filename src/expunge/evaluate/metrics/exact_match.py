@@ -10,9 +10,12 @@ from expunge.core.records import Frozen
 from expunge.evaluate.base import Item, Metric, require_text
 from expunge.evaluate.metrics._words import accepted, bare
 
+_STOP = r"(?:\.(?!\S)|[\u3002\uff0e\u0964]|$)"
+"""A full stop, and not the point of a number or an abbreviation."""
+
 
 class ExactMatch(Metric):
-    """Share of rows whose greedy answer is the stored one or a keyword, case, marks and articles aside."""
+    """Share of rows whose greedy answer is the stored one, an accepted one or a keyword; case, marks and articles aside."""
 
     class Config(Frozen):
         """Options of the exact match."""
@@ -31,7 +34,8 @@ class ExactMatch(Metric):
         """0 or 1."""
         said = require_text(item.greedy, "greedy answer")
         if self.config.after and (
-            found := re.search(rf"{re.escape(self.config.after)}\s*(.*?)(?:\.|$)", said, re.IGNORECASE | re.DOTALL)
+            found := re.search(rf"{re.escape(self.config.after)}\s*(.*?){_STOP}", said, re.IGNORECASE | re.DOTALL)
         ):
             said = found[1]
-        return float(bare(said) in accepted(item))
+        words = bare(said)
+        return float(bool(words) and words in accepted(item))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from expunge.core.records import Frozen
+from expunge.data.text import chunks
 from expunge.evaluate.base import Item, Metric, require_text
 
 
 class Repetition(Metric):
-    """`1 - distinct n-grams / n-grams` over words, 0 for an answer of fewer than n words (seq-rep-n)."""
+    """`1 - distinct n-grams / n-grams` over words (characters in scripts without spaces), 0 for an answer of fewer than n words (seq-rep-n)."""
 
     class Config(Frozen):
         """Options of repetition."""
@@ -21,6 +22,6 @@ class Repetition(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """In [0, 1)."""
-        words = require_text(item.greedy, "greedy answer").casefold().split()
+        words = chunks(require_text(item.greedy, "greedy answer"))
         grams = [tuple(words[start : start + self.config.n]) for start in range(len(words) - self.config.n + 1)]
         return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,206 @@
+"""Which longer or changed words are still a form of a keyword: endings by script, no dictionary.
+
+A name must not be found in another name (Ali in Alice, Robert in Robertson, Rome in Romeo), so short words take few
+endings, and only words of seven letters or more may be the first part of a compound.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import regex
+
+from expunge.data.text import fold
+
+OPEN = 7
+"""Letters at which a word may begin any longer one: `Shakespearedrama`."""
+_SCRIPTS = ("Latin", "Cyrillic", "Greek", "Hangul", "Arabic", "Hebrew", "Georgian")
+
+_SHORT = frozenset(("s", "es"))
+_DERIVED = frozenset("ian ese esque ish ism ist ists".split())
+_LONGER_DERIVED = _DERIVED | {"an", "ean", "ite", "ites"}
+_LATIN = frozenset(
+    # English, German, Dutch, Scandinavian, Romance
+    "'s ns en ens er ers ern erin erinnen isch ische ischen ischer isches et ets ene enes ul ului lui "
+    # Hungarian
+    "ban ben bol rol tol ra re hoz hez nak nek val vel ig kent ert tal tel nal kal kel bal bel gal gel dal del "
+    "mal mel lal lel ral rel szal szel "
+    # Finnish, Estonian
+    "ssa sta lla lta lle ksi tta issa ista illa ilta ille iin ist ga "
+    # Turkish
+    "da de ta te dan den tan ten ya ye nin nun yi yu un lar ler lari leri li lu "
+    # Slavic
+    "u ie em om ami ach ech ow owi ovi ou ova ove ovy owie ska ski ske ski skie skiego skiej".split()
+)
+_LATIN |= _LONGER_DERIVED
+_LATIN_VOWELS = frozenset("a e i o y".split())
+_LATIN_STEM = frozenset("y i e ie u ou om em ami ach ech ech ies iem".split())
+_PATRONYM = regex.compile(r"son|sen|ss?on|ssen|sson|dottir|ovic|escu|ez")
+
+_CYRILLIC_ENDINGS = (
+    "а я о е и ы у ю ь й і ї ой ей ою ею ом ем ам ям ами ями ах ях ый ий ая яя ое ее ые ие ого его ому ему ым им ых их "
+    "ыми ими ье ью ии ию ией иями иях иям ві ові еві єю ът та то те ят ския ский ская ское ские ского ской скому ском "
+    "ских ским скими скую".split()
+)
+_CYRILLIC = frozenset(map(fold, _CYRILLIC_ENDINGS))
+_CYRILLIC_VOWELS = "аеиоуыэюяйьіїє"
+_GREEK = frozenset("α η ο ι υ ω ν ασ ησ οσ εσ ισ υσ ου ον ων οι ουσ αν ην εωσ εων ιον ια".split())
+_GREEK_ENDINGS = ("ασ", "ησ", "οσ", "εσ", "υσ", "ισ", "ον", "α", "η", "ο", "ι", "ω", "υ", "σ")
+_ARABIC = frozenset("ي ية يا ين ون ات ان ا يون يين ه ها هم".split())
+_HEBREW = frozenset("ים ות י ית ה".split())
+PARTICLES = frozenset(
+    "이 가 은 는 을 를 의 에 에서 에게 에게서 께 께서 께서는 한테 한테서 로 으로 로서 으로서 로써 으로써 로는 으로는 로부터 와 과 랑 이랑 "
+    "하고 도 만 만이 만은 까지 부터 부터는 마저 조차 처럼 보다 마다 밖에 이나 나 이란 란 이라 라 이라고 라고 이라는 라는 이며 며 이고 고 "
+    "이다 다 입니다 이었다 였다 이었습니다 였습니다 이에요 예요 이야 야 인 인데 아 에는 에도 에만 에서는 에서도 에서만 에의 와는 과는 와의 과의 "
+    "으로도 로도 이라도 라도 들 들이 들은 들을 들의 들에게 씨 씨는 씨가 씨의 씨를 님 님이 님은 님의".split()
+)
+"""What follows a Korean noun without a space."""
+_CLITICS = {"Arabic": regex.compile("[وف]?(?:[بكل]?ال|لل|[بكل])?"), "Hebrew": regex.compile("[ושהכלבמ]{0,3}")}
+"""Words that are written as one with the next: and, in, to, the."""
+_SPELLINGS = str.maketrans({"ø": "o\u0308", "æ": "a\u0308", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
+_LAST_LETTER = regex.compile(r"\p{L}\p{M}*\P{L}*$")
+_IN_SCRIPT = {name: regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPTS}
+_MARK = regex.compile(r"\p{M}")
+_LATIN_MARK = regex.compile(r"(?<=\p{Script=Latin}\p{M}*)\p{M}")
+_FLEETING = regex.compile(r"\p{L}{2,}[оеи][кц]$")
+_KILLER = regex.compile(r"[\p{Indic_Syllabic_Category=Virama}\p{Indic_Syllabic_Category=Pure_Killer}]$")
+
+
+@lru_cache(maxsize=65536)
+def script_of(text: str) -> str:
+    """Script of the last letter, as far as it matters here."""
+    letter = _LAST_LETTER.search(text)
+    return next((name for name in _SCRIPTS if letter and _IN_SCRIPT[name].match(letter.group())), "other")
+
+
+@lru_cache(maxsize=65536)
+def bare(text: str) -> str:
+    """A word without the marks of Latin letters, other Latin letters spelled by those of English."""
+    return text if text.isascii() else _LATIN_MARK.sub("", text.translate(_SPELLINGS))
+
+
+def rest_after(base: str, word: str, loose: bool) -> str | None:
+    """What a word has more than the one it begins with; None: it does not begin with it.
+
+    Args:
+        base: the keyword's word, folded.
+        word: one of the text, folded.
+        loose: whether marks of Latin letters may be missing, and umlauts be written with an e. Other marks than those
+            of the keyword never agree with it.
+    """
+    if word.startswith(base) and not _MARK.match(word[len(base) : len(base) + 1]):
+        return word[len(base) :]
+    if not loose or (base.isascii() and word.isascii()):
+        return None
+    base, word = base.translate(_SPELLINGS), word.translate(_SPELLINGS)
+    here = there = 0
+    while here < len(base):
+        if word[there : there + 1] != base[here]:
+            return None
+        (here, mine), (there, theirs) = _marks(base, here + 1), _marks(word, there + 1)
+        if mine == "\u0308" and not theirs and word[there : there + 1] == "e" != base[here : here + 1]:
+            there += 1
+        elif theirs == "\u0308" and not mine and base[here : here + 1] == "e" != word[there : there + 1]:
+            here += 1
+        elif mine and theirs and mine != theirs:
+            return None
+    return word[there:]
+
+
+def _marks(text: str, place: int) -> tuple[int, str]:
+    start = place
+    while place < len(text) and "\u0300" <= text[place] <= "\u036f":
+        place += 1
+    return place, text[start:place]
+
+
+@lru_cache(maxsize=65536)
+def is_form(base: str, word: str, loose: bool, whole: bool = True) -> bool:
+    """Whether a word is another one, an inflected form of it, or a compound that begins with it; both folded.
+
+    Args:
+        base: the keyword's word.
+        word: one of the text.
+        loose: as for `rest_after`.
+        whole: whether the word is all of the keyword; beside others that are found too, more endings are sound.
+    """
+    script = script_of(base)
+    if clitic := _CLITICS.get(script):
+        base = base.removeprefix("ال") if len(base) > 4 else base
+        longest = clitic.match(word)
+        if (
+            len(base) >= (3 if whole else 2)
+            and longest
+            and any(_is_form(base, word[cut:], loose, whole) for cut in range(1, longest.end() + 1))
+        ):
+            return True
+    return _is_form(base, word, loose, whole)
+
+
+def _is_form(base: str, word: str, loose: bool, whole: bool) -> bool:
+    rest, script = rest_after(base, word, loose), script_of(base)
+    count = num_letters(base)
+    if rest == "":
+        return True
+    if rest is None:
+        return _has_stem(bare(base), bare(word), script, count)
+    if rest.isdigit():
+        return count >= 4 and not base[-1].isdigit()
+    if script_of(rest) == "Hangul":
+        return rest in PARTICLES or (script == "Hangul" and count >= 2)
+    if script == "Latin":
+        return _latin(bare(base), bare(rest), count, whole)
+    if script in ("Cyrillic", "Greek"):
+        known = rest in (_CYRILLIC if script == "Cyrillic" else _GREEK) or _has_stem(base, word, script, count)
+        return count >= 3 and (known or count >= OPEN)
+    if script in ("Arabic", "Hebrew"):
+        return count >= 3 and (rest in (_ARABIC if script == "Arabic" else _HEBREW) or count >= OPEN)
+    return count >= 3
+
+
+@lru_cache(maxsize=65536)
+def num_letters(text: str) -> int:
+    """Letters and digits with their marks."""
+    return sum(not _MARK.match(letter) for letter in text)
+
+
+def _latin(base: str, rest: str, count: int, whole: bool) -> bool:
+    if not base[-1].isalpha() or count < 2:
+        return False
+    if rest == "s" or (count >= 3 and rest in _SHORT) or (count >= 4 and rest in _DERIVED):
+        return True
+    if count < (5 if whole else 4) or _PATRONYM.fullmatch(base[-1] + rest if base[-1] == "s" else rest):
+        return False
+    if count >= OPEN or (count >= 6 and rest == "n") or (count >= 5 and rest in _LATIN):
+        return True
+    doubled = rest[0] == base[-1] and rest[1:] in ("al", "el")  # Hungarian "with"
+    return doubled or (not whole and (rest in _LATIN or rest in _LATIN_VOWELS))
+
+
+def _has_stem(base: str, word: str, script: str, count: int) -> bool:
+    """Whether the two share a stem and differ in an ending only: Москва, Москве; Warszawa, Warszawie; city, cities."""
+    if script == "Cyrillic":
+        stems = {base.rstrip(_CYRILLIC_VOWELS), base[:-1] if base[-1] in _CYRILLIC_VOWELS else base}
+        if _FLEETING.search(base):  # Торжок, Торжке
+            stems.add(base[:-2] + base[-1])
+        fewest = 2 if count == 3 else 3
+        return any(
+            len(stem) >= fewest and word.removeprefix(stem) in _CYRILLIC and word.startswith(stem) for stem in stems
+        )
+    if script == "Greek":
+        stem = base.removesuffix(next((one for one in _GREEK_ENDINGS if base.endswith(one)), ""))
+        return len(stem) >= 3 and word.startswith(stem) and word[len(stem) :] in _GREEK
+    if script == "Latin" and base.isalpha():
+        stem, last = base[:-1], base[-1]
+        ending = word.removeprefix(stem)
+        if not word.startswith(stem) or count < 4:
+            return False
+        if last == "y":
+            return ending == "ies"
+        if last == "e" and count >= 5:
+            return ending in _LONGER_DERIVED
+        return last in "ao" and count >= 6 and ending in _LATIN_STEM
+    if script == "Georgian":
+        return count >= 4 and base[-1] in "იაეო" and word.startswith(base[:-1])
+    stem = _KILLER.sub("", base)  # பாரிஸ், பாரிஸில்: the mark that closes the last syllable gives way
+    return script == "other" and count >= 3 and stem != base and word.startswith(stem)
