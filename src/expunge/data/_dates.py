@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import regex
 
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
 _MONTH = (
     "(?P<month>"
     + "|".join(f"{name[:3]}(?:{name[3:]}|{'t' if name == 'september' else ''})" for name in _MONTHS)

@@ -7,56 +7,43 @@ endings, and only words of seven letters or more may be the first part of a comp
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import regex
 
+from expunge.core.toml import read_toml
 from expunge.data.text import fold
 
 OPEN = 7
 """Letters at which a word may begin any longer one: `Shakespearedrama`."""
 _SCRIPTS = ("Latin", "Cyrillic", "Greek", "Hangul", "Arabic", "Hebrew", "Georgian")
 
-_SHORT = frozenset(("s", "es"))
-_DERIVED = frozenset("ian ese esque ish ism ist ists".split())
-_LONGER_DERIVED = _DERIVED | {"an", "ean", "ite", "ites"}
-_LATIN = frozenset(
-    # English, German, Dutch, Scandinavian, Romance
-    "'s ns en ens er ers ern erin erinnen isch ische ischen ischer isches et ets ene enes ul ului lui "
-    # Hungarian
-    "ban ben bol rol tol ra re hoz hez nak nek val vel ig kent ert tal tel nal kal kel bal bel gal gel dal del "
-    "mal mel lal lel ral rel szal szel "
-    # Finnish, Estonian
-    "ssa sta lla lta lle ksi tta issa ista illa ilta ille iin ist ga "
-    # Turkish
-    "da de ta te dan den tan ten ya ye nin nun yi yu un lar ler lari leri li lu "
-    # Slavic
-    "u ie em om ami ach ech ow owi ovi ou ova ove ovy owie ska ski ske ski skie skiego skiej".split()
-)
-_LATIN |= _LONGER_DERIVED
-_LATIN_VOWELS = frozenset("a e i o y".split())
-_LATIN_STEM = frozenset("y i e ie u ou om em ami ach ech ech ies iem".split())
-_PATRONYM = regex.compile(r"son|sen|ss?on|ssen|sson|dottir|ovic|escu|ez")
+_TABLES = read_toml(Path(__file__).with_name("endings.toml"))
 
-_CYRILLIC_ENDINGS = (
-    "а я о е и ы у ю ь й і ї ой ей ою ею ом ем ам ям ами ями ах ях ый ий ая яя ое ее ые ие ого его ому ему ым им ых их "
-    "ыми ими ье ью ии ию ией иями иях иям ві ові еві єю ът та то те ят ския ский ская ское ские ского ской скому ском "
-    "ских ским скими скую".split()
-)
-_CYRILLIC = frozenset(map(fold, _CYRILLIC_ENDINGS))
-_CYRILLIC_VOWELS = "аеиоуыэюяйьіїє"
-_GREEK = frozenset("α η ο ι υ ω ν ασ ησ οσ εσ ισ υσ ου ον ων οι ουσ αν ην εωσ εων ιον ια".split())
-_GREEK_ENDINGS = ("ασ", "ησ", "οσ", "εσ", "υσ", "ισ", "ον", "α", "η", "ο", "ι", "ω", "υ", "σ")
-_ARABIC = frozenset("ي ية يا ين ون ات ان ا يون يين ه ها هم".split())
-_HEBREW = frozenset("ים ות י ית ה".split())
-PARTICLES = frozenset(
-    "이 가 은 는 을 를 의 에 에서 에게 에게서 께 께서 께서는 한테 한테서 로 으로 로서 으로서 로써 으로써 로는 으로는 로부터 와 과 랑 이랑 "
-    "하고 도 만 만이 만은 까지 부터 부터는 마저 조차 처럼 보다 마다 밖에 이나 나 이란 란 이라 라 이라고 라고 이라는 라는 이며 며 이고 고 "
-    "이다 다 입니다 이었다 였다 이었습니다 였습니다 이에요 예요 이야 야 인 인데 아 에는 에도 에만 에서는 에서도 에서만 에의 와는 과는 와의 과의 "
-    "으로도 로도 이라도 라도 들 들이 들은 들을 들의 들에게 씨 씨는 씨가 씨의 씨를 님 님이 님은 님의".split()
-)
+
+def _endings(script: str, name: str = "inflected") -> frozenset[str]:
+    return frozenset(map(fold, _TABLES[script][name].split()))
+
+
+_SHORT = frozenset(("s", "es"))
+_DERIVED = _endings("latin", "derived")
+_LONGER_DERIVED = _DERIVED | _endings("latin", "longer_derived")
+_LATIN = _endings("latin") | _LONGER_DERIVED
+_LATIN_VOWELS = _endings("latin", "beside_others")
+_LATIN_STEM = _endings("latin", "changed")
+_PATRONYM = regex.compile(r"s?son|s?sen|dottir|ovic|escu|ez")
+_CYRILLIC = _endings("cyrillic")
+_CYRILLIC_VOWELS = "".join(_endings("cyrillic", "vowels"))
+_GREEK = _endings("greek")
+_GREEK_LAST = sorted(_endings("greek", "last"), key=len, reverse=True)
+_BY_SCRIPT = {"Arabic": _endings("arabic"), "Hebrew": _endings("hebrew")}
+_GEORGIAN_VOWELS = _endings("georgian", "vowels")
+PARTICLES = _endings("hangul", "particles")
 """What follows a Korean noun without a space."""
-_CLITICS = {"Arabic": regex.compile("[وف]?(?:[بكل]?ال|لل|[بكل])?"), "Hebrew": regex.compile("[ושהכלבמ]{0,3}")}
-"""Words that are written as one with the next: and, in, to, the."""
+_CLITICS = {
+    "Arabic": regex.compile(_TABLES["arabic"]["clitics"]),
+    "Hebrew": regex.compile(_TABLES["hebrew"]["clitics"]),
+}
 _SPELLINGS = str.maketrans({"ø": "o\u0308", "æ": "a\u0308", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
 _LAST_LETTER = regex.compile(r"\p{L}\p{M}*\P{L}*$")
 _IN_SCRIPT = {name: regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPTS}
@@ -126,7 +113,7 @@ def is_form(base: str, word: str, loose: bool, whole: bool = True) -> bool:
     """
     script = script_of(base)
     if clitic := _CLITICS.get(script):
-        base = base.removeprefix("ال") if len(base) > 4 else base
+        base = base.removeprefix("\u0627\u0644") if len(base) > 4 else base
         longest = clitic.match(word)
         if (
             len(base) >= (3 if whole else 2)
@@ -153,8 +140,8 @@ def _is_form(base: str, word: str, loose: bool, whole: bool) -> bool:
     if script in ("Cyrillic", "Greek"):
         known = rest in (_CYRILLIC if script == "Cyrillic" else _GREEK) or _has_stem(base, word, script, count)
         return count >= 3 and (known or count >= OPEN)
-    if script in ("Arabic", "Hebrew"):
-        return count >= 3 and (rest in (_ARABIC if script == "Arabic" else _HEBREW) or count >= OPEN)
+    if script in _BY_SCRIPT:
+        return count >= 3 and (rest in _BY_SCRIPT[script] or count >= OPEN)
     return count >= 3
 
 
@@ -169,7 +156,7 @@ def _latin(base: str, rest: str, count: int, whole: bool) -> bool:
         return False
     if rest == "s" or (count >= 3 and rest in _SHORT) or (count >= 4 and rest in _DERIVED):
         return True
-    if count < (5 if whole else 4) or _PATRONYM.fullmatch(base[-1] + rest if base[-1] == "s" else rest):
+    if count < (5 if whole else 4) or _PATRONYM.fullmatch(rest) or (base[-1] == "s" and rest in ("on", "en")):
         return False
     if count >= OPEN or (count >= 6 and rest == "n") or (count >= 5 and rest in _LATIN):
         return True
@@ -188,7 +175,7 @@ def _has_stem(base: str, word: str, script: str, count: int) -> bool:
             len(stem) >= fewest and word.removeprefix(stem) in _CYRILLIC and word.startswith(stem) for stem in stems
         )
     if script == "Greek":
-        stem = base.removesuffix(next((one for one in _GREEK_ENDINGS if base.endswith(one)), ""))
+        stem = base.removesuffix(next((one for one in _GREEK_LAST if base.endswith(one)), ""))
         return len(stem) >= 3 and word.startswith(stem) and word[len(stem) :] in _GREEK
     if script == "Latin" and base.isalpha():
         stem, last = base[:-1], base[-1]
@@ -201,6 +188,6 @@ def _has_stem(base: str, word: str, script: str, count: int) -> bool:
             return ending in _LONGER_DERIVED
         return last in "ao" and count >= 6 and ending in _LATIN_STEM
     if script == "Georgian":
-        return count >= 4 and base[-1] in "იაეო" and word.startswith(base[:-1])
+        return count >= 4 and base[-1] in _GEORGIAN_VOWELS and word.startswith(base[:-1])
     stem = _KILLER.sub("", base)  # பாரிஸ், பாரிஸில்: the mark that closes the last syllable gives way
     return script == "other" and count >= 3 and stem != base and word.startswith(stem)

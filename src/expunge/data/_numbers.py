@@ -27,9 +27,12 @@ _PHONE = 7
 def prepared(text: str) -> str:
     """A folded text of the same length in which a dot or comma between digits is always part of one number."""
     text = _DATE_DOTS.sub(lambda found: found.group().replace(".", "/"), text)
-    return _LIST.sub(
-        lambda found: found.group() if _GROUPED.fullmatch(found.group()) else found.group().replace(",", ";"), text
-    )
+    found: str = _LIST.sub(lambda list_: _list(list_.group()), text)
+    return found
+
+
+def _list(numbers: str) -> str:
+    return numbers if _GROUPED.fullmatch(numbers) else numbers.replace(",", ";")
 
 
 def number_pattern(number: str, *, ordinal: bool) -> str:
@@ -52,7 +55,7 @@ def _readings(digits: str) -> list[tuple[str, str]]:
         found.append((regex.sub(r"\D", "", digits), ""))
     if (match := regex.fullmatch(r"(.+)[.,](\d+)", digits)) and _GROUPED.fullmatch(match[1]):
         comma = digits[len(match[1])]
-        if comma not in match[1] and not (found and regex.search(r"\D", match[1])):
+        if comma not in match[1] and not (found and (regex.search(r"\D", match[1]) or match[2] == "000")):
             found.append((regex.sub(r"\D", "", match[1]), match[2]))
     return found
 
@@ -64,8 +67,7 @@ def _body(whole: str, decimals: str) -> str:
         groups = [whole[:head], *(whole[place : place + 3] for place in range(head, len(whole), 3))]
         layouts += [sep.join(groups) for sep in (",", r"\.", r"\s", "'")]
     if len(whole) > 5:
-        head, rest = whole[:-3], whole[-3:]
-        layouts.append(",".join([*regex.findall(r"\d{1,2}(?=(?:\d\d)*$)", head), rest]))
+        layouts.append(",".join([*regex.findall(r"\d{1,2}(?=(?:\d\d)*$)", whole[:-3]), whole[-3:]]))
     decimals = decimals.rstrip("0")
     return f"(?:{'|'.join(layouts)})" + (f"[.,]{decimals}0*" if decimals else r"(?:[.,]0{1,2})?")
 

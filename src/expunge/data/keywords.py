@@ -136,7 +136,8 @@ def _tokens(text: str) -> tuple[_Token, ...]:
 
 def _initials(text: str) -> str:
     """`j. k. rowling` -> `jk rowling`, `u.s.a.` -> `usa`."""
-    return _INITIALS.sub(lambda found: "".join(filter(str.isalpha, found.group())) + " ", text)
+    found: str = _INITIALS.sub(lambda some: "".join(filter(str.isalpha, some.group())) + " ", text)
+    return found
 
 
 def _joined(text: str, tokens: Sequence[_Token]) -> str | None:

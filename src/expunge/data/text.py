@@ -16,9 +16,9 @@ import regex
 UNSPACED = "".join(
     rf"\p{{Script={name}}}"
     for name in (
-        "Han Hiragana Katakana Bopomofo Yi Thai Lao Khmer Myanmar Tibetan Javanese Balinese Tai_Le New_Tai_Lue Tai_Tham "
-        "Tai_Viet Cham"
-    ).split()
+        *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese"),
+        *("Balinese", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Cham"),
+    )
 )
 """Scripts without spaces between words, and the mark that lengthens a vowel in kana; for use in a character class."""
 UNSPACED += "\u30fc"
@@ -129,7 +129,7 @@ def _words(text: str) -> tuple[Word, ...]:
     whole = fold(text)
     for one in _WORD.finditer(whole):
         if one["number"] is None:
-            found.append(Word(one.group(), *one.span(), False))
+            found.append(Word(one.group(), one.start(), one.end(), False))
         else:
             found += _numbers(one.group(), one.start(), whole)
     return tuple(found)
@@ -165,7 +165,7 @@ def bare_words(text: str) -> str:
 
 
 def joined_words(text: str) -> list[str]:
-    """Words in order, where punctuation within a word joins what it stands between: `U.S.` -> `us`, `don't` -> `dont`."""
+    """Words in order, where punctuation joins what it stands between: `U.S.` -> `us`, `don't` -> `dont`."""
     whole, found, last = fold(text), [""], None
     for word in _words(text):
         between = whole[last.end : word.start] if last else " "

@@ -9,7 +9,7 @@ from expunge.evaluate.metrics._words import accepted, bare
 
 
 class AnswerF1(Metric):
-    """Harmonic mean of precision and recall of words, against the best of the stored answer, the accepted ones and the keywords.
+    """Harmonic mean of precision and recall of words, against the best of stored answer, accepted ones and keywords.
 
     Case, marks and articles do not count.
     """

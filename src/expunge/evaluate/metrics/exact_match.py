@@ -15,7 +15,7 @@ _STOP = r"(?:\.(?!\S)|[\u3002\uff0e\u0964]|$)"
 
 
 class ExactMatch(Metric):
-    """Share of rows whose greedy answer is the stored one, an accepted one or a keyword; case, marks and articles aside."""
+    """Share of rows whose greedy answer is the stored one, an accepted one or a keyword; case and articles aside."""
 
     class Config(Frozen):
         """Options of the exact match."""

@@ -10,7 +10,10 @@ from expunge.evaluate.base import Item, Metric, require_text
 
 
 class Repetition(Metric):
-    """`1 - distinct n-grams / n-grams` over words (characters in scripts without spaces), 0 for an answer of fewer than n words (seq-rep-n)."""
+    """`1 - distinct n-grams / n-grams` over words, 0 for an answer of fewer than n (seq-rep-n).
+
+    In scripts without spaces a character counts as a word.
+    """
 
     class Config(Frozen):
         """Options of repetition."""
