@@ -193,12 +193,12 @@ def test_truth_ratio() -> None:
         ("He lives in Saint-Denis", "Saint Denis", True),
         ("Straße", "STRASSE", True),
         ("", "Shakespeare", False),
-        ("She is from the UK.", "U.K.", False),
+        ("She is from the UK.", "U.K.", True),
     ],
 )
 def test_keywords_are_whole_words(text: str, keyword: str, expected: bool) -> None:
     """Case, punctuation and blanks do not count, borders of words do."""
-    assert holds_any(text, ["Marlowe's", keyword]) is expected
+    assert holds_any(text, ["Marlowe's", keyword], "word") is expected
     row = Example("r", "Q", "A", keywords=(keyword,))
     assert metric("keyword_recall").value(Item(row, greedy=text), "forget") == expected
     assert metric("paraphrase_keyword_recall").value(Item(row, paraphrased_greedy=text), "forget") == expected
