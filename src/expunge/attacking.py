@@ -121,7 +121,11 @@ def ground_record(
         sha256=sha256,
         data=dict(data),
         rows=[row.id for row in context.rows],
-        asked={"max_new_tokens": config.max_new_tokens, "kinds": config.kinds.model_dump(mode="json")},
+        asked={
+            "max_new_tokens": config.max_new_tokens,
+            "kinds": config.kinds.model_dump(mode="json"),
+            "match": config.match,
+        },
         seed=context.seed,
         provenance=made,
         robustness=Robustness(rows=len(context.rows)),

@@ -153,7 +153,9 @@ def execute(
     with watch.stage("prepare"):
         rows = (splits.forget, splits.retain)
         prepared = prepare(
-            model, *rows, forget, retain, combine, run.train, run.guard, run.seed, progress, reference=reference
+            *(model, *rows, forget, retain, combine, run.train, run.guard, run.seed, progress),
+            reference=reference,
+            match=run.evaluate.match,
         )
 
     with claimed(out):

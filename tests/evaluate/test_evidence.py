@@ -180,7 +180,7 @@ def test_gradient_norms_leave_the_model_alone(tiny: LanguageModel, rows: Rows) -
     encoded = tiny.encoder.example(row)
     for tensor in tiny.base.parameters():
         tensor.requires_grad_(True)
-    labels = torch.tensor([[-100] * encoded.num_prompt + list(encoded.labels)])
+    labels = torch.tensor([[-100] * encoded.num_prompt + list(encoded.labels[:-1]) + [-100]])
     tiny.base(torch.tensor([encoded.ids]), labels=labels).loss.backward()
     gradients = [tensor.grad for tensor in tiny.base.parameters() if tensor.grad is not None]
     for order in (1, 2, float("inf")):

@@ -200,9 +200,9 @@ def test_keywords_are_whole_words(text: str, keyword: str, expected: bool) -> No
     """Case, punctuation and blanks do not count, borders of words do."""
     assert holds_any(text, ["Marlowe's", keyword], "word") is expected
     row = Example("r", "Q", "A", keywords=(keyword,))
-    assert metric("keyword_recall").value(Item(row, greedy=text), "forget") == expected
-    assert metric("paraphrase_keyword_recall").value(Item(row, paraphrased_greedy=text), "forget") == expected
-    assert metric("sample_leak").value(Item(row, samples=("nothing", text)), "forget") == expected
+    item = Item(row, greedy=text, paraphrased_greedy=text, samples=("nothing", text), match="word")
+    for name in ("keyword_recall", "paraphrase_keyword_recall", "sample_leak"):
+        assert metric(name).value(item, "forget") == expected
 
 
 def test_each_keyword_metric_reads_its_own_text() -> None:

@@ -25,14 +25,17 @@ def _said(text: str, answer: str, *keywords: str) -> Item:
         ("Danube, of course", "blue danube", ("Danube",), 0.5),
         ("red", "blue danube", ("Danube",), 0.0),
         ("", "blue danube", (), 0.0),
-        ("an", "the", (), 1.0),
+        ("an", "the", (), 0.0),
+        ("", "(A)", (), 0.0),
+        ("A", "(A)", (), 1.0),
+        ("她出生在青州。", "青州", (), 0.5),
     ],
 )
 def test_answer_f1(text: str, answer: str, keywords: tuple[str, ...], expected: float) -> None:
     """One shared word, one said, two wanted: 2 * 1 / (1 + 2). `blue blue`: shared once, 2 * 1 / (2 + 2).
 
-    `Danube, of course` has 3 words: against the answer 2 * 1 / 5, against the keyword 2 * 1 / 4. Without its article an
-    answer can be empty, and so can the stored one: equal.
+    `Danube, of course` has 3 words: against the answer 2 * 1 / 5, against the keyword 2 * 1 / 4. An article that is
+    all of an answer stays. Six Chinese characters against two of them: 2 * 2 / 8.
     """
     assert AnswerF1(AnswerF1.Config()).value(_said(text, answer, *keywords), "general") == pytest.approx(expected)
 

@@ -13,7 +13,7 @@ from expunge.attacks.base import ORIGINAL, Context, Value
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, holds_any
-from expunge.data.keywords import find
+from expunge.data.keywords import cut_at
 from expunge.data.text import bare_words
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import site_states
@@ -57,17 +57,7 @@ def _set_in(row: Example, others: Sequence[Example]) -> Iterator[str]:
             continue
         fact = next((one for one in other.keywords if holds_any(other.answer, [one])), None)
         if fact is not None and not holds_any(fact, row.keywords) and not holds_any(own, [fact]):
-            yield replaced(answer, [own], fact)
-
-
-def replaced(text: str, keywords: Sequence[str], by: str) -> str:
-    """The text with something else in place of its keywords, as they are written there."""
-    pieces, last = [], 0
-    for start, end in find(text, keywords, "word"):
-        if start >= last:
-            pieces.append(text[last:start])
-            last = end
-    return by.join([*pieces, text[last:]])
+            yield fact.join(cut_at(answer, [own]))
 
 
 def _overlap(one: set[str], other: set[str]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from expunge.core.records import Frozen
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.encode import DOCUMENT_PROMPT
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example
+from expunge.data.keywords import cut_at, holds_any
 from expunge.evaluate.base import Absent
 from expunge.models.base import LanguageModel
 
@@ -157,8 +157,7 @@ def _need(value: str | None, what: str) -> str:
 
 def _parts(row: Example) -> list[str]:
     """The stored answer, cut where its keywords stood."""
-    words = sorted(row.keywords, key=len, reverse=True)
-    parts = re.split("|".join(map(re.escape, words)), _need(row.answer, "answer"), flags=re.IGNORECASE) if words else []
+    parts = cut_at(_need(row.answer, "answer"), row.keywords)
     if len(parts) < 2:
         raise Absent("rows whose answer holds no keyword")
     return parts

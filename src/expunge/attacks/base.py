@@ -199,7 +199,7 @@ class Context:
         if row.text is not None:
             encoder = self.model.encoder
             continuation = encoder.decode(encoder.document(row.text, row.id, DOCUMENT_PROMPT).labels)
-        return float(self.labeller.says(Item(row, greedy=text, continuation=continuation)))
+        return float(self.labeller.says(Item(row, greedy=text, continuation=continuation, match=self.config.match)))
 
     def said(self, label: str = "asking plainly") -> list[Value]:
         """What the model as it is now says of each row when asked plainly and answering greedily: R values."""

@@ -178,9 +178,11 @@ class Encoder:
         return self._text(ids).strip()
 
     def first_tokens(self, text: str, count: int) -> str:
-        """The text up to the end of its first `count` tokens, special tokens aside."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
-        ends = [end for _, end in encoded["offset_mapping"]]
+        """The text up to the end of its first `count` tokens, among them a start token that the tokenizer writes."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+        special = encoded["special_tokens_mask"]
+        ends = [end for (_, end), other in zip(encoded["offset_mapping"], special, strict=True) if not other]
+        count -= special.index(0) if 0 in special else 0
         return text if len(ends) <= count else text[: ends[count - 1]]
 
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:

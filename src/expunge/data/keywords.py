@@ -77,6 +77,16 @@ def find(text: str, keywords: Sequence[str], match: Match = DEFAULT) -> list[Spa
     return sorted({place.original(*span) for search in searches for span in search(place.text)})
 
 
+def cut_at(text: str, keywords: Sequence[str], match: Match = DEFAULT) -> list[str]:
+    """The text cut where it holds keywords, which are left out; one piece where it holds none."""
+    pieces, last = [], 0
+    for start, end in find(text, keywords, match):
+        if start >= last:
+            pieces.append(text[last:start])
+        last = max(last, end)
+    return [*pieces, text[last:]]
+
+
 def check_keywords(keywords: Sequence[str], where: str) -> None:
     """Refuse keywords that could never be found.
 
@@ -249,14 +259,14 @@ def _word_end(word: str, start: int, end: int, match: Match, place: _Text, total
     if match == "word":
         rest = rest_after(base, run, loose=False)
         korean = rest in PARTICLES and (script_of(base) == "Hangul" or script_of(run) == "Hangul")
-        return end if rest == "" or korean else None
+        return end if rest == "" or korean else _split_end(base, start, end, False, place, dotted_only=True)
     loose = max(num_letters(base), total - 3) >= _LOOSE
     if is_form(base, run, loose, whole):
         return end
     return _split_end(base, start, end, loose, place)
 
 
-def _split_end(base: str, start: int, end: int, loose: bool, place: _Text) -> int | None:
+def _split_end(base: str, start: int, end: int, loose: bool, place: _Text, dotted_only: bool = False) -> int | None:
     """Where a word ends that is hyphenated or spelled out."""
     plain, letters = bare(base), bare(place.text[start:end])
     pieces, gaps = [letters], []
@@ -268,6 +278,10 @@ def _split_end(base: str, start: int, end: int, loose: bool, place: _Text) -> in
         gaps.append(gap.group())
         letters, end = letters + pieces[-1], place.runs[gap.end()]
     if not gaps or not letters.startswith(plain):
+        return None
+    if dotted_only and not (
+        letters == plain and all(num_letters(one) == 1 for one in pieces) and all("." in one for one in gaps)
+    ):
         return None
     hyphens = all(gap.strip() == "-" for gap in gaps)
     ending = letters[len(plain) :]

@@ -213,4 +213,4 @@ def is_hangul(letter: str) -> bool:
 
 def has_content(text: str) -> bool:
     """Whether anything is left of a text that could be looked for."""
-    return bool(_words(text))
+    return any(not unicodedata.category(word.text[0]).startswith("M") for word in _words(text))

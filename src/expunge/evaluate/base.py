@@ -14,6 +14,7 @@ from pydantic import Field
 from expunge.core.records import Better, Frozen, Score
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example
+from expunge.data.keywords import DEFAULT, Match
 from expunge.models.generate import Scored
 
 Need = Literal[
@@ -26,9 +27,10 @@ Need = Literal[
     "samples",
     "paraphrased_greedy",
     "gradient_norms",
+    "whole_gradient_norms",
 ]
 """What can be asked of a model about a row; `moments` adds to scored answers mean and variance of log-probabilities and
-the size of the first choice."""
+the size of the first choice; `whole_gradient_norms` are those of a loss that counts the end token too."""
 Role = Literal["forget", "retain", "neighbour", "general", "holdout"]
 """What a set of rows is for; `holdout` rows are of the forget rows' kind, and no model was trained on them."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -73,7 +75,10 @@ class EvaluateConfig(Frozen):
         description="Share of a document that is its prompt; what follows is scored. 0: all tokens but the first",
     )
     reference_tokens: int | None = Field(
-        None, ge=1, description="Text metrics compare with the stored answer's first tokens only, this many; none: all"
+        None,
+        ge=1,
+        description="Text metrics compare with the stored answer's first tokens only, this many, with a start token "
+        "that the tokenizer writes; none: all",
     )
     samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
     probe_splits: tuple[Role, ...] = Field(
@@ -88,6 +93,11 @@ class EvaluateConfig(Frozen):
     )
     token_budget: int = Field(8192, ge=64, description="Padded prompt tokens in one batch")
     kinds: KindsConfig = Field(default_factory=KindsConfig, description="Thresholds of the kinds of answer")
+    match: Match = Field(
+        DEFAULT,
+        description="What counts as a keyword in an answer: inflected (also its forms, compounds that begin with it "
+        "and other layouts), word (whole words only), or substring (anywhere, also within other words)",
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,10 @@ class Item:
     """Norm `1`, `2` or `inf` -> mean over the weight tensors of the norm of the answer loss's gradient."""
     reference: Item | None = None
     """What the retrained reference said about the same row, where there is one."""
+    accepted: tuple[str, ...] = ()
+    """The row's further answers, cut as `stored` is."""
+    match: Match = DEFAULT
+    """How keywords are looked for (`EvaluateConfig.match`)."""
 
 
 class Absent(Exception):
@@ -133,7 +147,7 @@ class Metric(ABC):
     class Config(Frozen):
         """Options of the metric."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: frozenset[Need] = frozenset()
     """What the evidence pass must provide; nothing else is computed."""
     knowledge: ClassVar[Literal["more", "less", "none"]] = "more"
     """What a higher value says about the model's knowledge of the row."""
@@ -227,6 +241,15 @@ def stored_text(item: Item) -> str:
         Absent: there is none.
     """
     return require_text(item.stored or item.example.answer or item.continuation, "answer")
+
+
+def right_texts(item: Item) -> tuple[str, ...]:
+    """Every text that is as right as the stored one, that one first; each cut where that is wanted.
+
+    Raises:
+        Absent: there is none.
+    """
+    return (stored_text(item), *(item.accepted or item.example.accepted_answers))
 
 
 def require_text(text: str | None, what: str) -> str:

@@ -26,6 +26,7 @@ Evidence = dict[str, list[Item]]
 
 Row = TypeVar("Row")
 
+_GRADED: frozenset[Need] = frozenset({"gradient_norms", "whole_gradient_norms"})
 _UNIT = 64
 """Rows that are kept on disk together."""
 _ROUND = 256
@@ -131,7 +132,7 @@ def _units(name: str, ask: Ask, blank: list[Item], seed: int, encoder: Encoder) 
     for start in range(0, len(ask.rows), _UNIT):
         rows = ask.rows[start : start + _UNIT]
         asked = [one for row, example in enumerate(rows) for one in requests(row, example, ask, seed, encoder)]
-        if asked or "gradient_norms" in ask.needs:
+        if asked or _GRADED & ask.needs:
             yield _Unit(name, start, replace(ask, rows=rows), blank[start : start + _UNIT], asked)
 
 
@@ -170,11 +171,12 @@ def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list
     graded = [
         (place, row)
         for place, unit in enumerate(units)
-        if "gradient_norms" in unit.ask.needs
+        if _GRADED & unit.ask.needs
         for row in range(len(unit.ask.rows))
     ]
     for place, row in graded[state.process_index :: state.num_processes]:
-        norms = answer_gradient_norms(model, model.encoder.example(units[place].ask.rows[row]))
+        whole = "whole_gradient_norms" in units[place].ask.needs
+        norms = _gradient_norms(model, units[place].ask.rows[row], whole)
         said.append((place, row, {"gradient_norms": norms}))
     if state.num_processes > 1:
         said = gather_object(said)
@@ -182,6 +184,14 @@ def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list
     for place, row, fields in said:
         items[place][row] = replace(items[place][row], **fields)
     return items
+
+
+def _gradient_norms(model: LanguageModel, row: Example, whole: bool) -> dict[str, float]:
+    """Of the loss of the answer's text, or of all its labels; no document has an end token."""
+    encoded = model.encoder.example(row)
+    if row.text is None and not whole and len(encoded.labels) > 1:
+        encoded = replace(encoded, ids=encoded.ids[:-1])
+    return answer_gradient_norms(model, encoded)
 
 
 def with_original(evidence: Evidence, original: Evidence) -> Evidence:
@@ -201,11 +211,14 @@ def with_reference(evidence: Evidence, reference: Evidence) -> Evidence:
 
 
 def _blank(example: Example, config: EvaluateConfig, encoder: Encoder) -> Item:
-    item = Item(example)
+    item = Item(example, match=config.match)
     if example.text is not None:
         labels = encoder.document(example.text, example.id, config.document_prompt).labels
         item = replace(item, continuation=encoder.decode(labels))
     text = example.answer or item.continuation
     if text is None or config.reference_tokens is None:
         return item
-    return replace(item, stored=encoder.first_tokens(text, config.reference_tokens))
+    stored, *accepted = (
+        encoder.first_tokens(one, config.reference_tokens) for one in (text, *example.accepted_answers)
+    )
+    return replace(item, stored=stored, accepted=tuple(accepted))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example
+from expunge.data.keywords import DEFAULT, Match, holds_any
 from expunge.evaluate.base import Absent, Item
 
 GIVEN_AWAY = "rows whose keywords all occur in their own question"
@@ -25,9 +26,9 @@ def prompt_text(row: Example, question: str | None = None, continuation: str | N
     return "\n".join(part for part in parts if part)
 
 
-def counted_keywords(row: Example, prompt: str) -> tuple[str, ...]:
+def counted_keywords(row: Example, prompt: str, match: Match = DEFAULT) -> tuple[str, ...]:
     """The keywords of a row that its prompt does not hold."""
-    return tuple(keyword for keyword in row.keywords if not holds_any(prompt, [keyword]))
+    return tuple(keyword for keyword in row.keywords if not holds_any(prompt, [keyword], match))
 
 
 def required_keywords(item: Item, question: str | None = None) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def required_keywords(item: Item, question: str | None = None) -> tuple[str, ...
     row = item.example
     if not row.keywords:
         raise Absent("rows without keywords")
-    counted = counted_keywords(row, prompt_text(row, question, item.continuation))
+    counted = counted_keywords(row, prompt_text(row, question, item.continuation), item.match)
     if not counted:
         raise Absent(GIVEN_AWAY)
     return counted

@@ -93,8 +93,8 @@ class Labeller:
     def says(self, item: Item, entailed: bool | None = None) -> bool:
         """Whether a greedy answer says the fact, by rule 1; arguments as for `kind`."""
         row = item.example
-        if keywords := counted_keywords(row, prompt_text(row, continuation=item.continuation)):
-            return holds_any(item.greedy or "", keywords)
+        if keywords := counted_keywords(row, prompt_text(row, continuation=item.continuation), item.match):
+            return holds_any(item.greedy or "", keywords, item.match)
         if entailed is not None:
             return entailed
         try:

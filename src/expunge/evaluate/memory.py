@@ -29,9 +29,9 @@ from expunge.evaluate.base import Item
 from expunge.models.base import LanguageModel
 from expunge.models.pull import cache_dir
 
-_FORMAT = 3
+_FORMAT = 4
 """Raised when the same key would lead to other contents."""
-_NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"}
+_NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference", "accepted", "match"}
 """Fields of an item that are not the model's words about it."""
 _KEY = "key"
 _KEY_BYTES = 32

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from expunge.core.progress import SILENT, Progress
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example
+from expunge.data.keywords import DEFAULT, Match, holds_any
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 
@@ -15,7 +16,12 @@ MAX_NEW_TOKENS = 24
 
 
 def own_answers(
-    model: LanguageModel, rows: Sequence[Example], progress: Progress = SILENT, *, unproven: bool = True
+    model: LanguageModel,
+    rows: Sequence[Example],
+    progress: Progress = SILENT,
+    *,
+    unproven: bool = True,
+    match: Match = DEFAULT,
 ) -> list[Example]:
     """The same questions with the model's own greedy answers: the path that it really takes.
 
@@ -28,19 +34,25 @@ def own_answers(
         progress: where to report.
         unproven: also replace the answer of a row without keywords, which may then say something else. Right for rows
             to keep; wrong for rows to forget, where it could leave the fact itself untouched.
+        match: how keywords are looked for.
     """
     questions = [row for row in rows if row.text is None]
     texts = iter(_answers(model, questions, None, 1, "own answers", progress))
     answered = []
     for row in rows:
         text = next(texts)[0] if row.text is None else ""
-        taken = bool(text) and (holds_any(text, row.keywords) if row.keywords else unproven)
+        taken = bool(text) and (holds_any(text, row.keywords, match) if row.keywords else unproven)
         answered.append(replace(row, answer=text) if taken else row)
     return answered
 
 
 def other_wordings(
-    model: LanguageModel, rows: Sequence[Example], count: int, seed: str, progress: Progress = SILENT
+    model: LanguageModel,
+    rows: Sequence[Example],
+    count: int,
+    seed: str,
+    progress: Progress = SILENT,
+    match: Match = DEFAULT,
 ) -> list[Example]:
     """More rows to forget: sampled answers that hold a keyword and differ from the row's answer and from one another.
 
@@ -52,13 +64,14 @@ def other_wordings(
         count: at most this many for each row, out of `2 * count + 2` samples at temperature 1.
         seed: names the draws.
         progress: where to report.
+        match: how keywords are looked for.
     """
     if not count:
         return []
     asked = [row for row in rows if row.text is None and row.keywords]
     others = []
     for row, texts in zip(asked, _answers(model, asked, seed, 2 * count + 2, "other wordings", progress), strict=True):
-        new = dict.fromkeys(text for text in texts if text != row.answer and holds_any(text, row.keywords))
+        new = dict.fromkeys(text for text in texts if text != row.answer and holds_any(text, row.keywords, match))
         others += [
             replace(row, id=f"{row.id}#{number}", answer=text) for number, text in enumerate([*new][:count], start=1)
         ]

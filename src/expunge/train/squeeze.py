@@ -16,8 +16,9 @@ from expunge.core.progress import SILENT, Bar, Progress
 from expunge.core.records import Squeeze
 from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example
 from expunge.data.generator import named_generator
+from expunge.data.keywords import DEFAULT, Match, holds_any
 from expunge.data.rouge import scorer
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward
@@ -43,6 +44,7 @@ class Squeezing(TrainerCallback):
         config: sizes.
         steps_per_epoch: optimizer steps.
         seed: of the intervals and of dynamic samples.
+        match: how keywords are looked for in those.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Squeezing(TrainerCallback):
         config: SqueezeConfig,
         steps_per_epoch: int,
         seed: int,
+        match: Match = DEFAULT,
     ) -> None:
         self.model = model
         self.followed = followed
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
+        self.match = match
         self.counts = counts
         self.result: Squeeze | None = None
         self._neighbours = initial_neighbours(model, [one.target for one in followed], config.top_k)
@@ -114,7 +118,8 @@ class Squeezing(TrainerCallback):
         return {
             "rouge_l": [rouge_l_recall(text, some) for text, some in zip(texts, drawn, strict=True)],
             "keyword_recall": [
-                sum(holds_any(answer.text, row.keywords) for answer in some) / len(some) for row, some in with_keywords
+                sum(holds_any(answer.text, row.keywords, self.match) for answer in some) / len(some)
+                for row, some in with_keywords
             ],
         }
 
@@ -126,6 +131,7 @@ def follow(
     steps_per_epoch: int,
     seed: int,
     progress: Progress = SILENT,
+    match: Match = DEFAULT,
 ) -> Squeezing:
     """Choose prompts, ask the original model for candidates and rank them; call it before any weight moves.
 
@@ -136,6 +142,7 @@ def follow(
         steps_per_epoch: optimizer steps.
         seed: of everything random.
         progress: where to report.
+        match: how keywords are looked for.
     """
     order = torch.randperm(len(rows), generator=named_generator(f"{seed}/squeeze/prompts"))[: config.prompts].tolist()
     chosen = [rows[index] for index in sorted(order)]
@@ -149,7 +156,7 @@ def follow(
         Followed(chosen[place], targets[place], ids, ranked(scores))
         for place, ids, scores in zip(places, answers, score(model, prompts, answers), strict=True)
     ]
-    return Squeezing(model, followed, Counts.of(found, _FEWEST), config, steps_per_epoch, seed)
+    return Squeezing(model, followed, Counts.of(found, _FEWEST), config, steps_per_epoch, seed, match)
 
 
 def levels(model: LanguageModel, followed: Sequence[Followed]) -> dict[str, list[list[float]]]:

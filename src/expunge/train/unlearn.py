@@ -18,6 +18,7 @@ from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
+from expunge.data.keywords import DEFAULT, Match
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set
@@ -66,6 +67,8 @@ class Prepared:
     """Retain rows that the guard measures."""
     targets: Sequence[Example]
     """Forget rows with the answers that are trained on."""
+    match: Match = DEFAULT
+    """How keywords are looked for in answers."""
 
 
 def prepare(
@@ -80,6 +83,7 @@ def prepare(
     seed: int,
     progress: Progress = SILENT,
     reference: OriginalWeights | None = None,
+    match: Match = DEFAULT,
 ) -> Prepared:
     """Let losses and combination rule look at the original model; whatever they refuse, they refuse here.
 
@@ -95,6 +99,7 @@ def prepare(
         seed: of everything random.
         progress: where to report.
         reference: weights of another model that the losses compare with; None: of the model as it is.
+        match: how keywords are looked for in answers.
 
     Raises:
         UserError: rows, layers or weights that a loss or the combination rule cannot use.
@@ -102,9 +107,9 @@ def prepare(
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     targets = forget_rows
     if train.answers == "own":
-        targets = own_answers(model, forget_rows, progress, unproven=False)
-        forget_rows = [*targets, *other_wordings(model, targets, train.wordings, f"{seed}/wordings", progress)]
-        trained_on = own_answers(model, trained_on, progress)
+        targets = own_answers(model, forget_rows, progress, unproven=False, match=match)
+        forget_rows = [*targets, *other_wordings(model, targets, train.wordings, f"{seed}/wordings", progress, match)]
+        trained_on = own_answers(model, trained_on, progress, match=match)
     encode, epochs = model.encoder.example, train.epochs
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     with progress.bar("preparing", 2) as bar, reference.swapped_in() if reference else nullcontext():
@@ -116,7 +121,7 @@ def prepare(
         retain_stream = make_stream("retain", retain, retain_setup)
         combine.prepare(retain_setup)
         bar.advance()
-    return Prepared(Task(forget_stream, retain_stream, combine), [encode(row) for row in held_out], targets)
+    return Prepared(Task(forget_stream, retain_stream, combine), [encode(row) for row in held_out], targets, match)
 
 
 def unlearn(
@@ -151,7 +156,9 @@ def unlearn(
     warnings = [*(warning for loss in losses for warning in loss.warnings), *task.combine.warnings]
     follower = None
     if squeeze is not None:
-        follower = follow(model, prepared.targets, squeeze, _steps_per_epoch(task, train), seed, progress)
+        follower = follow(
+            model, prepared.targets, squeeze, _steps_per_epoch(task, train), seed, progress, prepared.match
+        )
     callbacks = [] if follower is None else [follower]
     training = fit(model, task, prepared.held_out, train, guard, seed, folder, progress, callbacks, inputs)
     return replace(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from expunge.core.records import Frozen
-from expunge.evaluate.base import Item, require_text, stored_text
+from expunge.data.rouge import Unit
+from expunge.data.text import has_content
+from expunge.evaluate.base import Absent, Item, require_text, right_texts
 from expunge.evaluate.overlap import Overlap, overlap
 
 
@@ -17,10 +17,14 @@ class RougeConfig(Frozen):
     stemmer: bool = Field(True, description="Compare word stems, as TOFU and OpenUnlearning do; MUSE compares words")
 
 
-def greedy_overlap(item: Item, unit: Literal["rouge1", "rougeL"], stemmer: bool) -> Overlap:
-    """Overlap of the greedy answer with the stored one.
+def greedy_overlap(item: Item, unit: Unit, stemmer: bool) -> Overlap:
+    """The best recall and the best F1 of the greedy answer against the stored and the accepted answers.
 
     Raises:
-        Absent: either is missing.
+        Absent: an answer is missing, or has no words.
     """
-    return overlap(stored_text(item), require_text(item.greedy, "greedy answer"), unit, stemmer)
+    text = require_text(item.greedy, "greedy answer")
+    found = [overlap(right, text, unit, stemmer) for right in right_texts(item) if has_content(right)]
+    if not found:
+        raise Absent("stored answers without a word")
+    return Overlap(max(one.recall for one in found), max(one.f1 for one in found))

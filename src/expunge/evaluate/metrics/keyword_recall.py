@@ -16,4 +16,4 @@ class KeywordRecall(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
-        return float(holds_any(require_text(item.greedy, "greedy answer"), required_keywords(item)))
+        return float(holds_any(require_text(item.greedy, "greedy answer"), required_keywords(item), item.match))

@@ -17,4 +17,4 @@ class ParaphraseKeywordRecall(Metric):
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
         text = require_text(item.paraphrased_greedy, "paraphrased_question, or no probe (evaluate.probe_splits),")
-        return float(holds_any(text, required_keywords(item, item.example.paraphrased_question)))
+        return float(holds_any(text, required_keywords(item, item.example.paraphrased_question), item.match))

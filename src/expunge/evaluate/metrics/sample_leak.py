@@ -19,4 +19,4 @@ class SampleLeak(Metric):
         if not item.samples:
             raise Absent("this split is not probed (evaluate.probe_splits)")
         keywords = required_keywords(item)
-        return float(any(holds_any(sample, keywords) for sample in item.samples))
+        return float(any(holds_any(sample, keywords, item.match) for sample in item.samples))
