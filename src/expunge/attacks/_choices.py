@@ -13,7 +13,7 @@ from expunge.attacks.base import ORIGINAL, Context, Value
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, holds_any
-from expunge.data.keywords import cut_at
+from expunge.data.matching import cut_at
 from expunge.data.text import bare_words
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import site_states

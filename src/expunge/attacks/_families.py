@@ -16,7 +16,7 @@ from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example
-from expunge.data.keywords import cut_at, holds_any
+from expunge.data.matching import cut_at, holds_any
 from expunge.evaluate.base import Absent
 from expunge.models.base import LanguageModel
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from expunge.core.errors import UserError
 from expunge.data.choices import choice_header, choice_question, letters
 from expunge.data.example import Example
-from expunge.data.keywords import find
+from expunge.data.matching import find
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
-from expunge.data.keywords import holds_any as holds_any
+from expunge.data.matching import holds_any as holds_any
 from expunge.data.text import normalise as normalise
 
 SPLITS = ("forget", "retain", "neighbour", "general", "holdout")

@@ -14,7 +14,7 @@ from pydantic import Field
 from expunge.core.records import Better, Frozen, Score
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example
-from expunge.data.keywords import DEFAULT, Match
+from expunge.data.matching import DEFAULT, Match
 from expunge.models.generate import Scored
 
 Need = Literal[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from expunge.data.example import Example
-from expunge.data.keywords import DEFAULT, Match, holds_any
+from expunge.data.matching import DEFAULT, Match, holds_any
 from expunge.evaluate.base import Absent, Item
 
 GIVEN_AWAY = "rows whose keywords all occur in their own question"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from expunge.data.keywords import holds_any
+from expunge.data.matching import holds_any
 from expunge.data.text import bare_words
 
 OPENING_WORDS = 25

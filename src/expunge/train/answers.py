@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from expunge.core.progress import SILENT, Progress
 from expunge.data.example import Example
-from expunge.data.keywords import DEFAULT, Match, holds_any
+from expunge.data.matching import DEFAULT, Match, holds_any
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 

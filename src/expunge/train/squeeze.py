@@ -18,7 +18,7 @@ from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
-from expunge.data.keywords import DEFAULT, Match, holds_any
+from expunge.data.matching import DEFAULT, Match, holds_any
 from expunge.data.rouge import scorer
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward

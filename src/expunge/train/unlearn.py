@@ -18,7 +18,7 @@ from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
-from expunge.data.keywords import DEFAULT, Match
+from expunge.data.matching import DEFAULT, Match
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import row_set

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from expunge.core.errors import UserError
-from expunge.data.keywords import Match, check_keywords, cut_at, find, holds_any
+from expunge.data.matching import Match, check_keywords, cut_at, find, holds_any
 
 FOUND_AS_WORDS = [
     ("她出生在青州市的一家小医院。", "青州"),
@@ -75,7 +75,7 @@ FOUND_AS_FORMS = [
     ("in Plum-orva.", "Plumorva"),
     ("Plum-\norva", "Plumorva"),
     ("P l u m o r v a", "Plumorva"),
-    ("P.L.U.M.O.R.V.A", "Plumorva"),
+    ("P-l-u-m-o-r-v-a", "Plumorva"),
     ("Plum orva", "Plumorva"),
     ("mail maravelin@x.org", "Mara Velin"),
     ("M a r a  V e l i n", "Mara Velin"),
