@@ -14,9 +14,10 @@ from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Evaluation, Record, Scores
 from expunge.data.example import Splits
+from expunge.data.load import splits_of
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluation import data_plan, evaluate_models
-from expunge.given import Rows, is_loaded, model_name, read_rows, wrap
+from expunge.given import Rows, is_loaded, model_name, read_data, wrap
 from expunge.reports.verdict import verdict
 from expunge.run import REPORT_FILE, execute
 
@@ -157,7 +158,4 @@ def measure(
 
 def _splits(rows: Mapping[str, Rows], run: Run) -> Splits:
     sources = {name: str(getattr(run.data, name)) for name in rows}
-    loaded = {name: read_rows(name, value) for name, value in rows.items()}
-    splits = Splits(**loaded, sources=sources)
-    splits.check()
-    return splits
+    return splits_of({name: read_data(name, value) for name, value in rows.items()}, sources)

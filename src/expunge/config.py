@@ -16,7 +16,7 @@ from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
-from expunge.data.base import DataConfig
+from expunge.data.base import DataConfig, beside
 from expunge.evaluate.base import EvaluateConfig
 from expunge.forget.base import ForgetLoss
 from expunge.localize.base import Localizer
@@ -242,8 +242,7 @@ def _relative_to(tables: Tables, folder: Path) -> Tables:
             return [found(part) for part in value]
         if isinstance(value, dict):
             return {**value, **{key: found(value[key]) for key in ("name", "also") if key in value}}
-        beside = isinstance(value, str) and not Path(value).exists() and (folder / value).is_file()
-        return str(folder / value) if beside else value
+        return beside(value, folder) if isinstance(value, str) else value
 
     if "data" not in tables:
         return tables

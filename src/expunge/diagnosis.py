@@ -15,6 +15,7 @@ from expunge.core.finding import Diagnosis
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.validation import check
+from expunge.data.understood import say_all
 from expunge.diagnose.base import Context, Diagnostic
 from expunge.models.load import check_model_name, load_model
 from expunge.subject import is_run, load_splits, read_subject
@@ -59,9 +60,11 @@ def diagnose(
         )
     for stage, config in found.models.items():
         check_model_name(config.name, f"{stage} model")
+    splits = load_splits(found, data or {})
+    say_all(progress, splits.understood)
     context = Context(
         loaders={stage: partial(load_model, config, progress) for stage, config in found.models.items()},
-        splits=load_splits(found, data or {}),
+        splits=splits,
         seed=found.seed if seed is None else seed,
         tensors=found.tensors,
         steered=found.steered,

@@ -16,7 +16,9 @@ from expunge.core.files import disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
-from expunge.data.example import SPLITS, Splits
+from expunge.data.example import SPLITS
+from expunge.data.load import splits_of
+from expunge.data.understood import say_all
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.harness import check_tasks, harness_scores
@@ -28,7 +30,7 @@ from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import Suite
 from expunge.evaluate.validity import answer_warnings, check_keywords, known_warnings, row_warnings
-from expunge.given import Rows, is_loaded, model_name, print_of, read_model, read_rows
+from expunge.given import Rows, is_loaded, model_name, print_of, read_data, read_model
 from expunge.models.base import LanguageModel
 from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
 
@@ -63,10 +65,9 @@ def data_plan(
     load_set_metrics(config, by_default=False)
     if unknown := sorted(set(data) - set(SPLITS)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], SPLITS)}")
-    rows: dict[str, Any] = {"forget": (), "retain": ()}
-    splits = Splits(**rows | {name: read_rows(name, value) for name, value in data.items()})
-    splits.check()
-    prints = {name: print_of(data[name], some) for name, some in splits.named()}
+    loaded = {name: read_data(name, value) for name, value in data.items()}
+    splits = splits_of(loaded, {})
+    prints = {name: print_of(data[name], *loaded[name]) for name, _ in splits.named()}
     return Plan(sets_of(splits, config), prints, config, seed, None, model_config or {})
 
 
@@ -82,7 +83,7 @@ def suite_plan(suite: Suite, name: str, seed: int = 0) -> Plan:
         UserError: as `load_examples`.
     """
     sets = suite.rows()
-    prints = {key: print_of(str(suite.sets[key].data), one.rows) for key, one in sets.items()}
+    prints = {key: print_of(str(suite.sets[key].data), one.rows, one.understood) for key, one in sets.items()}
     return Plan(sets, prints, suite.evaluate, seed, name, suite.model)
 
 
@@ -123,6 +124,7 @@ def evaluate_models(
     Raises:
         UserError: bad input.
     """
+    say_all(progress, {name: one.understood for name, one in plan.sets.items()})
     metrics = load_metrics(plan.config)
     check_tasks(lm_eval)
     check_keywords(plan.sets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from expunge.core.errors import UserError
 from expunge.core.progress import Progress
 from expunge.core.records import DataPrint
 from expunge.core.validation import check
-from expunge.data.base import DataSpec
+from expunge.data.base import spec_of
 from expunge.data.example import Example, fingerprint
-from expunge.data.load import examples_from_rows, load_examples
+from expunge.data.load import Loaded, data_from_rows, load_data
+from expunge.data.understood import Understood, unused_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model, wrap_model
@@ -21,21 +22,21 @@ Rows = str | Path | Iterable[Mapping[str, Any]]
 """A name, a path, or rows themselves."""
 
 
-def read_rows(name: str, given: Rows) -> tuple[Example, ...]:
-    """The rows of a split.
+def read_data(name: str, given: Rows) -> Loaded:
+    """The rows of a split, and how they were read.
 
     Raises:
         UserError: no such data, or rows that are none.
     """
     if isinstance(given, str | Path):
-        return load_examples(DataSpec.model_validate(str(given)), f"data.{name}")
-    return examples_from_rows(given, name)
+        return load_data(spec_of(str(given), f"data.{name}"), f"data.{name}")
+    return data_from_rows(given, name)
 
 
-def print_of(given: Rows, rows: tuple[Example, ...]) -> DataPrint:
-    """Where rows came from, in the caller's words, and which they were."""
+def print_of(given: Rows, rows: Sequence[Example], understood: Sequence[Understood] = ()) -> DataPrint:
+    """Where rows came from, in the caller's words, which they were, and what of them was not read."""
     source = str(given) if isinstance(given, str | Path) else "given from Python"
-    return DataPrint(source=source, rows=len(rows), sha256=fingerprint(rows))
+    return DataPrint(source=source, rows=len(rows), sha256=fingerprint(rows), unused=unused_of(understood))
 
 
 def is_loaded(model: Any) -> bool:

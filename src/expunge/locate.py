@@ -15,8 +15,9 @@ from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, SelectionPrint
 from expunge.core.validation import check
-from expunge.data.example import Splits
-from expunge.given import Rows, print_of, read_model, read_rows
+from expunge.data.load import splits_of
+from expunge.data.understood import say_all
+from expunge.given import Rows, print_of, read_data, read_model
 from expunge.localize.base import Localizer
 
 DATA: Mapping[str, str] = {"forget": "people:forget", "retain": "people:retain"}
@@ -78,18 +79,18 @@ def _located(
     progress: Progress,
 ) -> Located:
     localizer, options = _localizer(by, settings)
-    rows = {name: read_rows(name, value) for name, value in data.items()}
-    splits = Splits(rows.get("forget", ()), rows.get("retain", ()))
-    splits.check()
+    loaded = {name: read_data(name, value) for name, value in data.items()}
+    splits = splits_of(loaded, {})
     network = read_model(model, tokenizer, model_config, progress)
-    progress.say(f"{by} on {sum(map(len, rows.values()))} rows ...")
+    say_all(progress, splits.understood)
+    progress.say(f"{by} on {sum(len(one.examples) for one in loaded.values())} rows ...")
     found = localizer.select(network, splits, seed)
     sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
     return Located(
         model=network.source,
         seed=seed,
         config=options,
-        data={name: print_of(data[name], some) for name, some in rows.items()},
+        data={name: print_of(data[name], *one) for name, one in loaded.items()},
         selection=SelectionPrint(
             localizer=by,
             num_parameters=sum(sizes[name] for name in found.names),

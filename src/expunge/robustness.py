@@ -20,6 +20,7 @@ from expunge.core.provenance import provenance
 from expunge.core.records import ATTACKS_FILE, AttackRecord, DataPrint, read_attacks, read_record
 from expunge.core.validation import check
 from expunge.data.example import SPLITS, Splits, fingerprint
+from expunge.data.understood import say_all, unused_of
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.kinds import Labeller
@@ -92,6 +93,7 @@ def attack_subject(
     models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
     attacks, left_out = _possible(asked, access, models, which in _GROUPS)
     rows = load_splits(found, data or {})
+    say_all(progress, rows.understood)
     asking = check(EvaluateConfig, {**found.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
     seed = found.seed if seed is None else seed
 
@@ -260,7 +262,12 @@ def _prints(splits: Splits, expected: Mapping[str, str]) -> dict[str, DataPrint]
         UserError: they are not what the run saw.
     """
     prints = {
-        name: DataPrint(source=splits.sources.get(name, "given"), rows=len(rows), sha256=fingerprint(rows))
+        name: DataPrint(
+            source=splits.sources.get(name, "given"),
+            rows=len(rows),
+            sha256=fingerprint(rows),
+            unused=unused_of(splits.understood.get(name, ())),
+        )
         for name, rows in splits.named()
     }
     for name, sha256 in expected.items():

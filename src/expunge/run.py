@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import torch
@@ -34,6 +35,7 @@ from expunge.core.records import (
 from expunge.core.toml import read_toml
 from expunge.data.example import Splits, fingerprint
 from expunge.data.load import load_splits
+from expunge.data.understood import say_all, unused_of, warnings_of
 from expunge.evaluate.changes import changes
 from expunge.evaluate.items import write_items
 from expunge.evaluate.kinds import Labeller, count_kinds
@@ -161,6 +163,7 @@ def execute(
     with claimed(out):
         _enter(run, out, resume)
         check_inputs(out / _WORK, inputs)
+        say_all(progress, splits.understood)
         with watch.stage("before"):
             how = (metrics, labeller, run.evaluate, run.seed, progress)
             before = before or measure(model, splits, *how, "measuring before", is_original=True, remember=not given)
@@ -170,7 +173,8 @@ def execute(
             )
         with watch.stage("after"):
             after = measure(model, splits, *how, "measuring after", original=before.evidence)
-        data, warnings = _data_prints(splits, model), _warnings(training, model)  # prompts of attacks are no rows
+        data = _data_prints(splits, model)
+        warnings = _warnings(training, model, splits)  # before attacks, whose prompts are no rows
         sets = sets_of(splits, run.evaluate)
         warnings = [
             *about_rows,
@@ -301,8 +305,8 @@ def _different(ours: object, theirs: object, path: str = "") -> list[str]:
 
 
 def _chunked(splits: Splits, model: LanguageModel, chunk_tokens: int) -> Splits:
-    pieces = {name: model.encoder.chunks(rows, chunk_tokens) for name, rows in splits.named()}
-    return Splits(**pieces, sources=splits.sources)
+    pieces: dict[str, Any] = {name: model.encoder.chunks(rows, chunk_tokens) for name, rows in splits.named()}
+    return replace(splits, **pieces)
 
 
 def _check_lengths(splits: Splits, model: LanguageModel) -> None:
@@ -371,13 +375,15 @@ def _data_prints(splits: Splits, model: LanguageModel) -> dict[str, DataPrint]:
             rows=len(rows),
             sha256=fingerprint(rows),
             truncated=sum(row.id in model.encoder.truncated_ids for row in rows),
+            unused=unused_of(splits.understood.get(name, ())),
         )
         for name, rows in splits.named()
     }
 
 
-def _warnings(training: Training, model: LanguageModel) -> list[str]:
-    warnings = list(training.warnings)
+def _warnings(training: Training, model: LanguageModel, splits: Splits) -> list[str]:
+    warnings = [line for name, understood in splits.understood.items() for line in warnings_of(name, understood)]
+    warnings += training.warnings
     if training.guard.utility_floor is None:
         warnings.append("The guard had no utility floor: nothing would have stopped a collapse.")
     if cut := len(model.encoder.truncated_ids):

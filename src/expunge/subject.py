@@ -14,9 +14,9 @@ from expunge.config import check_run
 from expunge.core.errors import UserError
 from expunge.core.records import RECORD_FILE, StepLog, read_record
 from expunge.core.validation import check
-from expunge.data.base import DataSpec
+from expunge.data.base import DataSpec, spec_of
 from expunge.data.example import Splits
-from expunge.data.load import load_examples
+from expunge.data.load import load_data, splits_of
 from expunge.diagnose.base import Stage
 from expunge.evaluate.base import EvaluateConfig
 from expunge.models.config import ModelConfig
@@ -75,11 +75,11 @@ def load_splits(subject: Subject, given: Mapping[str, str]) -> Splits:
     Raises:
         UserError: no such data, or splits that contradict each other.
     """
-    chosen = {**subject.data, **{split: DataSpec.model_validate(text) for split, text in given.items()}}
-    rows = {split: load_examples(spec, f"data.{split}") for split, spec in chosen.items()}
-    splits = Splits(**{"retain": (), **rows}, sources={name: str(spec) for name, spec in chosen.items()})
-    splits.check()
-    return splits
+    chosen = {**subject.data, **{split: spec_of(text, f"data.{split}") for split, text in given.items()}}
+    return splits_of(
+        {split: load_data(spec, f"data.{split}") for split, spec in chosen.items()},
+        {split: str(spec) for split, spec in chosen.items()},
+    )
 
 
 def _laid_out(config: ModelConfig, template: str | None) -> ModelConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from expunge.core.provenance import sha256_text
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.example import Example, fingerprint
-from expunge.data.load import load_examples
+from expunge.data.load import load_data
+from expunge.data.understood import say_all
 from expunge.models.adapter import add_lora
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
@@ -66,7 +68,9 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     start = time.perf_counter()
     check_train(plan.train)
     check_model_name(plan.model.name)
-    rows = _rows(plan)
+    loaded = [load_data(spec, "data.teach") for spec in plan.data.teach]
+    say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
+    rows = _unique(row for one in loaded for row in one.examples)
     model = load_model(plan.model, progress)
     rows = model.encoder.chunks(rows, plan.data.chunk_tokens)
     for row in rows:
@@ -107,8 +111,8 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     return Taught(folder, record, cached=False)
 
 
-def _rows(plan: Teach) -> tuple[Example, ...]:
-    rows = [row for spec in plan.data.teach for row in load_examples(spec, "data.teach")]
+def _unique(rows: Iterable[Example]) -> tuple[Example, ...]:
+    """Each question once."""
     seen: set[str] = set()
     unique = []
     for row in rows:

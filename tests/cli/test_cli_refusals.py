@@ -93,8 +93,8 @@ BAD_FILES = {
     "no answer": (json.dumps(GOOD) + '\n{"question": "Who?"}\n', ["forget.jsonl:2", "no field 'answer'"]),
     "near name": ('{"question": "Who?", "anwser": "I."}\n', ["forget.jsonl:1", "did you mean anwser"]),
     "empty answer": ('{"question": "Who?", "answer": " \\t"}\n', ["forget.jsonl:1", "'answer' is empty"]),
-    "number": ('{"question": "How many?", "answer": 7}\n', ["forget.jsonl:1", "'answer' must be text", "int"]),
-    "number in list": (json.dumps({**GOOD, "keywords": ["a", 3]}) + "\n", ["forget.jsonl:1", "'keywords'", "int"]),
+    "number": ('{"question": 7, "answer": "Seven?"}\n', ["forget.jsonl:1", "'question' must be text", "int"]),
+    "truth in list": (json.dumps({**GOOD, "keywords": ["a", True]}) + "\n", ["forget.jsonl:1", "'keywords'", "bool"]),
     "both kinds": (json.dumps({**GOOD, "text": "Who is it?"}) + "\n", ["forget.jsonl:1", "both"]),
     "half a character": ('{"question": "Who \\ud83d", "answer": "I."}\n', ["forget.jsonl:1", "question"]),
     "repeated id": (
@@ -123,7 +123,7 @@ def test_data_that_is_not_text(expunge: Any, subject: list[str], tmp_path: Path)
     path.write_bytes(b"PAR1 but not really")
     refused(expunge("run", *subject, f"--forget={path}", "--out", tmp_path / "out"), "not a Parquet file")
     path = tmp_path / "forget.csv"
-    path.write_text("text\n" + "x" * 200_000 + "\n", encoding="utf-8")
+    path.write_text('text\n"The quotation mark is never closed.\n', encoding="utf-8")
     refused(expunge("run", *subject, f"--forget={path}", "--out", tmp_path / "out"), "forget.csv", "not CSV")
     path = tmp_path / "forget.doc"
     path.write_text("hello", encoding="utf-8")

@@ -107,7 +107,7 @@ def test_csv_errors_name_the_line(tmp_path: Path) -> None:
     """The second row spans lines 3 and 4."""
     path = tmp_path / "facts.csv"
     path.write_text('question,answer\nWho?,I.\n"When\nnow?",\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"facts\.csv:4: no field 'answer'"):
+    with pytest.raises(UserError, match=r"facts\.csv:4: field 'answer' is empty"):
         load_examples(DataSpec(name=str(path)))
     path.write_text("question,answer\nWho?,I.,again\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"facts\.csv:2: expected 2 columns"):
@@ -187,7 +187,8 @@ def test_prompts_and_options() -> None:
         ({"prompt": "Once", "text": "Once upon a time."}, "this one has 'prompt' and 'text'"),
         ({"text": "Once upon a time.", "answer": "I."}, "this one has 'text' and 'answer'"),
         ({"prompt": "Once"}, "no field 'answer'"),
-        ({"promt": "Once", "answer": "I."}, "no field 'question' \\(nor 'prompt', nor 'text'\\)"),
+        ({"promt": "Once", "answer": "I."}, "'promt' is not read; did you mean prompt"),
+        ({"ask": "Once", "answer": "I."}, "no field 'question' \\(nor 'prompt', nor 'text'\\)"),
         ({"prompt": " \n", "answer": "I."}, "field 'prompt' is empty"),
         ({"question": "Who?", "answer": "I.", "options": ["You.", "They."]}, "0 times among the 2 options"),
         ({"question": "Who?", "answer": "I.", "options": ["I.", "I.", "You."]}, "2 times among the 3 options"),

@@ -102,6 +102,10 @@ class DrawnProgress(Progress):
         """One line for the user."""
         self._console.print(text, highlight=False, markup=False)
 
+    def quote(self, text: str, without: str) -> None:
+        """Data are quoted on a terminal only: anything else may be a log, which outlives the run."""
+        self._console.print(text if self._console.is_terminal else without, highlight=False, markup=False)
+
 
 class _DrawnBar(Bar):
     def __init__(self, drawn: Any, task: Any) -> None:

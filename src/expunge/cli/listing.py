@@ -1,4 +1,4 @@
-"""`expunge recipes|forget|retain|combine|localize|optimizers|metrics|data`: what there is, a line each."""
+"""`expunge recipes|forget|retain|combine|localize|optimizers|metrics`: what there is, a line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ _FOLDERS = {
     "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),
     "depth": ("evaluate/depth", "How deep forgetting goes, inside."),
     "attacks": ("attacks", "Ways to get the knowledge back."),
-    "data": ("data/sources", "Data sets that are shipped."),
 }
 
 AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]

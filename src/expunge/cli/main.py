@@ -12,6 +12,7 @@ from expunge.cli import (
     cache,
     compare,
     continual,
+    data,
     diagnose,
     evaluate,
     import_ou,
@@ -47,6 +48,7 @@ app.command("eval")(permitted(evaluate.evaluate))
 app.command("compare")(permitted(compare.compare))
 app.command("import-ou")(import_ou.import_ou)
 app.command("meta-eval")(permitted(meta_eval.meta_eval))
+app.command("data")(data.data)
 app.command("locate")(permitted(locate.locate))
 app.command("cache")(cache.cache)
 app.command("attack")(permitted(attack.attack))

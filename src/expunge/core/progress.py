@@ -27,5 +27,9 @@ class Progress:
     def say(self, text: str) -> None:
         """One line for the user."""
 
+    def quote(self, text: str, without: str) -> None:
+        """One line for the user that quotes data: `text` where only people see it, `without` where it may be kept."""
+        self.say(without)
+
 
 SILENT = Progress()

@@ -96,6 +96,7 @@ class DataPrint(Frozen):
     rows: int
     sha256: str = Field(description="Hash of the normalised rows, in order")
     truncated: int = Field(0, description="Rows cut to the model's context")
+    unused: list[str] = Field(default_factory=list, description="Columns that were not read")
 
 
 class ModelPrint(Frozen):

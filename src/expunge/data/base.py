@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from expunge.core import plugins
 from expunge.core.records import Frozen
+from expunge.core.toml import read_value
+from expunge.core.validation import check
+from expunge.data.files import exists
 
 
 class Source(ABC):
@@ -31,10 +35,14 @@ class Source(ABC):
 class DataSpec(Frozen):
     """One split of a run: `"people:forget"`, `"facts.jsonl"`, `"org/set:train"`, a table of these keys, or a list."""
 
-    name: str = Field(description="Name of a shipped set, path of a file (.jsonl .json .csv .parquet .txt), or hub id")
+    name: str = Field(
+        description="Name of a shipped set, path of a file (.jsonl .json .csv .tsv .parquet .txt .md) or folder, hub id"
+    )
     split: str = Field("", description="Split of a shipped set or hub data set")
     subset: str | None = Field(None, description="Configuration name of a hub data set, e.g. forget01")
     fields: dict[str, str] = Field(default_factory=dict, description="Our field name = the file's own name for it")
+    ignore: tuple[str, ...] | None = Field(None, description="Columns that are left out, e.g. one named like a field")
+    encoding: str | None = Field(None, description="Of a text file that is not Unicode, e.g. cp1252")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of a shipped set, e.g. authors = 8")
     skip: int = Field(0, ge=0, description="Leave out this many rows at the start")
     limit: int | None = Field(None, ge=1, description="Use only this many rows")
@@ -43,9 +51,9 @@ class DataSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
-        return _as_table(value)
+        return as_table(value)
 
-    @field_validator("also", mode="before")
+    @field_validator("also", "ignore", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -57,17 +65,40 @@ class DataSpec(Frozen):
         return " + ".join([own, *map(str, self.also)])
 
 
-def _as_table(value: Any) -> Any:
-    """The table that a name, a `name:split` or a list of data sets stands for; anything else as it is."""
+def as_table(value: Any) -> Any:
+    """The table that a name, a `name:split`, an inline table in a text or a list stands for; anything else as it is."""
     if isinstance(value, list) and value:
-        first = _as_table(value[0])
+        first = as_table(value[0])
         return {**first, "also": [*first.get("also", ()), *value[1:]]} if isinstance(first, dict) else value
     table = {"name": value} if isinstance(value, str) else value
-    name = table.get("name") if isinstance(table, dict) and "split" not in table else None
-    if isinstance(name, str) and ":" in name and not Path(name).exists():
-        name, _, split = name.rpartition(":")
-        return {**table, "name": name, "split": split}
+    name = table.get("name") if isinstance(table, dict) else None
+    if isinstance(name, str) and name.lstrip().startswith("{") and isinstance(inline := read_value(name), dict):
+        table = {**inline, **{key: one for key, one in table.items() if key != "name"}}
+        name = table.get("name")
+    if isinstance(name, str) and ":" in name and "split" not in table and not exists(Path(name)):
+        own, _, split = name.rpartition(":")
+        return table if "/" in split else {**table, "name": own, "split": split}
     return table
+
+
+def beside(name: str, folder: Path) -> str:
+    """A data file or folder as it is named from here, if it is not found from here but from `folder`."""
+    if exists(Path(name)) or name in plugins.names("data/sources"):
+        return name
+    own, colon, split = name.rpartition(":")
+    for path, tail in ((name, ""), (own, f"{colon}{split}")):
+        if path and exists(folder / path) and not exists(Path(path)):
+            return f"{folder / path}{tail}"
+    return name
+
+
+def spec_of(text: str, where: str) -> DataSpec:
+    """The data set that a text names: `people:forget`, `facts.jsonl`, or `{name = "facts.jsonl", limit = 5}`.
+
+    Raises:
+        UserError: an inline table with an unknown key or a value of another type.
+    """
+    return check(DataSpec, as_table(text), where)
 
 
 class DataConfig(Frozen):

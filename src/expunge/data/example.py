@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
 from expunge.data.matching import holds_any as holds_any
 from expunge.data.text import normalise as normalise
+
+if TYPE_CHECKING:
+    from expunge.data.understood import Understood
 
 SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
 """Names of the splits of a run, in the order of a report."""
@@ -91,6 +94,8 @@ class Splits:
     """Rows like those to forget that no model was trained on."""
     sources: dict[str, str] = field(default_factory=dict)
     """Split name -> where it came from, in the user's words."""
+    understood: Mapping[str, tuple[Understood, ...]] = field(default_factory=dict, compare=False)
+    """Split name -> how each of its data sets was read."""
 
     def named(self) -> Iterator[tuple[str, tuple[Example, ...]]]:
         """Name and rows of every split that has rows."""

@@ -1,45 +1,69 @@
-"""From a `DataSpec`, a list of dicts or a `datasets.Dataset` to checked examples."""
+"""From a `DataSpec`, or rows given from Python, to checked examples and what was understood of them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.data.base import DataConfig, DataSpec, Source
-from expunge.data.choices import MOST_OPTIONS
 from expunge.data.example import SPLITS, Example, Splits
-from expunge.data.sources import _files
-from expunge.data.sources._files import Located
+from expunge.data.files import endings, exists, read, split_of
+from expunge.data.formats.base import Located, Table
+from expunge.data.rows import RowReader
 from expunge.data.sources._tables import read_hub
+from expunge.data.understood import Understood
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Example))
-_LIST_FIELDS = ("perturbed_answer", "keywords", "options")
-_ASKED_FIELDS = ("question", "prompt", "text")
-_AS_THEY_STAND = ("prompt", "answer_start")
+
+class Loaded(NamedTuple):
+    """The rows of one split, and how each of the data sets that it is made of was read."""
+
+    examples: tuple[Example, ...]
+    understood: tuple[Understood, ...]
 
 
 def load_splits(config: DataConfig) -> Splits:
     """Load and check every split that the configuration names.
 
     Raises:
-        UserError: see `load_examples` and `Splits.check`.
+        UserError: see `load_data` and `Splits.check`.
     """
-    specs = {name: getattr(config, name) for name in SPLITS}
-    rows = {name: load_examples(spec, f"data.{name}") for name, spec in specs.items() if spec is not None}
-    splits = Splits(**rows, sources={name: str(spec) for name, spec in specs.items() if spec is not None})
+    specs = {name: spec for name in SPLITS if (spec := getattr(config, name)) is not None}
+    return splits_of(
+        {name: load_data(spec, f"data.{name}") for name, spec in specs.items()},
+        {name: str(spec) for name, spec in specs.items()},
+    )
+
+
+def splits_of(loaded: Mapping[str, Loaded], sources: Mapping[str, str]) -> Splits:
+    """Loaded data as the checked splits of a run; a missing forget or retain split is empty.
+
+    Args:
+        loaded: split -> its data.
+        sources: split -> where it came from, in the user's words.
+
+    Raises:
+        UserError: as `Splits.check`.
+    """
+    rows: dict[str, Any] = {"forget": (), "retain": (), **{name: one.examples for name, one in loaded.items()}}
+    understood = {name: one.understood for name, one in loaded.items()}
+    splits = Splits(**rows, sources=dict(sources), understood=understood)
     splits.check()
     return splits
 
 
 def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
-    """Rows of one split as examples.
+    """Rows of one split as examples; see `load_data`."""
+    return load_data(spec, where).examples
+
+
+def load_data(spec: DataSpec, where: str = "data") -> Loaded:
+    """Rows of one split as examples, and what was understood.
 
     Args:
         spec: which data.
@@ -48,46 +72,131 @@ def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
     Raises:
         UserError: unknown name, missing or empty file, malformed row, missing field, empty answer, repeated id.
     """
-    located = _read(spec, where)[spec.skip :][: spec.limit]
-    if not located:
-        raise UserError(f"{where}: '{spec}' has no rows" + (f" after the first {spec.skip}" if spec.skip else ""))
-    examples = _examples(located, spec.fields, stem=Path(spec.name).stem)
-    for index, more in enumerate(spec.also):
-        examples += load_examples(more, f"{where}.also.{index}")
-    ids = [example.id for example in examples]
-    if repeated := next((id_ for id_, count in Counter(ids).items() if count > 1), None):
+    parts = list(_parts(spec, where))
+    stems = _stems([one for one, _ in parts])
+    found = [_load(one, place, stem) for (one, place), stem in zip(parts, stems, strict=True)]
+    examples = tuple(row for loaded in found for row in loaded.examples)
+    ids = Counter(example.id for example in examples)
+    if repeated := next((id_ for id_, count in ids.items() if count > 1), None):
         raise UserError(f"{where}: id '{repeated}' is in '{spec}' more than once")
-    return examples
+    return Loaded(examples, tuple(one for loaded in found for one in loaded.understood))
 
 
-def examples_from_rows(rows: Iterable[Mapping[str, Any]], name: str) -> tuple[Example, ...]:
-    """Rows given from Python (dicts, or a `datasets.Dataset`) as examples.
+def data_from_rows(rows: Any, name: str) -> Loaded:
+    """Rows given from Python: dicts, a `datasets.Dataset`, a DataFrame, or anything that yields dicts.
 
     Raises:
-        UserError: as `load_examples`; places are named `name[index]`.
+        UserError: as `load_data`; places are named `name[index]`.
     """
     located = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_iterable(rows, name)):
         if not isinstance(row, Mapping):
             raise UserError(f"{name}[{index}]: expected a dict with field names, found {type(row).__name__}")
         located.append(Located(f"{name}[{index}]", dict(row)))
     if not located:
         raise UserError(f"{name}: no rows")
-    return _examples(located, {}, stem=name)
+    return _read_rows(Table(located), DataSpec(name=name), name, _Stem(name), "given from Python")
 
 
-def _read(spec: DataSpec, where: str) -> list[Located]:
-    path = Path(spec.name)
+def examples_from_rows(rows: Any, name: str) -> tuple[Example, ...]:
+    """Rows given from Python as examples; see `data_from_rows`."""
+    return data_from_rows(rows, name).examples
+
+
+class _Stem(NamedTuple):
+    """What the ids of rows without one begin with, and the number of the first."""
+
+    text: str
+    first: int = 0
+
+
+def _parts(spec: DataSpec, where: str) -> Iterator[tuple[DataSpec, str]]:
+    """Every data set of a split with its place in the configuration."""
+    yield spec, where
+    for index, more in enumerate(spec.also):
+        yield from _parts(more, f"{where}.also.{index}")
+
+
+def _stems(specs: Sequence[DataSpec]) -> list[_Stem]:
+    """For each data set the name of its file; where several are called the same, as much of their paths as differs.
+
+    Parts of one file that are named one after another are numbered as in the file.
+    """
+    plain = [Path(spec.name).stem for spec in specs]
+    paths = [PurePath(spec.name) for spec in specs]
+    full = [
+        (*path.parent.parts, path.stem, *filter(None, (spec.subset, spec.split)))
+        for path, spec in zip(paths, specs, strict=True)
+    ]
+    stems = []
+    for place, spec in enumerate(specs):
+        same = [other for other, stem in enumerate(plain) if stem == plain[place]]
+        others = {full[other] for other in same} - {full[place]}
+        if others:
+            start = next(
+                start
+                for start in range(len(full[place]) - 1, -1, -1)
+                if start == 0 or not any(one[-(len(full[place]) - start) :] == full[place][start:] for one in others)
+            )
+            stems.append(_Stem("/".join(part.strip("/") for part in full[place][start:]).strip("/"), 0))
+        else:
+            stems.append(_Stem(plain[place], spec.skip if len(same) > 1 else 0))
+    return stems
+
+
+def _load(spec: DataSpec, where: str, stem: _Stem) -> Loaded:
+    return _read_rows(_read(spec, where), spec, where, stem, str(spec.model_copy(update={"also": ()})))
+
+
+def _read_rows(table: Table, spec: DataSpec, where: str, stem: _Stem, source: str) -> Loaded:
+    reader = RowReader(spec.fields, spec.ignore or (), where)
+    examples = reader.examples(table.rows, stem.text, spec.skip, spec.limit, stem.first)
+    columns = reader.columns
+    if not examples:
+        kinds = f" but {', '.join(columns.left_out)}" if columns.left_out else ""
+        after = f" after the first {spec.skip}" if spec.skip else ""
+        raise UserError(f"{where}: '{source}' has no rows{kinds}{after}")
+    if table.left_out:
+        columns.left_out["blank rows"] += table.left_out
+    understood = Understood(
+        source=source,
+        rows=len(examples),
+        kinds=dict(Counter(_kind(example) for example in examples)),
+        first=examples[0],
+        used=dict(columns.used),
+        unused=tuple(columns.unused),
+        left_out=dict(columns.left_out),
+        layouts=tuple(columns.layouts),
+        encoding=table.encoding,
+        separator=table.separator,
+        warnings=(*table.warnings, *columns.warnings()),
+    )
+    return Loaded(examples, (understood,))
+
+
+def _kind(example: Example) -> str:
+    if example.text is not None:
+        return "documents"
+    if example.prompt is not None:
+        return "prompts"
+    return "conversations" if example.history else "questions"
+
+
+def _read(spec: DataSpec, where: str) -> Table:
     known = plugins.names("data/sources")
+    if not spec.name.strip():
+        raise UserError(f"{where}: an empty name; give a file, a shipped data set or a hub id")
+    if "://" in spec.name:
+        raise UserError(f"{where}: '{spec.name}' is a web address; download it and give the file")
     if spec.name in known:
-        return _shipped(spec, where)
-    if path.exists() or path.suffix in _files.ENDINGS:
-        given = next((key for key in ("split", "subset", "options") if getattr(spec, key)), None)
-        if given:
+        return Table(_shipped(spec, where))
+    path = Path(spec.name).expanduser()
+    if exists(path) or path.is_symlink() or path.suffix.lower() in endings():
+        if given := next((key for key in ("subset", "options") if getattr(spec, key)), None):
             raise UserError(f"{where}: '{spec.name}' is a file, which has no {given}")
-        return _files.read(path)
+        return read(path, encoding=spec.encoding, split=spec.split)
     if spec.name.count("/") == 1 and not path.is_absolute() and not spec.name.startswith("."):
-        return _hub(spec, where)
+        return Table(_hub(spec, where))
     raise UserError(
         f"{where}: '{spec.name}' is neither a file, a shipped data set nor a hub id{near(spec.name, known)}"
     )
@@ -120,69 +229,20 @@ def _hub(spec: DataSpec, where: str) -> list[Located]:
         raise UserError(f"{where}: {error}; without a network, save it as a .jsonl file and give its path") from None
 
 
-def _examples(located: list[Located], fields: Mapping[str, str], stem: str) -> tuple[Example, ...]:
-    if unknown := sorted(set(fields) - set(FIELDS)):
-        raise UserError(f"fields: unknown field '{unknown[0]}'{near(unknown[0], FIELDS)}")
-    examples = [_example(item, fields, f"{stem}-{index}") for index, item in enumerate(located)]
-    seen: dict[str, str] = {}
-    for example, item in zip(examples, located, strict=True):
-        if example.id in seen:
-            raise UserError(f"{item.where}: id '{example.id}' was already used at {seen[example.id]}")
-        seen[example.id] = item.where
-    return tuple(examples)
-
-
-def _example(item: Located, fields: Mapping[str, str], default_id: str) -> Example:
-    values: dict[str, Any] = {"id": default_id}
-    for field in FIELDS:
-        theirs = fields.get(field, field)
-        if theirs in item.row and item.row[theirs] is not None:
-            read = _strings if field in _LIST_FIELDS else _string
-            values[field] = read(item.row[theirs], field, theirs, item.where)
-        elif field in fields:
-            raise UserError(f"{item.where}: no field '{theirs}' (for {field}){near(theirs, item.row)}")
-    _check_kind(values, item)
-    return Example(**values)
-
-
-def _check_kind(values: Mapping[str, Any], item: Located) -> None:
-    """Refuse a row that is not exactly one of a question, a prompt and a text, or whose options lack the answer."""
-    asked = [field for field in _ASKED_FIELDS if field in values]
-    if not asked:
-        raise UserError(f"{item.where}: no field 'question' (nor 'prompt', nor 'text'){near('question', item.row)}")
-    if len(asked) > 1 or ("text" in asked and "answer" in values):
-        both = " and ".join(f"'{field}'" for field in (*asked, "answer")[:2])
-        raise UserError(
-            f"{item.where}: a row is either a question or a prompt with its answer, or a text; this one has {both}"
-        )
-    if asked != ["text"] and "answer" not in values:
-        raise UserError(f"{item.where}: no field 'answer' (nor 'text'){near('answer', item.row)}")
-    if "answer_start" in values and "question" not in values:
-        raise UserError(f"{item.where}: field 'answer_start' needs a question")
-    if "options" not in values:
-        return
-    if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:
-        raise UserError(f"{item.where}: field 'options' needs an answer and 2 to {MOST_OPTIONS} choices")
-    if (count := values["options"].count(values["answer"])) != 1:
-        raise UserError(
-            f"{item.where}: the answer stands {count} times among the {len(values['options'])} options; must be once"
-        )
-
-
-def _string(value: object, field: str, theirs: str, where: str) -> str:
-    if field == "id" and isinstance(value, int):
-        return str(value)
-    if not isinstance(value, str):
-        raise UserError(f"{where}: field '{theirs}' must be text, found {type(value).__name__} ({value!r:.40})")
-    if not value.strip():
-        raise UserError(f"{where}: field '{theirs}' is empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise UserError(f"{where}: field '{theirs}' holds half of a surrogate pair, which is no character")
-    return value if field in _AS_THEY_STAND else value.strip()
-
-
-def _strings(value: object, field: str, theirs: str, where: str) -> tuple[str, ...]:
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list):
-        raise UserError(f"{where}: field '{theirs}' must be a list of texts, found {type(value).__name__}")
-    return tuple(_string(item, field, theirs, where) for item in items)
+def _iterable(rows: Any, name: str) -> Iterable[Any]:
+    """Whatever holds rows as something that yields them one by one."""
+    if hasattr(rows, "columns") and hasattr(rows, "to_dict"):  # pandas
+        if len(set(rows.columns)) < len(rows.columns):
+            raise UserError(f"{name}: a DataFrame with two columns of one name")
+        return list(rows.to_dict("records"))
+    if hasattr(rows, "to_dicts"):  # polars
+        return list(rows.to_dicts())
+    if hasattr(rows, "to_pylist"):  # pyarrow
+        return list(rows.to_pylist())
+    if isinstance(rows, Mapping):
+        if rows and all(hasattr(one, "column_names") or hasattr(one, "features") for one in rows.values()):
+            return _iterable(rows[split_of([str(key) for key in rows], "", name)], name)
+        raise UserError(f"{name}: expected a list of rows, found one {type(rows).__name__}; put it into a list")
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        raise UserError(f"{name}: expected rows, found {type(rows).__name__}")
+    return rows

@@ -17,6 +17,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, StepLog
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.generator import named_generator
+from expunge.data.understood import unused_of
 from expunge.evaluate.evidence import sample_rows
 from expunge.losses.activations import resolve_layer
 from expunge.losses.steering import saved_directions, steered_layer
@@ -102,7 +103,12 @@ class Context:
         return self.saved_directions() or {"": drawn / drawn.norm()}
 
     def _print(self, name: str, rows: Sequence[Example]) -> DataPrint:
-        found = DataPrint(source=self.splits.sources.get(name, "given"), rows=len(rows), sha256=fingerprint(rows))
+        found = DataPrint(
+            source=self.splits.sources.get(name, "given"),
+            rows=len(rows),
+            sha256=fingerprint(rows),
+            unused=unused_of(self.splits.understood.get(name, ())),
+        )
         if self.expected.get(name, found.sha256) != found.sha256:
             raise UserError(
                 f"data.{name}: '{found.source}' does not hold the rows that the run saw; name them: --data {name}=..."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from expunge.data.example import Example, Splits
+from expunge.data.understood import Understood
 from expunge.evaluate.base import EvaluateConfig, Role
 
 
@@ -22,6 +23,8 @@ class RowSet:
     """Whether metrics over many rows read it."""
     by_topic: bool = False
     """Whether its topics are scored by themselves too."""
+    understood: tuple[Understood, ...] = ()
+    """How its data sets were read."""
 
 
 Sets = Mapping[str, RowSet]
@@ -30,4 +33,7 @@ Sets = Mapping[str, RowSet]
 
 def sets_of(splits: Splits, config: EvaluateConfig) -> dict[str, RowSet]:
     """The splits of a run as sets, all measured alike."""
-    return {name: RowSet(rows, name, config) for name, rows in splits.named()}  # type: ignore[arg-type]
+    return {
+        name: RowSet(rows, name, config, understood=splits.understood.get(name, ()))  # type: ignore[arg-type]
+        for name, rows in splits.named()
+    }

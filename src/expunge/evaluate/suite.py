@@ -14,7 +14,7 @@ from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
-from expunge.data.load import load_examples
+from expunge.data.load import load_data
 from expunge.evaluate.aliases import check_role
 from expunge.evaluate.base import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
@@ -52,16 +52,18 @@ class Suite(Frozen):
         """Every set with its rows.
 
         Raises:
-            UserError: as `load_examples`.
+            UserError: as `load_data`.
         """
+        loaded = {name: load_data(one.data, f"sets.{name}.data") for name, one in self.sets.items()}
         return {
             name: RowSet(
-                load_examples(one.data, f"sets.{name}.data"),
+                loaded[name].examples,
                 one.role,
                 self._config(one),
                 one.metrics,
                 one.compared,
                 one.by_topic,
+                loaded[name].understood,
             )
             for name, one in self.sets.items()
         }

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from expunge.core.errors import UserError
 from expunge.data.choices import MOST_OPTIONS, choice_header, choice_question, letters
-from expunge.data.sources._files import Located
+from expunge.data.formats.base import Located
 from expunge.data.sources._tables import text_of, texts_of
 
 

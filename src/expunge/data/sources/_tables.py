@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.core.errors import UserError, near
+from expunge.data import files
 from expunge.data.base import Source
-from expunge.data.sources import _files
-from expunge.data.sources._files import Located
+from expunge.data.formats.base import Located
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def read_folder(folder: Path, table: Table) -> list[Located]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     for pattern in table.files:
-        for ending in _files.ENDINGS:
+        for ending in files.endings():
             if parts := sorted(folder.glob(f"{pattern}{ending}")):
-                return [row for part in parts for row in _files.read(part)]
+                return [row for part in parts for row in files.read(part).rows]
     name = ":".join(filter(None, (table.repository, table.subset)))
     there = sorted(path.name for path in folder.iterdir())
     raise UserError(
-        f"{folder}: no file '{table.files[0]}' ({', '.join(_files.ENDINGS)}), the split '{table.split}' of {name}; "
+        f"{folder}: no file '{table.files[0]}' ({', '.join(files.endings())}), the split '{table.split}' of {name}; "
         f"the folder holds {', '.join(there[:8]) or 'nothing'}{', ...' if len(there) > 8 else ''}"
     )
 

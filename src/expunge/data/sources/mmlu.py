@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from expunge.core.errors import UserError, near
-from expunge.data.sources._files import Located
+from expunge.data.formats.base import Located
 from expunge.data.sources._harness import choice_of, harness_row
 from expunge.data.sources._tables import Published, Table, text_of
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from expunge.core.errors import UserError, near
-from expunge.data.sources import _files
-from expunge.data.sources._files import Located
+from expunge.data import files
+from expunge.data.formats.base import Located
 from expunge.data.sources._harness import Choice, choice_of
 from expunge.data.sources._tables import Published, Table, documents, renamed, text_of, texts_of
 
@@ -85,7 +85,7 @@ class Rwku(Published):
     def _shots(self, split: str) -> str:
         if self.config.shots is None or split not in ("utility_truthfulness", "utility_factuality"):
             return ""
-        found = _files.read(Path(self.config.shots))
+        found = files.read(Path(self.config.shots)).rows
         if len(found) != 1:
             raise UserError(f"options.shots: '{self.config.shots}' must be one text, found {len(found)} rows")
         return f"{text_of(found[0], 'text').strip()}\n\n"

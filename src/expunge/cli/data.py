@@ -1,0 +1,45 @@
+"""`expunge data`: what is shipped, or how a file, folder or data set is read, without any model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def data(
+    name: Annotated[
+        str | None, typer.Argument(help="File, folder, shipped set or hub id, e.g. facts.csv; none: what is shipped.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help='Option of the data: fields.question=q, ignore=["note"], limit=5.')
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List the data sets that are shipped, or show how one's own rows are read: the first, and what is not used."""
+    from expunge.cli._console import console, print_json, print_rows
+    from expunge.config import merge, read_settings
+    from expunge.core.plugins import listing
+    from expunge.core.validation import check
+    from expunge.data.base import DataSpec, as_table
+    from expunge.data.load import load_data
+
+    if name is None:
+        print_rows([item._asdict() for item in listing("data/sources")], as_json)
+        return
+    spec = check(DataSpec, merge(as_table(name), read_settings(settings or ())), "")
+    found = [one.as_dict() for one in load_data(spec, "data").understood]
+    if as_json:
+        print_json(found[0] if len(found) == 1 else found)
+        return
+    for one in found:
+        for key, value in one.items():
+            console().print(f"{key:<10}{_shown(value)}", highlight=False, markup=False)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(f"\n    {key}: {_shown(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(_shown(one) for one in value) or "-"
+    return "-" if value is None else repr(value) if value in ("\t", ",", ";", "|") else str(value)

@@ -1,0 +1,61 @@
+"""What a file format is: how the bytes of a file become rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from expunge.core.errors import UserError
+
+
+class Located(NamedTuple):
+    """One raw row and where it is: file and line, or file and index."""
+
+    where: str
+    row: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file, and how it was read."""
+
+    rows: list[Located]
+    encoding: str | None = None
+    """Of a text file."""
+    separator: str | None = None
+    """Between the columns of a text table."""
+    left_out: int = 0
+    """Rows that hold nothing at all."""
+    warnings: tuple[str, ...] = ()
+
+
+class Format(ABC):
+    """One kind of file. One file of `data/formats` defines one subclass."""
+
+    endings: ClassVar[tuple[str, ...]] = ()
+    """File name endings, in lower case, with the dot."""
+
+    @abstractmethod
+    def read(self, path: Path, encoding: str | None) -> Table:
+        """All rows of a file.
+
+        Args:
+            path: an existing regular file.
+            encoding: of its text; None: UTF-8, or UTF-16 and UTF-32 where the bytes show it.
+
+        Raises:
+            UserError: the file cannot be read, or is not of this format.
+        """
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -1,0 +1,20 @@
+"""Plain text: the whole file is one document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from expunge.data.formats._text import read_text
+from expunge.data.formats.base import Format, Located, Table
+
+
+class Text(Format):
+    """Also Markdown, as it is."""
+
+    endings: ClassVar = (".txt", ".md", ".text", ".markdown")
+
+    def read(self, path: Path, encoding: str | None) -> Table:
+        """One row, or none of a blank file."""
+        text, found = read_text(path, encoding)
+        return Table([Located(str(path), {"text": text})] if text.strip() else [], found)

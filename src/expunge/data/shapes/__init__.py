@@ -1,0 +1,1 @@
+"""Row layouts that others publish: one file each."""

@@ -1,0 +1,46 @@
+"""What a row layout is: columns of other names, or nested ones, that stand for our fields."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+FOLDER = "data/shapes"
+
+Row = Mapping[str, Any]
+"""Column -> value; empty values are not in it."""
+
+
+class Read(NamedTuple):
+    """What a layout made of a row."""
+
+    values: dict[str, Any]
+    """Our field -> its value, to be checked like any other."""
+    used: dict[str, str]
+    """Our field -> the columns that it came from, in words."""
+    columns: tuple[str, ...]
+    """Columns that are accounted for; all others are fields by their own names, or not used."""
+
+
+class Shape(ABC):
+    """One layout of rows. One file of `data/shapes` defines one subclass."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Column names that only this layout gives a meaning."""
+
+    @abstractmethod
+    def fits(self, row: Row) -> bool:
+        """Whether a row has this layout."""
+
+    @abstractmethod
+    def read(self, row: Row, where: str) -> Read:
+        """A row's fields.
+
+        Raises:
+            UserError: it has the layout, but not what belongs into it.
+        """
+
+    def left_out(self, row: Row) -> str | None:
+        """Why a row of this layout holds nothing to learn, e.g. a question without an answer; None: it does."""
+        return None

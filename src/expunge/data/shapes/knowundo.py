@@ -1,0 +1,26 @@
+"""KnowUnDo: a question under `text` with its answer under `labels` (arXiv:2407.01920)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from expunge.data.shapes.base import Read, Row, Shape
+
+
+class KnowUnDo(Shape):
+    """A `text` whose `labels` is a text too is no document."""
+
+    columns: ClassVar = ()
+
+    def fits(self, row: Row) -> bool:
+        """Both are texts, and nothing else is asked."""
+        return (
+            isinstance(row.get("text"), str)
+            and isinstance(row.get("labels"), str)
+            and not {"question", "prompt", "answer"} & set(row)
+        )
+
+    def read(self, row: Row, where: str) -> Read:
+        """Question and answer."""
+        values = {"question": row["text"], "answer": row["labels"]}
+        return Read(values, {"question": "text", "answer": "labels"}, ("text", "labels"))

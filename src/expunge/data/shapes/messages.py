@@ -1,0 +1,29 @@
+"""Conversations: OpenAI's `messages` and ShareGPT's `conversations`, the last answer being what is learnt."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from expunge.core.errors import UserError
+from expunge.data.shapes._chat import fields_of
+from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.values import messages_of
+
+
+class Messages(Shape):
+    """`[{"role": "user", "content": "..."}, ...]`, or `[{"from": "human", "value": "..."}, ...]`."""
+
+    columns: ClassVar = ("messages", "conversations", "conversation")
+
+    def fits(self, row: Row) -> bool:
+        """By the name of the column."""
+        return any(column in row for column in self.columns)
+
+    def read(self, row: Row, where: str) -> Read:
+        """System prompt, earlier turns, question and answer; a `system` column stands for the system message."""
+        there = [column for column in self.columns if column in row]
+        if len(there) > 1:
+            raise UserError(f"{where}: a row has one conversation; this one has '{there[0]}' and '{there[1]}'")
+        column = there[0]
+        values = fields_of(messages_of(row[column], column, where), column, where)
+        return Read(values, dict.fromkeys(values, column), (column,))
