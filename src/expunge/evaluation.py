@@ -124,7 +124,6 @@ def evaluate_models(
     Raises:
         UserError: bad input.
     """
-    say_all(progress, {name: one.understood for name, one in plan.sets.items()})
     metrics = load_metrics(plan.config)
     check_tasks(lm_eval)
     check_keywords(plan.sets)
@@ -141,8 +140,12 @@ def evaluate_models(
     def loaded(given: Any) -> LanguageModel:
         return read_model(given, tokenizer, plan.model_config, progress)
 
+    unsaid = {name: one.understood for name, one in plan.sets.items()}
+
     def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
         model = loaded(given)
+        say_all(progress, unsaid)
+        unsaid.clear()
         beside["remember"] = not is_loaded(given)
         if not plan.sets:
             return model, Measured({}, {}, {}, {}, {})

@@ -93,7 +93,6 @@ def attack_subject(
     models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
     attacks, left_out = _possible(asked, access, models, which in _GROUPS)
     rows = load_splits(found, data or {})
-    say_all(progress, rows.understood)
     asking = check(EvaluateConfig, {**found.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
     seed = found.seed if seed is None else seed
 
@@ -127,6 +126,7 @@ def attack_subject(
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
     before = _earlier(path, now)
     done = _kept(path, before, attacks, controls)
+    say_all(progress, rows.understood)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if "original" in loaders:

@@ -69,7 +69,6 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     check_train(plan.train)
     check_model_name(plan.model.name)
     loaded = [load_data(spec, "data.teach") for spec in plan.data.teach]
-    say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
     rows = _unique(row for one in loaded for row in one.examples)
     model = load_model(plan.model, progress)
     rows = model.encoder.chunks(rows, plan.data.chunk_tokens)
@@ -96,6 +95,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     require_space(folder, 8 * saved, "teaching")
     work = folder / _WORK / content[:12]
     work.mkdir(parents=True, exist_ok=True)
+    say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
     training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress)
     save_model(model, folder / _MODEL)
     record = TeachRecord(

@@ -13,6 +13,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _NAMES = {"None": None, "null": None, "nan": None, "True": True, "true": True, "False": False, "false": False}
+_ARRAY = re.compile(r"array|(np|numpy)\.\w+")
 _CLOSING = {"[": "]", "(": ")"}
 
 
@@ -59,7 +60,7 @@ class _Reader:
         if kind == "number":
             return float(token) if any(mark in token for mark in ".eE") else int(token)
         if kind == "name":
-            return _NAMES[token] if token in _NAMES else self._call()
+            return _NAMES[token] if token in _NAMES else self._call(token)
         if token in _CLOSING:
             return self._list(_CLOSING[token])
         if token == "{":
@@ -93,9 +94,9 @@ class _Reader:
         self._next()
         return found
 
-    def _call(self) -> object:
+    def _call(self, name: str) -> object:
         """`array([...], dtype=object)` and `np.str_('a')`: what is in it."""
-        if self._next()[1] != "(":
+        if not _ARRAY.fullmatch(name) or self._next()[1] != "(":
             raise UnreadableError("a word without quotes")
         found = self.value()
         while self._peek() == ",":

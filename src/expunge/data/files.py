@@ -48,7 +48,7 @@ def read(path: Path, *, encoding: str | None = None, split: str = "") -> Table:
         UserError: missing, unreadable or empty; an unknown ending; something that is not of its format.
     """
     if not exists(path):
-        raise UserError(f"{path}: no such file" + (" (a broken link)" if path.is_symlink() else ""))
+        raise UserError(f"{path}: no such file" + (" (a broken link)" if os.path.lexists(path) else ""))
     if path.is_dir():
         table = _folder(path, encoding, split)
     elif split:

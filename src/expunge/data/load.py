@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -191,7 +192,7 @@ def _read(spec: DataSpec, where: str) -> Table:
     if spec.name in known:
         return Table(_shipped(spec, where))
     path = Path(spec.name).expanduser()
-    if exists(path) or path.is_symlink() or path.suffix.lower() in endings():
+    if exists(path) or os.path.lexists(path) or path.suffix.lower() in endings():
         if given := next((key for key in ("subset", "options") if getattr(spec, key)), None):
             raise UserError(f"{where}: '{spec.name}' is a file, which has no {given}")
         return read(path, encoding=spec.encoding, split=spec.split)

@@ -19,6 +19,8 @@ _MARKS = (
 """Byte order marks, the longer ones first, and the codec that removes each."""
 _WIDE_SHARE = 0.1
 """Of the characters of UTF-16 text without a mark, at least this share is ASCII (field names, separators, quotes)."""
+_WIDE_COUNT = 4
+"""And so many: a file with fewer zero bytes is a damaged one."""
 _NOT_UNICODE = (
     'not UTF-8 text (byte {byte} in line {line}); save it as UTF-8 (Excel: "CSV UTF-8"), or name its encoding: '
     'encoding = "cp1252" (Western European Windows), "cp1250" (Central European), "cp1251" (Cyrillic), "gb18030", ...'
@@ -69,6 +71,6 @@ def _unicode(data: bytes) -> str:
             return name
     zeros = [data[place::2].count(0) for place in (0, 1)]
     for name, of_ascii, other in (("utf-16-le", zeros[1], zeros[0]), ("utf-16-be", zeros[0], zeros[1])):
-        if of_ascii >= _WIDE_SHARE * len(data) / 2 and of_ascii and not other:
+        if of_ascii >= max(_WIDE_COUNT, _WIDE_SHARE * len(data) / 2) and not other:
             return name
     return "utf-8"
