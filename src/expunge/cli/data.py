@@ -18,15 +18,16 @@ def data(
 ) -> None:
     """List the data sets that are shipped, or show how one's own rows are read: the first, and what is not used."""
     from expunge.cli._console import console, print_json, print_rows
-    from expunge.config import merge, read_settings
     from expunge.core.plugins import listing
-    from expunge.core.validation import check
-    from expunge.data.base import DataSpec, as_table
-    from expunge.data.load import load_data
 
     if name is None:
         print_rows([item._asdict() for item in listing("data/sources")], as_json)
         return
+    from expunge.config import merge, read_settings
+    from expunge.core.validation import check
+    from expunge.data.base import DataSpec, as_table
+    from expunge.data.load import load_data
+
     spec = check(DataSpec, merge(as_table(name), read_settings(settings or ())), "")
     found = [one.as_dict() for one in load_data(spec, "data").understood]
     if as_json:
