@@ -18,7 +18,7 @@ from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
 from expunge.data.example import SPLITS
 from expunge.data.load import splits_of
-from expunge.data.understood import say_all
+from expunge.data.understood import say_all, warnings_of
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.harness import check_tasks, harness_scores
@@ -141,6 +141,7 @@ def evaluate_models(
         return read_model(given, tokenizer, plan.model_config, progress)
 
     unsaid = {name: one.understood for name, one in plan.sets.items()}
+    about_data = warnings_of(unsaid)
 
     def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
         model = loaded(given)
@@ -197,7 +198,7 @@ def evaluate_models(
             scores=result.scores,
             aggregates=result.aggregates,
             kinds=count_kinds(result.kinds, result.roles),
-            warnings=[*about_rows, *answer_warnings(plan.sets, result)],
+            warnings=[*about_data, *about_rows, *answer_warnings(plan.sets, result)],
             provenance=provenance(command, *where),
             seconds=round(time.perf_counter() - start, 3),
         )

@@ -382,8 +382,7 @@ def _data_prints(splits: Splits, model: LanguageModel) -> dict[str, DataPrint]:
 
 
 def _warnings(training: Training, model: LanguageModel, splits: Splits) -> list[str]:
-    warnings = [line for name, understood in splits.understood.items() for line in warnings_of(name, understood)]
-    warnings += training.warnings
+    warnings = [*warnings_of(splits.understood), *training.warnings]
     if training.guard.utility_floor is None:
         warnings.append("The guard had no utility floor: nothing would have stopped a collapse.")
     if cut := len(model.encoder.truncated_ids):

@@ -92,9 +92,9 @@ def say_all(progress: Progress, understood: Mapping[str, Sequence[Understood]]) 
             progress.say(f"{name}: warning: {warning}")
 
 
-def warnings_of(name: str, understood: Sequence[Understood]) -> list[str]:
-    """The warnings of a split as sentences of a record."""
-    return [f"data.{name}: {warning}" for one in understood for warning in one.warnings]
+def warnings_of(understood: Mapping[str, Sequence[Understood]]) -> list[str]:
+    """The warnings of every split as sentences of a record."""
+    return [f"data.{name}: {text}" for name, parts in understood.items() for one in parts for text in one.warnings]
 
 
 def unused_of(understood: Sequence[Understood]) -> list[str]:
