@@ -146,8 +146,10 @@ def execute(
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
     with watch.stage("localize"):
+        model.merge_adapter()
         selection = selection or localizer.select(model, splits, run.seed)
         _free(model, selection, run)
+        num_trained = sum(parameter.numel() for parameter in model.trainable())
         reference = _reference(model, run, progress)
     _check_space(model, out)
     model_print = _model_print(model, run)
@@ -209,7 +211,7 @@ def execute(
             data=data,
             selection=SelectionPrint(
                 localizer=run.localize.name,
-                num_parameters=sum(parameter.numel() for parameter in model.trainable()),
+                num_parameters=num_trained,
                 names=list(selection.names),
                 evidence=selection.evidence,
                 curves=list(selection.curves),
@@ -400,3 +402,4 @@ def _save(model: LanguageModel, record: Record, out: Path, tensors: Mapping[str,
     from expunge.reports.model_card import model_card
 
     save_model(model, out / MODEL_FOLDER, model_card(record), tensors)
+    model.narrow()

@@ -44,7 +44,7 @@ def test_a_saved_folder_is_an_ordinary_transformers_model(tiny: LanguageModel, t
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == tiny.tokenizer.chat_template
     assert tokenizer("Aurelia wrote it.")["input_ids"] == tiny.tokenizer("Aurelia wrote it.")["input_ids"]
-    assert (tmp_path / "out" / "README.md").read_text() == "# A card"
+    assert (tmp_path / "out" / "README.md").read_text().startswith("# A card")
     assert load_model(ModelConfig(name=str(tmp_path / "out"))).fingerprint() == tiny.fingerprint()
 
 
@@ -87,8 +87,8 @@ def test_a_failed_save_leaves_the_older_folder(
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny.tokenizer, "save_pretrained", fail)
+    monkeypatch.setattr("expunge.models.save.copy_with", fail)
     with pytest.raises(KeyboardInterrupt):
         save_model(tiny, tmp_path / "out", card="the second")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out" / "README.md").read_text() == "the first"
+    assert (tmp_path / "out" / "README.md").read_text().startswith("the first")

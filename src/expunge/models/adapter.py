@@ -22,7 +22,7 @@ def add_lora(model: LanguageModel, selected: Sequence[str], config: LoraConfig, 
         seed: of the adapter's random factor.
 
     Raises:
-        UserError: the selection holds no linear layer.
+        UserError: the selection holds no linear layer, or the rank is above that of every layer.
     """
     import peft
     import torch
@@ -33,6 +33,12 @@ def add_lora(model: LanguageModel, selected: Sequence[str], config: LoraConfig, 
     targets = [owner for owner in owners if isinstance(modules[owner], nn.Linear | Conv1D)]
     if not targets:
         raise UserError("model.adapter: the selection has no linear layer to put a LoRA adapter on")
+    largest = max(min(modules[name].weight.shape) for name in targets)
+    if config.r > largest:
+        raise UserError(
+            f"model.lora.r: {config.r} is above the rank that any chosen layer can have ({largest}); "
+            "it is usually 8 to 64"
+        )
     settings = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,

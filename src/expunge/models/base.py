@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
+from expunge.models.merging import merge, merged_names
+from expunge.models.source import Source
 from expunge.models.store import StateMemory
 
 _BLOCK_LISTS = ("layers", "h", "blocks")
@@ -29,6 +32,8 @@ class LanguageModel:
         precision: `float32`, or `bfloat16` for autocast over the weights.
         source: the name, path or id that the user gave.
         stored_dtype: dtype of the weights where they came from, and where they will be saved.
+        stored_otherwise: parameters that are stored in another dtype, by name in the plain network.
+        origin: the files that the network came from.
 
     Raises:
         UserError: the network's parts cannot be found, or its head does more than a matrix product.
@@ -42,6 +47,8 @@ class LanguageModel:
         precision: str = "float32",
         source: str = "a loaded model",
         stored_dtype: torch.dtype = torch.float32,
+        stored_otherwise: Mapping[str, torch.dtype] | None = None,
+        origin: Source | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
@@ -49,13 +56,23 @@ class LanguageModel:
         self.precision = precision
         self.source = source
         self.stored_dtype = stored_dtype
+        self.stored_otherwise = dict(stored_otherwise or {})
+        self.origin = origin or Source()
+        self.unsettled: set[str] = set()
+        """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
+        self._widened: dict[str, torch.dtype] = {}
         self.state_memory = StateMemory()
         self._check_head()
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether the network is a peft model around a transformers model."""
+        return hasattr(self.network, "get_base_model")
+
+    @property
     def base(self) -> PreTrainedModel:
         """The transformers model, inside its adapter if it has one."""
-        inner = self.network.get_base_model() if hasattr(self.network, "peft_config") else self.network
+        inner = self.network.get_base_model() if self.is_adapted else self.network
         assert isinstance(inner, PreTrainedModel)
         return inner
 
@@ -143,23 +160,68 @@ class LanguageModel:
         )
 
     def freeze_but(self, names: Sequence[str]) -> None:
-        """Let only the named parameters move, in float32."""
+        """Let only the named parameters move, in float32.
+
+        Raises:
+            UserError: the weights are quantized, so that they cannot be trained or saved.
+        """
+        if getattr(self.base, "is_quantized", False):
+            raise UserError(
+                f"model.name: the weights of '{self.source}' are quantized and cannot be trained; give the model in "
+                'float16, bfloat16 or float32, or train an adapter (model.adapter = "lora")'
+            )
         wanted = set(names)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in wanted)
             if name in wanted and parameter.dtype != torch.float32:
+                self._widened[name] = parameter.dtype
                 parameter.data = parameter.data.float()
+
+    def narrow(self) -> None:
+        """Give the trained parameters the dtype that they came in; they keep their values once they are settled."""
+        for name, parameter in self.network.named_parameters():
+            if name in self._widened:
+                parameter.data = parameter.data.to(self._widened.pop(name))
 
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that may move."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
+    def merge_adapter(self) -> None:
+        """Make the network a plain one: an adapter around it becomes part of the weights.
+
+        Raises:
+            UserError: an adapter of a kind that cannot be merged.
+        """
+        if self.is_adapted:
+            self.unsettled |= merged_names(self.network)
+            self.network, untied = merge(self.network)
+            self.origin = replace(self.origin, same_layout=self.origin.same_layout and not untied)
+
     @torch.no_grad()
     def settle(self) -> None:
         """Round the trained weights to the dtype that they are saved in: what is measured is what is saved."""
-        if not hasattr(self.network, "peft_config"):
-            for parameter in self.trainable():
-                parameter.copy_(parameter.to(self.stored_dtype))
+        if not self.is_adapted:
+            for name, parameter in self.network.named_parameters():
+                if parameter.requires_grad or name in self.unsettled:
+                    parameter.copy_(parameter.to(self.stored_as(name)).to(self.stored_dtype))
+
+    def finish(self) -> None:
+        """Make of the trained network what will be saved: call once, before it is measured.
+
+        An adapter that could not name its base so that others find it becomes part of the weights.
+        """
+        if self.origin.base is None:
+            self.merge_adapter()
+        self.settle()
+
+    def stored_as(self, name: str) -> torch.dtype:
+        """The dtype in which a parameter is stored.
+
+        Args:
+            name: its name in the plain network.
+        """
+        return self.stored_otherwise.get(name, self.stored_dtype)
 
     def fingerprint(self) -> str:
         """SHA-256 over name, shape and bytes of every weight."""
@@ -176,8 +238,20 @@ class LanguageModel:
         with self.evaluating(), self.autocast():
             own = self.base(input_ids=ids, use_cache=False).logits.float()
             ours = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state).float()
+        if not torch.isfinite(own).all():
+            self._refuse_numbers()
         if not torch.allclose(own, ours, rtol=1e-3, atol=1e-2):
             raise UserError(
                 f"model: {type(self.base).__name__} changes its logits after the output matrix in a way that is not "
                 f"known here (largest difference {(own - ours).abs().max():.3g})"
             )
+
+    def _refuse_numbers(self) -> None:
+        """Name the weight that makes the logits NaN or infinite.
+
+        Raises:
+            UserError: always.
+        """
+        bad = next((name for name, weight in self.base.named_parameters() if not torch.isfinite(weight).all()), None)
+        where = f"weights hold NaN or infinity in {bad}" if bad else "its logits are NaN or infinite"
+        raise UserError(f"model: cannot use '{self.source}': {where}")

@@ -8,7 +8,26 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from expunge.core.errors import UserError
+from expunge.models.portable import add_old_names
+
 _MARKS = ("is_quantized", "quantization_method", "hf_quantizer")
+
+
+def check_gguf(path: Path, option: str = "model.name") -> None:
+    """Refuse a file that is no GGUF file.
+
+    Raises:
+        UserError: another format, with what to give instead where that is known.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise UserError(f"{option}: {path}: cannot be read ({error.strerror})") from None
+    if magic != b"GGUF":
+        hint = "; give the folder that it lies in" if (path.parent / "config.json").is_file() else ""
+        raise UserError(f"{option}: {path}: not a GGUF file, and no other kind of file can be loaded{hint}")
 
 
 def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -18,9 +37,12 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     the mark is cleared here.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
     )
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"model.name: cannot load '{path}': it lacks {missing[0]} (of {len(missing)} missing weights)")
     for mark in _MARKS:
         vars(model).pop(mark, None)
     vars(model.config).pop("quantization_config", None)
@@ -32,3 +54,4 @@ def convert(path: Path, target: Path) -> None:
     model, tokenizer = load_gguf(path)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    add_old_names(target)

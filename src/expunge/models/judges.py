@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from expunge.core.errors import ExpungeError, UserError
 from expunge.data.batch import by_length
-from expunge.models.load import UNREADABLE, check_model_name
+from expunge.models.load import check_model_name
 from expunge.models.pull import embedded, pull
+
+_UNREADABLE = (OSError, ValueError, SafetensorError)
+"""What transformers and safetensors raise for files that are missing or damaged."""
 
 _TOKEN_BUDGET = 4096
 _ENCODER_LENGTH = 256
@@ -162,7 +166,7 @@ def _label_place(name: str, label: str, option: str) -> int:
     check_model_name(name, option)
     try:
         labels = AutoConfig.from_pretrained(name, trust_remote_code=False).id2label
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise _refusal(name, option, error) from None
     found = [int(index) for index, text in labels.items() if str(text).casefold() == label.casefold()]
     if not found:
@@ -179,7 +183,7 @@ def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:
         model, found = kind.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise _refusal(place, option, error) from None
     if tokenizer.pad_token is None:
         raise UserError(f"{option}: cannot use '{place}': its tokenizer has no padding token")

