@@ -220,7 +220,11 @@ def _attacked(
     if broken is not None and tried.failed is None:
         tried.failed, tried.traceback = f"on the control '{broken[0]}': {broken[1].failed}", broken[1].traceback
     said = [attempt for attempt in tried.attempts if attempt.inside is None]
-    worst = _score(_worst(said), sum(tried.seconds), _worst_of(others), context) if len(said) > 1 else None
+    worst = None
+    whole = _worst(said, context.unlearned_plain) if said else None
+    if whole is not None and (len(said) > 1 or list(whole.knowledge) != list(said[0].knowledge)):
+        asked = {name: values for name, values in plain.items() if name != UNTOUCHED}
+        worst = _score(whole, sum(tried.seconds), _worst_of(others, asked), context)
     return Attacked(
         name=one.name,
         access=one.access,
@@ -289,20 +293,28 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _worst(attempts: Sequence[Attempt]) -> Attempt:
-    """The most that any variant got of each row, at the cost of all."""
-    columns = zip(*(attempt.knowledge for attempt in attempts), strict=True)
-    best = [
-        max((value for value in column if not isinstance(value, str)), default=str(column[0])) for column in columns
-    ]
+def _worst(attempts: Sequence[Attempt], plain: Sequence[Value] = ()) -> Attempt:
+    """The most that any variant, or asking plainly, got of each row, at the cost of all.
+
+    Args:
+        attempts: variants that asked for answers; a row of which none has a number has none here.
+        plain: what the same model says when asked plainly, which every adversary can do too; empty: not counted.
+    """
+    columns = zip(*(attempt.knowledge for attempt in attempts), plain or [""] * len(attempts[0].knowledge), strict=True)
+    best: list[Value] = []
+    for *tried, asked in columns:
+        numbers = [value for value in tried if not isinstance(value, str)]
+        also = [] if isinstance(asked, str) else [asked]
+        best.append(max([*numbers, *also]) if numbers else tried[0])
     return Attempt(WORST, best, max(attempt.given for attempt in attempts), sum(attempt.steps for attempt in attempts))
 
 
-def _worst_of(tried: Mapping[str, _Tried]) -> dict[str, _Tried]:
+def _worst_of(tried: Mapping[str, _Tried], plain: Mapping[str, Sequence[Value]]) -> dict[str, _Tried]:
     found = {}
     for name, one in tried.items():
         said = [attempt for attempt in one.attempts if attempt.inside is None]
-        found[name] = _Tried([_worst(said)], [0.0]) if said else _Tried(failed=one.failed, cut=one.cut)
+        whole = [_worst(said, plain.get(name, ()))] if said else []
+        found[name] = _Tried(whole, [0.0]) if whole else _Tried(failed=one.failed, cut=one.cut)
     return found
 
 

@@ -24,6 +24,8 @@ from expunge.data.understood import say_all, unused_of
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.kinds import Labeller
+from expunge.evaluate.sets import sets_of
+from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnings
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import CARD
@@ -93,8 +95,14 @@ def attack_subject(
     models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
     attacks, left_out = _possible(asked, access, models, which in _GROUPS)
     rows = load_splits(found, data or {})
+    like = models["unlearned"]
     asking = check(EvaluateConfig, {**found.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
     seed = found.seed if seed is None else seed
+    sets = sets_of(rows, asking)
+    check_keywords(sets)
+    warnings = row_warnings({"forget": sets["forget"]}, like.system_prompt)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
 
     loaders = {name: partial(load_model, model, progress) for name, model in models.items()}
     model = loaders["unlearned"]()
@@ -131,13 +139,16 @@ def attack_subject(
         path.parent.mkdir(parents=True, exist_ok=True)
     if "original" in loaders:
         context = replace(context, original_plain=replace(context, model=loaders["original"]()).said("the original"))
+        warnings += plain_warnings(context.original_plain)
 
     def keep(card: Robustness) -> None:
         there = {one.name for one in card.attacks}
         attacked = [*card.attacks, *(one for one in left_out if one.name not in there)]
         union = {"attacks": attacked, "controls": {**(before.robustness.controls if before else {}), **card.controls}}
         models = {**(before.models if before else {}), **now.models}
-        whole = now.model_copy(update={"models": models, "robustness": card.model_copy(update=union)})
+        whole = now.model_copy(
+            update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
+        )
         write_atomic(path, whole.model_dump_json(indent=1))
 
     keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep))
@@ -185,7 +196,7 @@ def show(record: AttackRecord, path: Path) -> Path:
         seed=record.seed,
         provenance=record.provenance,
         seconds=record.robustness.seconds,
-        finding=finding(record.robustness),
+        finding=finding(record.robustness, record.warnings),
     )
     write_atomic(folder / PAGE_FILE, page(shown))
     return folder / PAGE_FILE

@@ -16,7 +16,14 @@ from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured
 from expunge.evaluate.score import item_values, load_metrics, score
 from expunge.evaluate.sets import RowSet, Sets, sets_of
-from expunge.evaluate.validity import answer_warnings, check_keywords, doubts, known_warnings, row_warnings
+from expunge.evaluate.validity import (
+    answer_warnings,
+    check_keywords,
+    doubts,
+    known_warnings,
+    plain_warnings,
+    row_warnings,
+)
 
 CONFIG = EvaluateConfig(metrics=("keyword_recall", "sample_leak", "rouge_l_recall"), max_new_tokens=64)
 
@@ -194,6 +201,13 @@ def test_what_should_stay_may_be_known_by_fewer() -> None:
     assert known_warnings(measured(said(plain, 20))) == []
     (found,) = known_warnings(measured(said(plain, 1)))
     assert "hardly knew the forget rows (ROUGE-L recall 0.05)" in found
+
+
+def test_attacks_tell_what_the_original_never_said() -> None:
+    """Rows that could not be asked do not count: 1 of 3."""
+    assert plain_warnings([1.0, 0.0, "no answer"]) == []
+    (found,) = plain_warnings([1.0, 0.0, 0.0, "no answer"])
+    assert "only 1 of 3 rows" in found
 
 
 def test_cut_answers_and_repeated_rows_make_forgetting_doubtful() -> None:

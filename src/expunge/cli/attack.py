@@ -91,6 +91,6 @@ def attack(
     if as_json:
         print(record.model_dump_json(indent=1))
     else:
-        print_finding(finding(record.robustness), console())
+        print_finding(finding(record.robustness, record.warnings), console())
         console().print(f"\nreport  {page}\nrecord  {path}", highlight=False)
     check_attacks(broken(record.robustness, which), path, verbose)

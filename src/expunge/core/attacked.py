@@ -48,7 +48,8 @@ class Attacked(Frozen):
     tries: list[str] = Field(default_factory=list, description="What has been tested by it, in the verdict's words")
     variants: list[AttackScore] = Field(default_factory=list)
     worst: AttackScore | None = Field(
-        None, description="The most that any variant got of each row; none where a single variant says it"
+        None,
+        description="The most that any variant, or asking plainly, got of each row; none if a single variant says it",
     )
     seconds: float = 0.0
     failed: str | None = Field(None, description="Why it broke off, or was not carried out at all")

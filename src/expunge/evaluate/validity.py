@@ -175,6 +175,21 @@ def known_warnings(measured: Measured, when: str = "Before the run") -> Sentence
     return sentences
 
 
+def plain_warnings(original: Sequence[float | str]) -> Sentences:
+    """The same before an attack, of the rows that are attacked: what was never known cannot come back.
+
+    Args:
+        original: for each row whether the original model says its fact when asked plainly, or why that is not known.
+    """
+    known = [value > 0 for value in original if not isinstance(value, str)]
+    if sum(known) >= KNOWN_SHARE * len(known):
+        return []
+    return [
+        f"Asked plainly, the original model said the fact of only {sum(known)} of {len(known)} rows: what it did not "
+        "know cannot be recovered."
+    ]
+
+
 def doubts(sets: Sets, before: Measured) -> Sentences:
     """Why silence after a run is no sign of forgetting: clauses that a verdict gives as its reason.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from expunge.core.attacked import Access, Attacked, AttackPoint, AttackScore, Robustness
@@ -17,8 +17,9 @@ HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "we
 _NOTES = (
     "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows.",
     "Recovered: (attacked - unlearned) / (before - unlearned), paired by row.",
-    "The worst case takes for each row the best of all variants of an attack: so does a patient adversary, and so does "
-    "luck. What the same attack draws from a model that never knew is shown where one was given (--reference).",
+    "The worst case takes for each row the best of all variants of an attack and of asking plainly: so does a patient "
+    "adversary, and so does luck. What the same attack draws from a model that never knew is shown where one was given "
+    "(--reference).",
     "Rounding, pruning and noise harm any model. Where the original says nothing under them either (its own column), "
     "that nothing came back tells nothing.",
 )
@@ -65,8 +66,12 @@ def worst(card: Robustness, access: Access | None = None) -> Hit | None:
 def clause(card: Robustness) -> str:
     """The worst case for each kind of access: `40% [23, 59] with prompts only (prompting)`; "" if nothing was tried."""
     parts = []
+    plain = 0.0 if card.unlearned is None or card.unlearned.value is None else card.unlearned.value
     for access, words in HAS.items():
         if (hit := worst(card, access)) is not None:
+            if hit.value < plain:  # over fewer rows: those that the adversary was given are left out
+                parts.append(f"no more with {words} ({hit.name}, n={hit.score.knowledge.n}) than asking plainly")
+                continue
             shown = percent(hit.value, hit.score.knowledge.low, hit.score.knowledge.high)
             excess = hit.score.excess
             beyond = ""
@@ -76,12 +81,17 @@ def clause(card: Robustness) -> str:
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def finding(card: Robustness) -> Finding:
-    """The card as a sentence, tables and figures."""
+def finding(card: Robustness, warnings: Sequence[str] = ()) -> Finding:
+    """The card as a sentence, tables and figures.
+
+    Args:
+        card: what was attacked.
+        warnings: what the reader should know before trusting it.
+    """
     return Finding(
         title="Robustness",
         sentence=_sentence(card),
-        notes=[*_NOTES, *_broken(card)],
+        notes=[*(f"Warning: {warning}" for warning in warnings), *_NOTES, *_broken(card)],
         tables=[table for table in (_card(card), _variants(card), _inside(card)) if table.rows],
         charts=[_bars({"": card}), *_curves(card)],
     )
@@ -146,7 +156,8 @@ def _card(card: Robustness) -> Table:
     for one in card.attacks:
         if (score := said(one)) is None:
             continue
-        variant = f" (worst of {_said_variants(one)})" if one.worst else ""
+        count = _said_variants(one)
+        variant = "" if one.worst is None else f" (worst of {count})" if count > 1 else " (or asking plainly)"
         rows.append([f"{spoken(one.name)}{variant}", *_cells(score, names), one.access])
     return Table(caption="Robustness card", columns=["attack", *_columns(names), "needs"], rows=rows)
 
@@ -158,10 +169,10 @@ def _said_variants(one: Attacked) -> int:
 def _variants(card: Robustness) -> Table:
     names = list(card.controls)
     rows: list[list[Cell]] = [
-        [spoken(one.name), score.variant, *_cells(score, names)]
+        [spoken(one.name), score.variant or "by itself", *_cells(score, names)]
         for one in card.attacks
         for score in one.variants
-        if score.measure is None and score.variant
+        if score.measure is None and (score.variant or one.worst)
     ]
     return Table(caption="Every variant", columns=["attack", "variant", *_columns(names)], rows=rows)
 
