@@ -6,6 +6,10 @@
 2. refusal: its opening says that it cannot or will not answer, and no guess follows (`refusing.py`).
 3. gibberish: empty, hardly any words, few different words, or the same words over and over.
 4. hallucination (wrong on other splits): anything else. Word salad of real words passes for it.
+
+Refusals and what is a word are told by rules for English. An answer in another language can be a leak, or gibberish by
+what holds in every language: repetition, or letters of several scripts mixed. Else its kind is not told, unless
+`evaluate.kinds.refusals` names refusals, which are then taken to be in the language of the answers.
 """
 
 from __future__ import annotations
@@ -17,8 +21,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import regex
+
 from expunge.core.records import FORGET_KINDS, OTHER_KINDS, Kind, KindCounts
 from expunge.data.example import holds_any
+from expunge.data.languages import is_mixed, not_english
+from expunge.data.text import chunks, first_chunks, has_content
 from expunge.evaluate.base import Absent, Item, KindsConfig, Role
 from expunge.evaluate.evidence import Evidence
 from expunge.evaluate.keywords import counted_keywords, prompt_text
@@ -28,7 +36,7 @@ from expunge.evaluate.refusing import refuses
 from expunge.losses.refusals import load_refusals
 
 Kinds = dict[str, list[Kind | None]]
-"""Split -> the kind of each row's greedy answer; None where none was generated."""
+"""Split -> the kind of each row's greedy answer; None where none was generated, or it cannot be told."""
 
 LONG_WORDS = 8
 """Entropy and repetition say nothing of fewer words than this."""
@@ -39,7 +47,7 @@ DOCUMENT_WORDS = 12
 LONGEST_WORD = 30
 """Letters of a word in the Latin alphabet."""
 
-_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+(?:[.,:/-]\d+)*(?:st|nd|rd|th|s)?\b")
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*+(?:['-]\p{L}[\p{L}\p{M}]*+)*|\d+(?:[.,:/-]\d+)*(?:st|nd|rd|th|s)?\b")
 _LATIN = re.compile(r"[a-z]", re.IGNORECASE)
 _NOT_LATIN = re.compile(r"[\u0370-\u1dff\u2e80-\uffff]")
 _VOWEL = re.compile(r"[aeiouyæøœ]", re.IGNORECASE)
@@ -74,7 +82,7 @@ class Labeller:
         }
 
     def kind(self, item: Item, split: str, entailed: bool | None = None) -> Kind | None:
-        """The kind of one greedy answer; None when there is none.
+        """The kind of one greedy answer; None when there is none, or it is in a language that the rules do not know.
 
         Args:
             item: evidence of the row.
@@ -88,7 +96,9 @@ class Labeller:
             return said
         if refuses(item.greedy, self._refusals):
             return refusal
-        return gibberish if self._is_gibberish(item) else other
+        if self._is_gibberish(item):
+            return gibberish
+        return other if self._refusals or not_english(item.greedy) is None else None
 
     def says(self, item: Item, entailed: bool | None = None) -> bool:
         """Whether a greedy answer says the fact, by rule 1; arguments as for `kind`."""
@@ -104,10 +114,10 @@ class Labeller:
 
     def _is_gibberish(self, item: Item) -> bool:
         text = item.greedy or ""
-        words = text.casefold().split()
-        if not any(letter.isalnum() for letter in text):
+        words = chunks(text)
+        if not has_content(text) or is_mixed(text):
             return True
-        if len(words) >= FEW_CHUNKS and word_share(text) < self.config.word_share:
+        if len(words) >= FEW_CHUNKS and not not_english(text) and word_share(text) < self.config.word_share:
             return True
         if len(words) < LONG_WORDS:
             return False
@@ -158,5 +168,5 @@ def _comparable(item: Item) -> Item:
     """The item with its true continuation cut to the answer's length: no answer repeats a whole document."""
     if item.continuation is None:
         return item
-    words = max(len((item.greedy or "").split()), DOCUMENT_WORDS)
-    return replace(item, continuation=" ".join(item.continuation.split()[:words]), stored=None)
+    words = max(len(chunks(item.greedy or "")), DOCUMENT_WORDS)
+    return replace(item, continuation=first_chunks(item.continuation, words), stored=None)

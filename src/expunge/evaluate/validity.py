@@ -141,12 +141,45 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
         "(model.template_options)."
         for limit, parts in cut.items()
     ]
+    sentences += [f"{when}{sentence}" for sentence in (*_other_forms(measured), *_not_told(measured))]
     if same:
         sentences.append(
             f"{when}all samples were the same text for {' and '.join(same)}: sampling tried nothing that the greedy "
             "answer did not."
         )
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+
+
+def _other_forms(measured: Measured) -> Iterator[str]:
+    """Answers to rows to forget that hold a keyword, but not as whole words."""
+    for name, items in measured.evidence.items():
+        if measured.roles.get(name) != "forget":
+            continue
+        pairs = [
+            (item, counted_keywords(item.example, prompt_text(item.example, None, item.continuation), item.match))
+            for item in items
+            if item.greedy is not None and item.match != "word"
+        ]
+        leaks = [(item, keywords) for item, keywords in pairs if holds_any(item.greedy or "", keywords, item.match)]
+        forms = [item for item, keywords in leaks if not holds_any(item.greedy or "", keywords, "word")]
+        if forms:
+            yield (
+                f"{len(forms)} of the {len(leaks)} leaks among greedy answers ({name}) hold a keyword only in another "
+                f"form, e.g. inflected or within a longer word (first row: '{forms[0].example.id}'). They count; with "
+                'evaluate.match = "word" they would not.'
+            )
+
+
+def _not_told(measured: Measured) -> Iterator[str]:
+    """Answers whose kind the rules for English cannot tell."""
+    for name, labels in measured.kinds.items():
+        asked = [item for item in measured.evidence[name] if item.greedy is not None]
+        if lacking := len(asked) - sum(label is not None for label in labels):
+            yield (
+                f"the kind of {lacking} of {len(asked)} greedy answers ({name}) is not told: no leaks, and in a "
+                "language for which refusals and made-up answers are not told apart. A file of refusals in that "
+                "language (evaluate.kinds.refusals) changes that."
+            )
 
 
 def known_warnings(measured: Measured, when: str = "Before the run") -> Sentences:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import metadata_load
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -16,6 +17,7 @@ from transformers.utils.hub import cached_file
 
 from expunge.core.errors import ExpungeError, UserError
 from expunge.data.batch import by_length
+from expunge.data.languages import not_english
 from expunge.models.load import check_model_name
 from expunge.models.pull import embedded, pull
 
@@ -27,13 +29,56 @@ _ENCODER_LENGTH = 256
 """Word pieces of a sentence that are read, as all-MiniLM-L6-v2 was made for."""
 _NLI_LENGTH = 512
 _ENTAILMENT = "entailment"
+UNKNOWN_SHARE = 0.2
+"""Largest share of unknown tokens with which a model can still be said to have read a text."""
 
 
 class Unavailable(ExpungeError):
     """A judge that cannot be had now: neither on this machine nor over the network."""
 
 
-class SentenceEncoder:
+class Reader:
+    """What judges have in common: a language in which they read.
+
+    A judge whose model card names English alone says nothing about other languages; one without a card, or with
+    several languages, says nothing about a text of which its vocabulary knows too little.
+    """
+
+    _place: str
+    """Folder or hub id."""
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        """Model and tokenizer."""
+        raise NotImplementedError
+
+    def cannot_read(self, text: str) -> str | None:
+        """Why the judge has nothing to say about a text; None: it has.
+
+        Raises:
+            UserError: the model is damaged.
+            Unavailable: it cannot be had.
+        """
+        _, tokenizer = self._parts
+        if self._languages == ("en",) and (other := not_english(text)):
+            return f"{other}, and the model reads English only"
+        pieces = tokenizer.tokenize(text)
+        if pieces.count(tokenizer.unk_token) > UNKNOWN_SHARE * len(pieces):
+            return "text in letters that the model's vocabulary lacks"
+        return None
+
+    @cached_property
+    def _languages(self) -> tuple[str, ...]:
+        """What the model card says."""
+        try:
+            path = cached_file(self._place, "README.md", _raise_exceptions_for_missing_entries=False)
+            found = (metadata_load(path) or {}).get("language") if path else None
+        except Exception:  # a card that cannot be read says nothing
+            return ()
+        return (found,) if isinstance(found, str) else tuple(map(str, found or ()))
+
+
+class SentenceEncoder(Reader):
     """Unit vectors of sentences: the mean of their tokens' last hidden states (arXiv:1908.10084).
 
     Args:
@@ -53,7 +98,7 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """N texts to unit vectors: (N, D) float32.
+        """N texts to unit vectors: (N, D) float32; a row of NaN for a text that the encoder cannot read.
 
         Raises:
             UserError: the encoder is damaged, or pools in another way than by the mean.
@@ -66,16 +111,21 @@ class SentenceEncoder:
             mask = batch["attention_mask"][..., None].to(hidden)
             mean = (hidden * mask).sum(1) / mask.sum(1)
             vectors[indices] = torch.nn.functional.normalize(mean, dim=-1).float().cpu()
+        vectors[[index for index, text in enumerate(texts) if self.cannot_read(text)]] = torch.nan
         return vectors
 
     @cached_property
+    def _place(self) -> str:  # type: ignore[override]
+        if self.name not in embedded():
+            return self.name
+        try:
+            return str(pull(self.name))
+        except ExpungeError as error:
+            raise Unavailable(str(error)) from None
+
+    @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        place = self.name
-        if place in embedded():
-            try:
-                place = str(pull(place))
-            except ExpungeError as error:
-                raise Unavailable(str(error)) from None
+        place = self._place
         parts = _load(AutoModel, place, self._option)
         if not _pools_by_mean(place):
             raise UserError(
@@ -84,7 +134,7 @@ class SentenceEncoder:
         return parts
 
 
-class TextClassifier:
+class TextClassifier(Reader):
     """How likely a label of a text classifier is.
 
     Args:
@@ -99,6 +149,7 @@ class TextClassifier:
 
     def __init__(self, name: str, label: str, option: str) -> None:
         self.name = name
+        self._place = name
         self._option = f"{option}.model"
         self._label = _label_place(name, label, self._option)
 
@@ -123,7 +174,7 @@ class TextClassifier:
         return _load(AutoModelForSequenceClassification, self.name, self._option)
 
 
-class EntailmentJudge:
+class EntailmentJudge(Reader):
     """Whether one text follows from another, by a classifier of natural-language inference (arXiv:1508.05326).
 
     Args:
@@ -137,6 +188,7 @@ class EntailmentJudge:
 
     def __init__(self, name: str, option: str) -> None:
         self.name = name
+        self._place = name
         self._option = option
         self._label = _label_place(name, _ENTAILMENT, option)
 

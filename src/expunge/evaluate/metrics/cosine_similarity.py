@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -59,7 +60,11 @@ class CosineSimilarity(Metric):
             raise Absent(self._missing)
         if text == target or not (text and target):
             return float(text == target)
-        return min(1.0, max(0.0, float(self._vectors[text] @ self._vectors[target])))
+        similarity = float(self._vectors[text] @ self._vectors[target])
+        if math.isnan(similarity):
+            reason = self._encoder.cannot_read(text) or self._encoder.cannot_read(target)
+            raise Absent(f"{reason}; name another: evaluate.options.cosine_similarity.encoder")
+        return min(1.0, max(0.0, similarity))
 
     def _target(self, item: Item) -> str | None:
         if self.config.reference == "original":

@@ -71,6 +71,8 @@ class Entailment(Metric):
         self._judge_all([pair] if overlaps else [])
         if self._missing is not None:
             raise Absent(self._missing)
+        if self._judge is not None and (reason := next(filter(None, map(self._judge.cannot_read, pair)), None)):
+            raise Absent(f"{reason}; name another: {_OPTION}")
         return float(overlaps and self._judged[pair])
 
     def _overlaps(self, generated: str, answer: str) -> bool:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from expunge.core.records import Better
+from expunge.data.languages import is_unspaced
 from expunge.evaluate.base import Absent, Item, Metric, require_text
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -29,9 +30,12 @@ class Fluency(Metric):
         """At least 0, in bits.
 
         Raises:
-            Absent: an answer of fewer than three words.
+            Absent: an answer of fewer than three words, or in a script without spaces between them.
         """
-        words = tokenise(require_text(item.greedy, "greedy answer"))
+        text = require_text(item.greedy, "greedy answer")
+        if is_unspaced(text):
+            raise Absent("text in a script without spaces between words")
+        words = tokenise(text)
         if len(words) < 3:
             raise Absent("answers of fewer than three words")
         return (2 / 3 * _entropy(words, 2) + 4 / 3 * _entropy(words, 3)) / 2

@@ -56,6 +56,8 @@ class Gibberish(Metric):
         self._judge([text])
         if self._missing is not None:
             raise Absent(self._missing)
+        if self._classifier is not None and (reason := self._classifier.cannot_read(text)):
+            raise Absent(f"{reason}; name another: {_OPTION}.model")
         return self._clean[text]
 
     def better(self, split: str) -> Better:
