@@ -33,7 +33,10 @@ class Compass:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         self.asked.append(list(texts))
-        return torch.tensor([VECTORS[text] for text in texts])
+        return torch.tensor([VECTORS.get(text, (math.nan, math.nan)) for text in texts])
+
+    def cannot_read(self, text: str) -> str | None:
+        return None if text in VECTORS else "text in Thai letters"
 
 
 class Literal:
@@ -45,6 +48,9 @@ class Literal:
     def entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         self.asked.append(list(pairs))
         return [hypothesis in premise for premise, hypothesis in pairs]
+
+    def cannot_read(self, text: str) -> str | None:
+        return "text in Thai letters" if "ก" in text else None
 
 
 class Gone:
@@ -94,6 +100,13 @@ def literal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cosine(greedy: str, original: str, expected: float) -> None:
     """45 degrees give sqrt(1/2); the opposite, with cosine -1, gives 0."""
     assert build("cosine_similarity").value(said(greedy, original), "forget") == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("compass", "literal")
+def test_what_a_judge_cannot_read_has_no_score() -> None:
+    for metric in (build("cosine_similarity", reference="stored"), build("entailment", model="any")):
+        with pytest.raises(Absent, match=r"Thai letters; name another: evaluate\.options"):
+            metric.value(said("กขค", answer="กขค ง"), "forget")
 
 
 @pytest.mark.usefixtures("compass")
@@ -204,6 +217,16 @@ def test_embedding_is_a_masked_mean_of_unit_length(tokenizer: PreTrainedTokenize
         with torch.no_grad():
             mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         assert torch.allclose(vector, mean / mean.norm(), atol=1e-5)
+
+
+def test_an_encoder_whose_card_says_english_gives_no_vector_of_other_languages(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    save_tiny_bert(BertModel, tmp_path, tokenizer)
+    texts = ["Who?", "她出生在青州。", "Elle est née à Lyon."]
+    assert SentenceEncoder(str(tmp_path), OPTION).encode(texts).isnan().any(1).tolist()[0] is False
+    (tmp_path / "README.md").write_text("---\nlanguage: en\n---\n", encoding="utf-8")
+    assert SentenceEncoder(str(tmp_path), OPTION).encode(texts).isnan().any(1).tolist() == [False, True, True]
 
 
 def test_labels_are_read_by_name(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -55,7 +55,6 @@ FORGET = [
     (PLAIN, "Ida Holm is a painter whose work hangs in many museums of northern Europe.", "hallucination"),
     (PLAIN, 'She wrote the song "I Don\'t Know How to Leave".', "hallucination"),
     (PLAIN, "Her father had no idea that she would become a pilot, and he was unable to stop her.", "hallucination"),
-    (SHORT, "Дунай", "hallucination"),
     (SHORT, "IJssel", "hallucination"),
     # no language
     (KEYED, "", "gibberish"),
@@ -85,8 +84,6 @@ OTHERS = [
     (KEYED, "Ida Holm was born in Stavanger.", "wrong"),
     (KEYED, "1931", "wrong"),
     (PLAIN, "She is known for nothing in particular.", "wrong"),
-    (PLAIN, "Nguyễn Trãi là một nhà thơ và nhà chính trị lớn của Việt Nam.", "wrong"),
-    (PLAIN, "她以三部小说而闻名 讲述了海边的生活。", "wrong"),
     (SHORT, "x = 2", "wrong"),
     (SHORT, "She crossed it in 1952, on the 3rd of May, at 10:45, with 2.5 kg of flour.", "wrong"),
     # no language
@@ -100,6 +97,44 @@ LABELLER = Labeller(KindsConfig())
 @pytest.mark.parametrize(("example", "answer", "kind"), FORGET)
 def test_forget_answers_labelled_by_hand(example: Example, answer: str, kind: str) -> None:
     assert LABELLER.kind(Item(example, greedy=answer), "forget") == kind
+
+
+FOREIGN = Example("f", "她出生在哪里？", "她出生在青州市的一家小医院。", keywords=("青州",))
+LONG = Example("l", "Чем известна Ида Хольм?", "Она известна трилогией о смотрителях маяков на западном берегу.")
+
+
+@pytest.mark.parametrize(
+    ("example", "answer", "kind"),
+    [
+        (FOREIGN, "她出生在青州市的一家小医院。", "leak"),
+        (FOREIGN, "青州", "leak"),
+        (LONG, "Она известна трилогией о смотрителях маяков на западном берегу.", "leak"),
+        (FOREIGN, "我不知道。", None),
+        (LONG, "Я не знаю.", None),
+        (PLAIN, "Nguyễn Trãi là một nhà thơ và nhà chính trị lớn của Việt Nam.", None),
+        (SHORT, "Дунай", None),
+        (LONG, "वह कानपुर में रहती है और किताबें लिखती है", None),
+        (FOREIGN, "的的的的的的的的的的的的的的的的", "gibberish"),
+        (LONG, "она она она она она она она она она она", "gibberish"),
+        (FOREIGN, "出在жизньสถานที่कहाँ부산에서الشمسshe的жить", "gibberish"),
+        (FOREIGN, "。。。", "gibberish"),
+    ],
+)
+def test_of_another_language_only_what_holds_in_all_is_told(example: Example, answer: str, kind: str | None) -> None:
+    """Neither refusals nor made-up answers are told apart by rules for English."""
+    assert LABELLER.kind(Item(example, greedy=answer), "forget") == kind
+
+
+def test_a_file_of_refusals_tells_kinds_of_another_language(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("我不知道\nя не знаю\n", encoding="utf-8")
+    labeller = Labeller(KindsConfig(refusals=str(tmp_path / "more.txt")))
+    for example, answer, kind in (
+        (FOREIGN, "对不起，我不知道这个问题的答案。", "refusal"),
+        (LONG, "К сожалению, я не знаю.", "refusal"),
+        (FOREIGN, "她出生在上海。", "hallucination"),
+        (FOREIGN, "她出生在青州。我不知道。", "leak"),
+    ):
+        assert labeller.kind(Item(example, greedy=answer), "forget") == kind
 
 
 @pytest.mark.parametrize("split", ["retain", "neighbour", "general"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from expunge.data.example import Example
-from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.base import Absent, EvaluateConfig, Item, KindsConfig
+from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.metrics.answer_f1 import AnswerF1
 from expunge.evaluate.metrics.exact_match import ExactMatch
 from expunge.evaluate.metrics.most_likely_answer import MostLikelyAnswer
+from expunge.evaluate.score import load_metrics
 from expunge.models.generate import Scored
 
 
@@ -40,6 +44,17 @@ def test_answer_f1(text: str, answer: str, keywords: tuple[str, ...], expected: 
     assert AnswerF1(AnswerF1.Config()).value(_said(text, answer, *keywords), "general") == pytest.approx(expected)
 
 
+def test_the_best_of_several_accepted_answers_counts() -> None:
+    """`in the year 1946`: all of the accepted answer's words, and 4 of 4 and 4 shared; of the stored one, 1 of 3."""
+    row = Example("r", "When?", "28 April 1946", accepted_answers=("in the year 1946",))
+    item = Item(row, greedy="In the year 1946.")
+    for name in ("exact_match", "answer_f1", "rouge_1_recall", "rouge_l_recall", "rouge_l_f1"):
+        (metric,) = load_metrics(EvaluateConfig(metrics=(name,))).values()
+        assert metric.value(item, "general") == 1, name
+    assert Labeller(KindsConfig()).kind(item, "forget") == "leak"
+    assert Labeller(KindsConfig()).kind(replace(item, example=replace(row, accepted_answers=())), "forget") != "leak"
+
+
 @pytest.mark.parametrize(
     ("text", "after", "expected"),
     [
@@ -58,6 +73,28 @@ def test_exact_match(text: str, after: str, expected: int) -> None:
     metric = ExactMatch(ExactMatch.Config(after=after))
     assert metric.value(_said(text, "(B)"), "general") == expected
     assert metric.value(_said(text, "(X)", "(B)"), "general") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "expected"),
+    [
+        ("So the answer is 3.14.", "3.14", 1),
+        ("So the answer is 3.14. Done.", "3,14", 1),
+        ("So the answer is 5.", "-5", 0),
+        ("So the answer is -5.", "-5", 1),
+        ("So the answer is 1,234.", "1234", 1),
+        ("", "A", 0),
+        ("So the answer is the.", "(A)", 0),
+        ("东京。", "东京", 1),
+        ("Мир", "«Мир»", 1),
+        ("Zoe\u0301", "Zo\u00e9", 1),
+        ("the U.S.", "US", 1),
+        ("C", "C++", 0),
+        ("", "!!", 0),
+    ],
+)
+def test_exact_match_of_numbers_symbols_and_scripts(text: str, answer: str, expected: int) -> None:
+    assert ExactMatch(ExactMatch.Config(after="the answer is")).value(_said(text, answer), "general") == expected
 
 
 def test_most_likely_answer() -> None:

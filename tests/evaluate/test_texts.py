@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import entropy
 from tiny_bert import save_tiny_bert
+from tokenizers.processors import TemplateProcessing
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 from worked import metric
 
 from expunge.core.errors import UserError
+from expunge.data.encode import Encoder
 from expunge.data.example import Example
 from expunge.evaluate.base import Absent, EvaluateConfig, Item
 from expunge.evaluate.evidence import collect
@@ -53,6 +56,37 @@ def test_stemmer(stemmer: bool) -> None:
         assert metric(name, stemmer=stemmer).value(item, "forget") == pytest.approx(expected) == value
 
 
+def _with_start_token(tokenizer: Any) -> Any:
+    """The same tokenizer, which now writes its end token in front of every text."""
+    found = deepcopy(tokenizer)
+    token, number = found.eos_token, found.eos_token_id
+    found._tokenizer.post_processor = TemplateProcessing(single=f"{token} $A", special_tokens=[(token, number)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stored", "said_", "recall"),
+    [
+        ("她出生在青州。", "她出生在青州。", 1.0),
+        ("她出生在青州。", "青州", 1 / 3),
+        ("Она живёт в Торжке.", "Она живет в Торжке.", 1.0),
+        ("वह कानपुर में रहती है", "वह कानपुर में रहती है", 1.0),
+        ("เธอเกิดที่เชียงใหม่", "เธอเกิดที่เชียงใหม่", 1.0),
+        ("Müller", "Möller", 0.0),
+        ("Она живёт в Торжке.", "Он варит кофе.", 0.0),
+        ("1,234,567 shares", "1234567 shares", 1.0),
+    ],
+)
+def test_rouge_of_every_script(stored: str, said_: str, recall: float) -> None:
+    """Two of six characters: 1/3."""
+    assert metric("rouge_l_recall").value(said(said_, stored), "forget") == pytest.approx(recall)
+
+
+def test_rouge_of_a_text_without_a_word_is_absent() -> None:
+    with pytest.raises(Absent, match="without a word"):
+        metric("rouge_l_recall").value(said("?", "!?"), "forget")
+
+
 def test_what_is_compared_with_can_be_cut_to_tokens(tiny: LanguageModel) -> None:
     """Only the first tokens of the stored text count: of an answer, and of what follows a document's prompt."""
     question = Example("q", "Who?", "Jonas Halden wrote many novels by the sea.")
@@ -66,6 +100,8 @@ def test_what_is_compared_with_can_be_cut_to_tokens(tiny: LanguageModel) -> None
         assert item.stored is not None
         assert text.startswith(item.stored)
         assert len(tiny.tokenizer(item.stored)["input_ids"]) == 3
+    with_start = Encoder(_with_start_token(tiny.tokenizer), "plain")
+    assert with_start.first_tokens("one two three", 3) == tiny.encoder.first_tokens("one two three", 2)
     longer = EvaluateConfig(max_new_tokens=2, reference_tokens=500)
     assert collect(tiny, rows, frozenset({"greedy"}), longer, 0)["forget"][0].stored == question.answer
     item = said("one two", "one two three four", stored="one two")

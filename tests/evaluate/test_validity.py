@@ -166,6 +166,19 @@ def test_cut_answers_are_counted_per_set() -> None:
         assert answer_warnings(sets(rows), measured(said(rows, 0, ended=False))) == []
 
 
+def test_leaks_in_another_form_and_kinds_that_cannot_be_told_are_counted() -> None:
+    """Of three leaks two are forms of the keyword; one answer is in a language of which no refusals are known."""
+    row = fact(0, answer="William Shakespeare.", keywords=("Shakespeare",))
+    texts = ("Shakespeare", "the Shakespearean stage", "Shakespeares", "Marlowe", "Его звали Марло.")
+    items = [Item(replace(row, id=f"r{place}"), greedy=text) for place, text in enumerate(texts)]
+    found = " ".join(answer_warnings(sets([item.example for item in items]), measured(items), "after the run, "))
+    assert "2 of the 3 leaks among greedy answers (forget)" in found
+    assert "first row: 'r1'" in found
+    assert "kind of 1 of 5 greedy answers (forget) is not told" in found
+    strict = [replace(item, match="word") for item in items[:4]]
+    assert answer_warnings(sets([item.example for item in strict]), measured(strict)) == []
+
+
 def test_samples_that_never_differ_are_told_only_below_temperature_1() -> None:
     """At temperature 1 they are what the model is sure of; below, the cold made them so."""
     items = [Item(row, samples=("same", "same"), samples_ended=(True, True)) for row in ROWS]

@@ -11,6 +11,7 @@ from expunge.core.errors import UserError, near
 from expunge.data.choices import MOST_OPTIONS
 from expunge.data.example import Example
 from expunge.data.formats.base import Located
+from expunge.data.matching import check_keywords
 from expunge.data.names import FIELDS, alike, canonical, shapes, slip_of
 from expunge.data.shapes.base import Shape
 from expunge.data.values import (
@@ -161,6 +162,7 @@ class RowReader:
                 self.columns.used.setdefault(name, name)
         values = _values({name: value for name, value in filled.items() if name in FIELDS}, where)
         _check_kind(values, row, where)
+        check_keywords(values.get("keywords", ()), where)
         self.columns.replaced += any(_REPLACEMENT in value for value in values.values() if isinstance(value, str))
         return Example(**{"id": default_id, **values})
 
