@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import expunge
@@ -152,3 +158,245 @@ def test_public_names() -> None:
     assert dir(expunge) == sorted(expunge.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         expunge.nothing  # noqa: B018
+
+
+@pytest.fixture
+def lent_model(tiny_folder: Path) -> Any:
+    """A loaded model in its caller's state: train mode but for a block, a frozen weight, a gradient, a hook."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder).train()
+    model.model.layers[1].eval()
+    frozen, moving = model.model.norm.weight, model.model.layers[0].mlp.down_proj.weight
+    frozen.requires_grad_(False)
+    moving.grad = torch.ones_like(moving)
+    model.model.layers[2].register_forward_hook(lambda *_: None)
+    return model
+
+
+def _state(model: Any) -> dict[str, Any]:
+    """Everything of a model but its weights."""
+    return {
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "modules": [type(module).__name__ for module in model.modules()],
+        "trainable": {name: weight.requires_grad for name, weight in model.named_parameters()},
+        "dtypes": {name: weight.dtype for name, weight in model.named_parameters()},
+        "gradients": {n: None if w.grad is None else w.grad.sum().item() for n, w in model.named_parameters()},
+        "hooks": {name: len(module._forward_hooks) for name, module in model.named_modules()},
+        "forwards": [name for name, module in model.named_modules() if "forward" in vars(module)],
+        "attributes": sorted(vars(model)),
+        "use_cache": model.config.use_cache,
+    }
+
+
+def _random_numbers() -> tuple[Any, ...]:
+    return random.random(), float(np.random.rand()), torch.rand(2).tolist()
+
+
+def test_a_lent_model_comes_back_as_it_was(
+    lent_model: Any, facts: dict[str, Rows], words: PreTrainedTokenizerFast
+) -> None:
+    """After a run that trains two of its blocks, and after a measurement; so do the random generators."""
+    before = _state(lent_model)
+    weights = {name: weight.detach().clone() for name, weight in lent_model.named_parameters()}
+    rows = {"forget": facts["forget"], "retain": facts["retain"]}
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = _random_numbers()
+    for put, state in zip((random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True):
+        put(state)  # type: ignore[operator]
+    expunge.measure(lent_model, rows, tokenizer=words, config=QUICK["evaluate"])
+    assert _state(lent_model) == before
+    assert all(torch.equal(weight, weights[name]) for name, weight in lent_model.named_parameters())
+    with torch.no_grad():  # a caller's own block must not switch training off
+        result = expunge.unlearn(
+            lent_model, tokenizer=words, **rows, **QUICK, localize={"name": "layers", "layers": [0, 1]}
+        )
+    assert _random_numbers() == expected
+    assert _state(lent_model) == before
+    changed = {name for name, weight in lent_model.named_parameters() if not torch.equal(weight, weights[name])}
+    assert changed == set(result.record.selection.names) & changed
+    assert changed
+    saved = AutoModelForCausalLM.from_pretrained(result.run_dir / "model")
+    for name, weight in saved.named_parameters():
+        assert torch.equal(weight, lent_model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"forget": {"layer": 99}, "recipe": "rmu"}, "99"),
+        ({"settings": ["model.adapter=lora"], "fails": True}, "stopped here"),
+        ({"dtype": torch.bfloat16, "fails": True}, "stopped here"),
+    ],
+)
+def test_after_a_failure_the_weights_are_back_too(
+    lent_model: Any,
+    facts: dict[str, Rows],
+    words: PreTrainedTokenizerFast,
+    options: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A refusal that comes late, and an error after training, with and without an adapter; no folder is left."""
+    lent_model.to(options.get("dtype", torch.float32))
+    before = _state(lent_model)
+    weights = {name: weight.detach().clone() for name, weight in lent_model.named_parameters()}
+    slots = {"forget": options["forget"]} if "forget" in options else {}
+    more = {key: value for key, value in options.items() if key not in ("fails", "forget", "dtype")}
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise RuntimeError("stopped here")
+
+    if "fails" in options:
+        monkeypatch.setattr("expunge.run._save", stop)
+    with pytest.raises((UserError, RuntimeError), match=message) as raised:
+        expunge.unlearn(
+            lent_model,
+            tokenizer=words,
+            forget=facts["forget"],
+            retain=facts["retain"],
+            slots=slots,
+            **{**QUICK, "train": {"epochs": 1, "lr": 1e-3}, **more},
+        )
+    del raised
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert _state(lent_model) == before
+    assert all(torch.equal(weight, weights[name]) for name, weight in lent_model.named_parameters())
+
+
+def test_without_room_for_a_copy_the_error_says_so(
+    lent_model: Any, facts: dict[str, Rows], words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("expunge.models.lent._free_memory", lambda: 0.0)
+    rows = {"forget": facts["forget"], "retain": facts["retain"]}
+    with pytest.raises(UserError, match=r"99.*weights may have changed: load it again"):
+        expunge.unlearn(lent_model, tokenizer=words, **rows, recipe="rmu", slots={"forget": {"layer": 99}})
+
+
+def test_a_temporary_directory_goes_with_the_result(
+    tiny_folder: Path, facts: dict[str, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy keeps it; a pickled result has its numbers without it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = expunge.unlearn(tiny_folder, forget=facts["forget"], retain=facts["retain"], **QUICK)
+    assert (result.run_dir / "model" / "config.json").is_file()
+    restored = pickle.loads(pickle.dumps(result))
+    assert restored.record == result.record
+    copied = copy.deepcopy(result)
+    del result
+    gc.collect()
+    assert copied.report(tmp_path / "page.html").is_file()
+    del copied
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(UserError, match="is gone; give `out`"):
+        restored.report(tmp_path / "again.html")
+
+
+class _Nothing:
+    """An object that is nothing in particular."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "model: expected a name, a path or a loaded causal language model, got None"),
+        ({"model": _Nothing}, "model: got the class _Nothing; load a model"),
+        ({"model": _Nothing()}, "model: expected a name, a path or a loaded causal language model, got _Nothing"),
+        ({"model": torch.nn.Linear(2, 2)}, "loaded causal language model, got Linear"),
+        ({"model": ""}, "model: is empty"),
+        ({"forget": None}, "forget: say which rows"),
+        ({"retain": None}, "retain: say which rows"),
+        ({"forget": 5}, "forget: expected rows, found int"),
+        ({"forget": {"limit": 5}}, "forget: expected"),
+        ({"settings": [5]}, "settings: expected strings"),
+        ({"settings": 5}, "settings: expected strings"),
+        ({"data": 5}, "data: expected a dict of options, got 5"),
+        ({"data": {"forget": "people:forget"}}, "data.forget: forget is given twice"),
+        ({"data": {"forget": {"subset": "x"}}}, "data.forget.subset: means nothing for rows"),
+        ({"data": {"forget": {"fields": {"answer": "reply"}}}}, "no field 'reply'"),
+        ({"slots": {"forgot": "npo"}}, "slots: no slot 'forgot'; did you mean forget"),
+        ({"slots": {"combine": "orthogonal"}, "combine": "orthogonal"}, "slots.combine: is given as a table too"),
+        ({"slots": 5}, "slots: expected a dict"),
+        ({"out": 5}, "out: expected a path, got 5"),
+        ({"out": ""}, "out: expected a path"),
+        ({"progress": 5}, "progress: expected"),
+        ({"seed": "x"}, "seed: expected an integer, got 'x'"),
+        ({"seed": 1.5}, "seed: expected an integer"),
+        ({"seed": True}, "seed: expected an integer"),
+        ({"recipe": 5}, "recipe: expected a name"),
+        ({"train": 5}, "train"),
+    ],
+)
+def test_arguments_of_another_type_are_user_errors(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "forget": [{"question": "Who?", "answer": "I."}],
+        "retain": [{"question": "When?", "answer": "Now."}],
+        "out": tmp_path / "out",
+    }
+    with pytest.raises(UserError) as refused:
+        expunge.unlearn(**{**given, **changes})
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "model: expected"),
+        ({"data": 5}, "data: expected split -> rows"),
+        ({"data": {}}, "data: expected split -> rows"),
+        ({"data": "people:forget"}, "data: expected split -> rows"),
+        ({"data": {"forget": None}}, "forget: expected rows, a name or a path, got None"),
+        ({"seed": "x"}, "seed: expected an integer"),
+        ({"config": 5}, "config: expected a dict of options"),
+        ({"config": {"sample": 5}}, "config.sample'; did you mean samples"),
+        ({"model_config": 5}, "model_config: expected a dict of options"),
+        ({"original": 5}, "original: expected"),
+        ({"reference": _Nothing}, "reference: got the class"),
+        ({"progress": 5}, "progress: expected"),
+    ],
+)
+def test_arguments_of_measure_of_another_type(changes: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"model": "smollm2-135m", "data": {"forget": [{"question": "Who?", "answer": "I."}]}}
+    with pytest.raises(UserError) as refused:
+        expunge.measure(**{**given, **changes})
+    assert message in str(refused.value)
+
+
+def test_tokenizers_of_another_type(lent_model: Any) -> None:
+    for tokenizer in (5, "smollm2-135m", PreTrainedTokenizerFast):
+        with pytest.raises(UserError, match="tokenizer: expected a loaded tokenizer"):
+            expunge.measure(lent_model, {"forget": [{"question": "Who?", "answer": "I."}]}, tokenizer=tokenizer)
+
+
+def test_splits_tables_and_numbers_as_callers_have_them(
+    tiny_folder: Path, facts: dict[str, Rows], fact_files: dict[str, Path]
+) -> None:
+    """Another name for a field and a limit beside rows; holdout in `data`; slots as tables; numpy and tuples."""
+    renamed = [{"q": row["question"], **{k: v for k, v in row.items() if k != "question"}} for row in facts["forget"]]
+    renamed[0] |= {"keywords": tuple(renamed[0]["keywords"]), "id": np.int64(77)}
+    renamed[1] |= {"keywords": set(renamed[1]["keywords"])}
+    result = expunge.unlearn(
+        tiny_folder,
+        forget=renamed,
+        retain={"name": str(fact_files["retain"]), "limit": 6},
+        holdout=fact_files["neighbour"],
+        data={"forget": {"limit": 4, "fields": {"question": "q"}}, "general": [{"question": "Who?", "answer": "I."}]},
+        slots={"forget": {"name": "npo", "beta": 0.25}, "retain": "nll"},
+        seed=np.int64(3),
+        **{**QUICK, "train": {"epochs": np.int64(1), "lr": np.float64(1e-3)}},
+    )
+    record = result.record
+    assert {name: data.rows for name, data in record.data.items()} == {
+        "forget": 4,
+        "retain": 6,
+        "holdout": 8,
+        "general": 1,
+    }
+    assert record.config["forget"] == {"name": "npo", "beta": 0.25}
+    assert record.config["seed"] == 3
+    assert result.scores["before"]["forget"]["keyword_recall"].value == 1.0

@@ -6,10 +6,12 @@ if TYPE_CHECKING:
 
     from expunge.api import Unlearned, measure, unlearn
     from expunge.core.errors import ExpungeError, UserError
+    from expunge.evaluate.base import EvaluateConfig
 
-__all__ = ["ExpungeError", "Unlearned", "UserError", "measure", "unlearn"]
+__all__ = ["EvaluateConfig", "ExpungeError", "Unlearned", "UserError", "measure", "unlearn"]
 
 _HOMES = {
+    "EvaluateConfig": "expunge.evaluate.base",
     "ExpungeError": "expunge.core.errors",
     "Unlearned": "expunge.api",
     "UserError": "expunge.core.errors",

@@ -83,8 +83,13 @@ def load_data(spec: DataSpec, where: str = "data") -> Loaded:
     return Loaded(examples, tuple(one for loaded in found for one in loaded.understood))
 
 
-def data_from_rows(rows: Any, name: str) -> Loaded:
+def data_from_rows(rows: Any, name: str, spec: DataSpec | None = None) -> Loaded:
     """Rows given from Python: dicts, a `datasets.Dataset`, a DataFrame, or anything that yields dicts.
+
+    Args:
+        rows: the rows.
+        name: of their split.
+        spec: which of them are used, and what their fields are called; None: all, by our names.
 
     Raises:
         UserError: as `load_data`; places are named `name[index]`.
@@ -96,7 +101,7 @@ def data_from_rows(rows: Any, name: str) -> Loaded:
         located.append(Located(f"{name}[{index}]", dict(row)))
     if not located:
         raise UserError(f"{name}: no rows")
-    return _read_rows(Table(located), DataSpec(name=name), name, _Stem(name), "given from Python")
+    return _read_rows(Table(located), spec or DataSpec(name=name), name, _Stem(name), "given from Python")
 
 
 def examples_from_rows(rows: Any, name: str) -> tuple[Example, ...]:
