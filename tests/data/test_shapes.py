@@ -44,6 +44,8 @@ def _row(row: dict[str, Any]) -> Example:
         ({"messages": [{"role": "user", "content": PARTS}, SAID]}, {}),
         ({"messages": str([SYSTEM, USER, SAID])}, {"system": "Be brief."}),
         ({"messages": [USER, SAID], "system": "Be brief."}, {"system": "Be brief."}),
+        ({"prompt": ASKED["question"], "messages": [USER, SAID]}, {}),
+        ({"prompt": ASKED["question"], "chosen": [USER, SAID], "rejected": [USER, USER]}, {}),
         ({"conversations": SHAREGPT}, {"system": "Be brief.", "history": TURNS}),
         ({"conversations": SHAREGPT[1:], "system": "Be brief."}, {"system": "Be brief.", "history": TURNS}),
         ({"prompt": [SYSTEM, *EARLIER, USER], "completion": [SAID]}, {"system": "Be brief.", "history": TURNS}),
@@ -139,6 +141,7 @@ def test_published_alpaca_has_the_whole_row_as_a_text_too() -> None:
     ("row", "message"),
     [
         ({"text": "Where?", "labels": 3}, None),
+        ({"text": "", "labels": "In Tarnow."}, "field 'text' is empty"),
         ({"messages": [USER]}, "needs at least"),
         ({"messages": [USER, SAID, USER]}, "ends with the user's"),
         ({"messages": [SAID, USER, SAID]}, "message 1 is the assistant's"),

@@ -64,8 +64,8 @@ def read(path: Path, *, encoding: str | None = None, split: str = "") -> Table:
 
 @cache
 def _formats() -> dict[str, Format]:
-    names = plugins.names(_FOLDER)
-    return {name: plugins.find(_FOLDER, name, Format)() for name in names}  # type: ignore[type-abstract]
+    found = {name: plugins.find(_FOLDER, name, Format)() for name in plugins.names(_FOLDER)}  # type: ignore[type-abstract]
+    return dict(sorted(found.items(), key=lambda item: item[1].rank))
 
 
 def _format(path: Path) -> Format:

@@ -140,7 +140,6 @@ class RowReader:
             if column in taken:
                 continue
             if name in self._fields:  # the user named another column for it
-                found[f"{column} (column)"] = value
                 self.columns.unused.setdefault(column, where)
                 continue
             if name in origin:
@@ -155,7 +154,7 @@ class RowReader:
         filled = {name: value for name, value in row.items() if not is_empty(value)}
         filled = self._in_our_fields(filled, where)
         for column in filled:
-            if column not in FIELDS and not column.endswith(" (column)"):
+            if column not in FIELDS:
                 self._unused(column, row, where)
         for name in row:
             if name in FIELDS and name in filled:
@@ -206,9 +205,10 @@ def _name(shape: Shape) -> str:
 
 def _left_out(row: Mapping[str, Any]) -> str | None:
     """Why a row is no example and no mistake either; None: it is one of the two."""
-    blank = "text" in row and is_empty(row["text"])
-    if blank and all(is_empty(value) for name, value in row.items() if name in FIELDS and name != "id"):
-        return _BLANK
+    filled = {name: value for name, value in row.items() if not is_empty(value)}
+    if "text" in row and not (set(filled) & set(FIELDS)) - {"id"}:
+        stands_for_more = any(shape.fits({**filled, "text": "a text"}) for shape in shapes())
+        return None if stands_for_more else _BLANK
     return next((reason for shape in shapes() if (reason := shape.left_out(row))), None)
 
 

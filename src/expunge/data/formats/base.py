@@ -38,6 +38,8 @@ class Format(ABC):
 
     endings: ClassVar[tuple[str, ...]] = ()
     """File name endings, in lower case, with the dot."""
+    rank: ClassVar[int]
+    """Where a folder holds one table in several formats, the one with the lowest rank is read."""
 
     @abstractmethod
     def read(self, path: Path, encoding: str | None) -> Table:

@@ -28,6 +28,7 @@ class Csv(Format):
     """The separator is the one that makes the first line name known columns and the next lines as wide."""
 
     endings: ClassVar = (".csv", ".tsv")
+    rank: ClassVar = 2
 
     def read(self, path: Path, encoding: str | None) -> Table:
         """One row for each record below the header; empty cells are left out."""

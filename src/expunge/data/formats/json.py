@@ -15,6 +15,7 @@ class Json(Format):
     """What several tools write under this ending."""
 
     endings: ClassVar = (".json",)
+    rank: ClassVar = 1
 
     def read(self, path: Path, encoding: str | None) -> Table:
         """Every row of the file."""

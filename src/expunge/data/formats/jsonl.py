@@ -15,6 +15,7 @@ class JsonLines(Format):
     """A blank line is no row; a line that is a bare string is a text."""
 
     endings: ClassVar = (".jsonl", ".ndjson", ".jsonlines")
+    rank: ClassVar = 0
 
     def read(self, path: Path, encoding: str | None) -> Table:
         """One row for each line."""

@@ -14,6 +14,7 @@ class Parquet(Format):
     """Whole files; nested columns become lists and objects."""
 
     endings: ClassVar = (".parquet",)
+    rank: ClassVar = 3
 
     def read(self, path: Path, encoding: str | None) -> Table:
         """One row for each row of the table."""

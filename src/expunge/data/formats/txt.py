@@ -13,6 +13,7 @@ class Text(Format):
     """Also Markdown, as it is."""
 
     endings: ClassVar = (".txt", ".md", ".text", ".markdown")
+    rank: ClassVar = 4
 
     def read(self, path: Path, encoding: str | None) -> Table:
         """One row, or none of a blank file."""

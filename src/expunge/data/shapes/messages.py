@@ -20,10 +20,15 @@ class Messages(Shape):
         return any(column in row for column in self.columns)
 
     def read(self, row: Row, where: str) -> Read:
-        """System prompt, earlier turns, question and answer; a `system` column stands for the system message."""
+        """System prompt, earlier turns, question and answer.
+
+        A `system` column stands for the system message; a `prompt` that repeats one of the user's is passed over.
+        """
         there = [column for column in self.columns if column in row]
         if len(there) > 1:
             raise UserError(f"{where}: a row has one conversation; this one has '{there[0]}' and '{there[1]}'")
         column = there[0]
-        values = fields_of(messages_of(row[column], column, where), column, where)
-        return Read(values, dict.fromkeys(values, column), (column,))
+        messages = messages_of(row[column], column, where)
+        values = fields_of(messages, column, where)
+        is_copy = isinstance(row.get("prompt"), str) and ("user", row["prompt"].strip()) in messages
+        return Read(values, dict.fromkeys(values, column), (column, "prompt") if is_copy else (column,))

@@ -36,6 +36,9 @@ class PromptCompletion(Shape):
         asked = _messages_or_text(row["prompt"], "prompt", where)
         if isinstance(asked, str):
             if not isinstance(answer, str):
+                if ("user", asked.strip()) in answer:  # the whole conversation beside its question
+                    values = fields_of(answer, column, where)
+                    return Read(values, dict.fromkeys(values, column), ("prompt", column))
                 raise UserError(f"{where}: 'prompt' is a text and '{column}' a list of messages; make both alike")
             return Read({"prompt": asked, "answer": answer}, {"prompt": "prompt", "answer": column}, ("prompt", column))
         said = [("assistant", answer)] if isinstance(answer, str) else answer
