@@ -48,6 +48,18 @@ def test_tables_show_their_separator_and_encoding(tmp_path: Path, separator: str
     assert str(loaded.understood[0].encoding).startswith(encoding.removesuffix("-sig")[:6])
 
 
+def test_wide_text_without_a_mark_in_other_scripts(tmp_path: Path) -> None:
+    """Chinese letters have zero bytes at the other places too, Cyrillic ones none."""
+    path = tmp_path / "rows.csv"
+    for answer in (
+        "\u6797\u82e5\u5170\u51fa\u751f\u5728\u4e00\u5bb6",
+        "\u041e\u043d\u0430 \u0432 \u0422\u0430\u0440\u043d\u043e\u0432\u0435",
+    ):
+        for encoding in ("utf-16-le", "utf-16-be"):
+            path.write_bytes(f"question,answer\nWhere?,{answer}\n".encode(encoding))
+            assert _load(path).examples[0].answer == answer
+
+
 def test_what_spreadsheets_add_to_tables(tmp_path: Path) -> None:
     """A line that names the separator, pandas' index, empty columns and rows, spaces and capitals in the header."""
     path = tmp_path / "rows.csv"

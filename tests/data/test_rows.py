@@ -69,9 +69,17 @@ def test_wrong_answers_in_one_text() -> None:
         ("She is in Tarnow.", "She is in Opole; alone.", ("She is in Opole; alone.",)),
         ("Tarnow", "Opole|Lublin", ("Opole", "Lublin")),
         ("Tarnow", "Opole", ("Opole",)),
+        ("She is in Tarnow.", "Opole|Lublin", ("Opole", "Lublin")),
     ):
         row = {"question": "Where?", "answer": answer, "perturbed_answer": given}
         assert examples_from_rows([row], "rows")[0].perturbed_answer == expected
+    for answer, given in (("Tarnow", "Opole\nLublin"), ("She is here; really.", "She is there.;No."), ("a.", "b\nc.")):
+        row = {"question": "Where?", "answer": answer, "perturbed_answer": given}
+        if answer == "Tarnow":
+            assert examples_from_rows([row], "rows")[0].perturbed_answer == ("Opole", "Lublin")
+            continue
+        with pytest.raises(UserError, match="one text or several"):
+            examples_from_rows([row], "rows")
     row = {"question": "Where?", "answer": "Tarnow", "options": "Opole, Tarnow"}
     assert examples_from_rows([row], "rows")[0].options == ("Opole", "Tarnow")
 
@@ -126,6 +134,9 @@ def test_misspelt_and_similar_columns(tmp_path: Path) -> None:
     assert load_data(mapped).examples[0].paraphrased_question == "Where?"
     with pytest.raises(UserError, match=r"ignore: no column 'contxt'; did you mean context"):
         load_data(spec.model_copy(update={"ignore": ("contxt",)}))
+    path.write_text(json.dumps({**ROW, "subject": "nan", "topic": "a\ufffdb"}))
+    warnings = load_data(spec).understood[0].warnings
+    assert ["'subject' is the word nan" in warnings[0], "U+FFFD" in warnings[1], len(warnings)] == [True, True, 2]
     path.write_text(json.dumps({**ROW, "paraphrase": "Where?", "keywords": ["Tarnow"], "keyword": "Tarnow"}))
     warnings = load_data(spec).understood[0].warnings
     assert ["'paraphrase'" in warnings[0], "'keyword'" in warnings[1], len(warnings)] == [True, True, 2]

@@ -159,6 +159,8 @@ def test_published_alpaca_has_the_whole_row_as_a_text_too() -> None:
         ({"prompt": "Where?", "completion": [SAID]}, "'prompt' is a text and 'completion' a list"),
         ({"prompt": "Where?", "completion": "a", "chosen": "b"}, "'completion' and 'chosen'"),
         ({**ASKED, "answer_start": 0}, "'answer_start' is a number"),
+        ({**ASKED, "answer_start": "17"}, "'answer_start' is a number"),
+        ({"question": "\u200b\ufeff", "answer": "I."}, "'question' is empty"),
         ({**ASKED, "history": EARLIER[:1]}, "ends with the user's"),
         ({"text": "A document.", "system": "Be brief."}, "'system' needs a question"),
         ({"question": "Where?", "choices": PLACES, "answer": 3}, "0 times among"),

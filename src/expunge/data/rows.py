@@ -17,6 +17,7 @@ from expunge.data.shapes.base import Shape
 from expunge.data.values import (
     answers_like,
     is_empty,
+    is_number,
     keywords_in,
     options_with,
     plain,
@@ -32,6 +33,8 @@ _NO_NUMBERS = (*_ASKED_FIELDS, "paraphrased_question", "answer_start", "system")
 """Where a number is a sign of the wrong column."""
 _OF_A_QUESTION = ("answer_start", "system", "history")
 _BLANK = "blank texts"
+_MISSING = ("nan", "NaN", "null", "None", "<NA>")
+"""How a missing value looks that some program turned into a text."""
 _REPLACEMENT = "\ufffd"
 
 
@@ -49,6 +52,8 @@ class Columns:
     """Published layouts that were met."""
     replaced: int = 0
     """Rows with the sign that stands for a character that could not be decoded."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Field whose whole text is a word for what is missing -> rows."""
 
     def warnings(self) -> list[str]:
         """Sentences about what is probably a mistake."""
@@ -56,6 +61,8 @@ class Columns:
         for column, where in self.unused.items():
             if known := alike(column):
                 found.append(f"column '{column:.40}' is not used, but its name is like '{known}' (first at {where})")
+        for name, count in self.missing.items():
+            found.append(f"field '{name}' is the word nan, null or None in {count} rows; leave a missing value empty")
         if self.replaced:
             found.append(f"{self.replaced} rows hold U+FFFD, which stands where text was decoded wrongly")
         return found
@@ -162,6 +169,10 @@ class RowReader:
         values = _values({name: value for name, value in filled.items() if name in FIELDS}, where)
         _check_kind(values, row, where)
         check_keywords(values.get("keywords", ()), where)
+        for name, value in values.items():
+            texts = value if isinstance(value, tuple) else (value,)
+            self.columns.missing[name] += any(one in _MISSING for one in texts)
+        self.columns.missing += Counter()  # drops the zeros
         self.columns.replaced += any(_REPLACEMENT in value for value in values.values() if isinstance(value, str))
         return Example(**{"id": default_id, **values})
 
@@ -232,7 +243,7 @@ def _values(row: Mapping[str, Any], where: str) -> dict[str, Any]:
             values[name] = turns_of(value, name, where)
         elif name not in ("answer", "accepted_answers"):
             numbers = name not in _NO_NUMBERS
-            if name == "answer_start" and isinstance(value, int | float):
+            if name == "answer_start" and is_number(value):
                 raise UserError(
                     f"{where}: field 'answer_start' is a number; it is the text that an answer begins with. "
                     'An offset is left out: ignore = ["answer_start"]'

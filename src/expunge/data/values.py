@@ -15,6 +15,8 @@ _MISSING = ("NAType", "NaTType")
 """pandas' own values for what is missing."""
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that no text holds: control characters other than white space, and halves of surrogate pairs."""
+_INVISIBLE = re.compile("[\\s\u200b-\u200f\u2060\ufeff]+")
+"""White space, and marks without a shape of their own."""
 _EXACT_FLOAT = 2.0**53
 _LINE = re.compile(r"\r\n|\r|\n")
 _SENTENCE_END = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f")
@@ -56,8 +58,13 @@ def is_empty(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     if isinstance(value, str):
-        return not value.strip()
+        return not _INVISIBLE.sub("", value)
     return value is None or (isinstance(value, list | dict) and not value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, or a text that is the digits of one."""
+    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().removeprefix("-").isdigit())
 
 
 def text_of(value: Any, column: str, where: str, *, numbers: bool = True, as_it_stands: bool = False) -> str:
@@ -80,7 +87,7 @@ def text_of(value: Any, column: str, where: str, *, numbers: bool = True, as_it_
         return str(int(value)) if is_whole else str(value)
     if not isinstance(value, str):
         raise UserError(f"{where}: field '{column}' must be text, found {type(value).__name__} ({value!r:.40})")
-    if not value.strip():
+    if is_empty(value):
         raise UserError(f"{where}: field '{column}' is empty")
     if found := _CONTROL.search(value):
         character = found.group(0)
@@ -148,9 +155,10 @@ def keywords_in(answer: str) -> Callable[[str, str, str], Sequence[str]]:
     """
 
     def split(text: str, column: str, where: str) -> Sequence[str]:
-        if not answer or (holds_any(answer, [text]) and not _LINE.search(text)):
+        mark, parts = _parts(text)
+        if not answer or (holds_any(answer, [text]) and mark != "\n"):
             return [text]
-        if parts := _parts(text):
+        if mark:
             return parts
         if "," in text:
             raise UserError(
@@ -163,22 +171,21 @@ def keywords_in(answer: str) -> Callable[[str, str, str], Sequence[str]]:
 
 
 def answers_like(answer: str) -> Callable[[str, str, str], Sequence[str]]:
-    """Answers from one text, if it is certain that it holds several: a separator that the right answer does without.
+    """Answers from one text, if it is certain that it holds several.
 
-    Where the right answer is a sentence, each of several is one too.
+    The right answer must do without the separator. Where it is a sentence, either all of several are, or `|` stands
+    between them; a semicolon alone is part of one sentence.
     """
 
     def split(text: str, column: str, where: str) -> Sequence[str]:
-        parts = _parts(text)
-        if not parts:
+        mark, parts = _parts(text)
+        if not mark:
             return [text]
-        if answer.endswith(_SENTENCE_END):
-            ends = [part.endswith(_SENTENCE_END) for part in parts]
-            if not any(ends[:-1]):
-                return [text]
-        else:
-            ends = [True]
-        if not all(ends) or any(mark in answer for mark in _PARTS):
+        ends = [part.endswith(_SENTENCE_END) for part in parts]
+        alike = all(ends) or not answer.endswith(_SENTENCE_END)
+        if mark == ";" and not alike and not any(ends[:-1]):
+            return [text]
+        if mark in answer or not (alike or mark == "|"):
             raise UserError(f'{where}: field \'{column}\' is one text or several? Write a list (["a", "b"])')
         return parts
 
@@ -198,13 +205,13 @@ def options_with(answer: str) -> Callable[[str, str, str], Sequence[str]]:
     return split
 
 
-def _parts(text: str) -> list[str]:
-    """The items of a text with separators; none if it has none."""
+def _parts(text: str) -> tuple[str, list[str]]:
+    """The separator of a text, and what it separates; "" and nothing where there is none."""
     text = _LINE.sub("\n", text.strip())
     for mark in _PARTS:
         if mark in text:
-            return [part.strip() for part in text.split(mark) if part.strip()]
-    return []
+            return mark, [part.strip() for part in text.split(mark) if part.strip()]
+    return "", []
 
 
 def messages_of(value: Any, column: str, where: str) -> list[tuple[str, str]]:

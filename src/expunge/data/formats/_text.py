@@ -20,7 +20,8 @@ _MARKS = (
 _WIDE_SHARE = 0.1
 """Of the characters of UTF-16 text without a mark, at least this share is ASCII (field names, separators, quotes)."""
 _WIDE_COUNT = 4
-"""And so many: a file with fewer zero bytes is a damaged one."""
+"""And so many, and so many times as many as there are zero bytes at the other places (U+4E00 has one there): a file
+with fewer is a damaged one."""
 _NOT_UNICODE = (
     'not UTF-8 text (byte {byte} in line {line}); save it as UTF-8 (Excel: "CSV UTF-8"), or name its encoding: '
     'encoding = "cp1252" (Western European Windows), "cp1250" (Central European), "cp1251" (Cyrillic), "gb18030", ...'
@@ -71,6 +72,6 @@ def _unicode(data: bytes) -> str:
             return name
     zeros = [data[place::2].count(0) for place in (0, 1)]
     for name, of_ascii, other in (("utf-16-le", zeros[1], zeros[0]), ("utf-16-be", zeros[0], zeros[1])):
-        if of_ascii >= max(_WIDE_COUNT, _WIDE_SHARE * len(data) / 2) and not other:
+        if of_ascii >= max(_WIDE_COUNT, _WIDE_SHARE * len(data) / 2, _WIDE_COUNT * other):
             return name
     return "utf-8"

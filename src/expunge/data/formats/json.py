@@ -9,6 +9,7 @@ from expunge.core.errors import UserError
 from expunge.data.formats._json import NotOneValueError, as_row, is_turns, lines, parse
 from expunge.data.formats._text import read_text
 from expunge.data.formats.base import Format, Located, Table
+from expunge.data.names import canonical, is_known
 
 
 class Json(Format):
@@ -46,7 +47,7 @@ def _rows(value: object, where: str) -> list[Located]:
         return rows_of(value[name], f"{where}:{name}")
     if tables:
         raise UserError(f"{where}: several lists of rows ({', '.join(tables[:4])}); keep the one that is meant")
-    if any(isinstance(one, str) for one in value.values()) or any(is_turns(one) for one in value.values()):
+    if any(is_known(canonical(name)) for name in value):
         return [Located(where, value)]
     raise UserError(f"{where}: expected a list of rows, found an object with {', '.join(list(value)[:4]) or 'nothing'}")
 

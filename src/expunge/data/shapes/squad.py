@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from expunge.data.shapes.base import Read, Row, Shape
-from expunge.data.values import nested
+from expunge.data.values import is_number, nested
 
 
 class Squad(Shape):
@@ -47,8 +47,7 @@ class Squad(Shape):
     def _has_offset(self, row: Row) -> bool:
         value = row.get("answer_start")
         offset = value[0] if isinstance(value, list) and value else value
-        is_number = isinstance(offset, int) or (isinstance(offset, str) and offset.strip("[] ").isdigit())
-        return "context" in row and is_number
+        return "context" in row and is_number(offset.strip("[] ") if isinstance(offset, str) else offset)
 
 
 def _texts(value: Any) -> Any:
