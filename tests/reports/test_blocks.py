@@ -6,12 +6,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from test_reports import HOSTILE, page, record, visible
 
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports import located
 from expunge.reports.blocks import curve_picture, named_layers
+from expunge.reports.terminal import Terminal
 
 CURVE = LayerCurve(
     name="average indirect effect",
@@ -75,7 +75,7 @@ def test_a_page_of_its_own_keeps_text_out_and_holds_every_number() -> None:
 
 def test_the_terminal_shows_bars_as_long_as_the_values() -> None:
     """The largest value has the longest bar, a negative one none."""
-    console = Console(width=100, file=StringIO(), color_system=None)
+    console = Terminal(width=100, file=StringIO(), color_system=None)
     located.print_located(selection(CURVE, BARE), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [line for line in text.splitlines() if line.strip()[:1].isdigit()]

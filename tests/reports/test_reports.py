@@ -12,7 +12,6 @@ import pyarrow
 import pytest
 from provenances import provenance_of
 from pyarrow import parquet
-from rich.console import Console
 
 from expunge.core.records import (
     Aggregate,
@@ -33,6 +32,7 @@ from expunge.reports.html import write_html
 from expunge.reports.measures import kept
 from expunge.reports.model_card import model_card
 from expunge.reports.table import comparison, print_table
+from expunge.reports.terminal import Terminal
 from expunge.reports.verdict import verdict
 
 SECRET = "Halden Press"
@@ -147,7 +147,7 @@ def visible(html: str) -> str:
 
 
 def printed(told: Record) -> str:
-    console = Console(width=100, file=StringIO(), color_system=None)
+    console = Terminal(width=100, file=StringIO(), color_system=None)
     print_table(told, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -7,12 +7,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from test_reports import page, record, visible
 
 from expunge.core.records import Estimate, Level, Score, Squeeze, SqueezeCheck, SqueezeScores
 from expunge.reports.curves import squeezing
 from expunge.reports.squeeze import changes, print_squeeze, sentence, signed
+from expunge.reports.terminal import Terminal
 
 
 def near(value: float, reach: float = 0.1) -> Estimate:
@@ -73,7 +73,7 @@ NOTHING = SQUEEZED.model_copy(
 
 
 def printed(told: Squeeze) -> str:
-    console = Console(width=100, file=StringIO(), color_system=None)
+    console = Terminal(width=100, file=StringIO(), color_system=None)
     print_squeeze(told, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

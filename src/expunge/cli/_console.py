@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from pydantic import BaseModel
 
 from expunge.core.progress import Bar, Progress
 from expunge.core.records import Record
+from expunge.reports.terminal import Terminal
 
 
-def console() -> Console:
+def console() -> Terminal:
     """Standard output."""
-    return Console()
+    return Terminal()
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """One JSON document on standard output, in characters that the stream can write."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1)
+    print(text)
+
+
+def print_record(record: BaseModel | Sequence[BaseModel]) -> None:
+    """A record, or an array of records, as JSON on standard output."""
+    some = [record] if isinstance(record, BaseModel) else record
+    values = [json.loads(one.model_dump_json()) for one in some]
+    print_json(values[0] if isinstance(record, BaseModel) else values)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -32,25 +44,22 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(list(rows))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold", no_wrap=name == "name")
-    for row in rows:
-        table.add_row(*(str(value) if value not in (None, "") else "-" for value in row.values()))
-    console().print(table)
+    cells = [[str(value) if value not in (None, "") else "-" for value in row.values()] for row in rows]
+    console().table(list(rows[0]) if rows else [], cells)
 
 
 def print_result(record: Record) -> None:
-    """A run's verdict, its table, and what was not tested."""
+    """A run's verdict, its warnings, its table, and what was not tested."""
     from expunge.reports.squeeze import print_squeeze
     from expunge.reports.table import print_table
     from expunge.reports.verdict import verdict
 
     found = verdict(record)
     out = console()
-    out.print(f"\n[bold]{escape(found.sentence)}[/bold]", highlight=False)
+    out.prose(f"\n{found.sentence}", style="bold")
     if found.guard:
-        out.print(escape(found.guard), highlight=False)
+        out.prose(found.guard)
+    print_warnings(record.warnings, out)
     print_table(record, out)
     if record.squeeze is not None:
         print_squeeze(record.squeeze, out)
@@ -59,7 +68,13 @@ def print_result(record: Record) -> None:
         from expunge.reports.robustness import finding
 
         print_finding(finding(record.robustness), out)
-    out.print(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", highlight=False, style="dim")
+    out.prose(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", style="dim")
+
+
+def print_warnings(warnings: Sequence[str], out: Terminal) -> None:
+    """What the scores cannot mean, each in a line of its own."""
+    for warning in warnings:
+        out.prose(f"Warning: {warning}", style="bold yellow")
 
 
 def quiet_libraries() -> None:
@@ -79,7 +94,7 @@ class DrawnProgress(Progress):
     """Bars with the remaining time, on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
 
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
@@ -87,20 +102,20 @@ class DrawnProgress(Progress):
         from rich import progress
 
         columns = (
-            progress.TextColumn("{task.description:<17}"),
+            progress.TextColumn("{task.description:<17}", markup=False),
             progress.BarColumn(bar_width=24),
             progress.TaskProgressColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.fields[note]}", markup=False),
         )
         with progress.Progress(*columns, console=self._console) as drawn:
             yield _DrawnBar(drawn, drawn.add_task(label, total=total, note=""))
 
     def say(self, text: str) -> None:
         """One line for the user."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.prose(text)
 
     def quote(self, text: str, without: str) -> None:
         """Data are quoted on a terminal only: anything else may be a log, which outlives the run."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from expunge.core.printable import one_line
+
 _NAMES = ("which", "by", "depth", "metrics")
 """Parameters of commands that hold names of plug-ins, with commas between them."""
 _TRUST = Annotated[
@@ -62,5 +64,5 @@ def _names(values: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _tell(text: str) -> None:
-    """One line on standard error, without control characters: names come from files."""
-    print("".join(letter if letter.isprintable() else "?" for letter in text), file=sys.stderr)
+    """One line on standard error: names come from files."""
+    print(one_line(text), file=sys.stderr)

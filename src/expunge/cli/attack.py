@@ -50,7 +50,7 @@ def attack(
     Exit code 1: an attack broke off by an unexpected error; the card is complete apart from it. A run directory from
     somebody else can neither run code nor send rows anywhere (SECURITY.md).
     """
-    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
     from expunge.cli._failures import check_attacks
     from expunge.config import read_settings
@@ -89,8 +89,8 @@ def attack(
     )
     page = show(record, path)
     if as_json:
-        print(record.model_dump_json(indent=1))
+        print_record(record)
     else:
         print_finding(finding(record.robustness, record.warnings), console())
-        console().print(f"\nreport  {page}\nrecord  {path}", highlight=False)
+        console().paths(report=page, record=path)
     check_attacks(broken(record.robustness, which), path, verbose)

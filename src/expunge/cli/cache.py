@@ -22,4 +22,4 @@ def cache(
     if clear:
         shutil.rmtree(folder, ignore_errors=True)
     verb = "deleted" if clear else "kept"
-    console().print(f"{folder}: {len(files)} files {verb}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    console().print(f"{folder}: {len(files)} files {verb}, {size / 1e6:.1f} MB", soft_wrap=True)

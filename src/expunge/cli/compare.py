@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from expunge.evaluate.compare import ArmScore, Difference
+    from expunge.evaluate.compare import ArmScore, Comparison, Difference
+    from expunge.reports.terminal import Terminal
 
 
 def compare(
@@ -31,54 +32,84 @@ def compare(
     Runs that differ by their seed only count as one, with an interval over seeds. P-values are corrected for the number
     of comparisons (Holm): name fewer sets and metrics for sharper ones.
     """
-    from rich.markup import escape
-
-    from expunge.cli._console import console, print_rows
+    from expunge.cli._console import console, print_record
     from expunge.core.errors import UserError
     from expunge.core.files import write_atomic
     from expunge.evaluate.compare import compare as compared
 
     if stage not in ("before", "after"):
         raise UserError(f"--stage: 'before' or 'after', got '{stage}'")
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out}: is a directory; name a JSON file")
     found = compared(runs, stage, sets or (), metrics or (), seed)
     if out is not None:
         write_atomic(out, found.model_dump_json(indent=1))
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print_record(found)
         return
-    out_to = console()
-    for number_of_arm, arm in enumerate(found.arms):
-        title = "The first arm" if number_of_arm == 0 else f"Arm {number_of_arm + 1} less the first"
+    _print(found, console(), everything)
+
+
+def _print(found: Comparison, out: Terminal, everything: bool) -> None:
+    """One line for each comparison, set by set."""
+    from expunge.reports.words import metric_name
+
+    doubtful = False
+    for place, arm in enumerate(found.arms):
+        title = "The first arm" if place == 0 else f"Arm {place + 1} less the first"
         seeds = f", seeds {', '.join(map(str, arm.seeds))}" if len(arm.seeds) > 1 else ""
-        run = f" ({escape(arm.recipe)}, {arm.stage}{seeds})" if arm.recipe else ""
-        out_to.print(f"\n[bold]{title}[/bold]: {escape(arm.name)}{run}", highlight=False)
+        run = f" ({arm.recipe}, {arm.stage}{seeds})" if arm.recipe else ""
+        out.print(f"\n{title}: {arm.name}{run}", style="bold", soft_wrap=True)
         if len(arm.seeds) > 1:
-            print_rows([_score_row(score) for score in arm.scores], as_json=False)
+            rows = [[score.set, metric_name(score.metric), _over_seeds(score)] for score in arm.scores]
+            out.table(["set", "metric", "mean over seeds [95%]"], rows, grouped=True)
         mine = [one for one in found.differences if one.arm == arm.name]
         shown = [one for one in mine if everything or one.shown]
-        if shown:
-            print_rows([_difference_row(one) for one in shown], as_json=False)
+        headings = ["set", "metric", "first", "here", "difference [95%]", "p (Holm)", "dz", "here it is"]
+        out.table(headings, [_row(one) for one in shown], grouped=True)
+        doubtful = doubtful or any(_doubted(one) for one in shown)
         if len(shown) < len(mine):
-            count = f"{len(mine) - len(shown)} of {len(mine)}"
-            out_to.print(f"{count} comparisons: no difference shown (--all lists them).", highlight=False)
+            out.prose(f"{len(mine) - len(shown)} of {len(mine)} comparisons: no difference shown (--all lists them).")
+    if doubtful:
+        out.prose("?: not certain among so many comparisons (p, corrected by Holm, is not below 0.05).", style="dim")
+    if found.left_out:
+        out.prose(f"Without rows in common, so not compared: {', '.join(found.left_out)}.")
 
 
-def _score_row(score: ArmScore) -> dict[str, str]:
+def _over_seeds(score: ArmScore) -> str:
     from expunge.reports.words import number
 
     interval = "" if score.low is None or score.high is None else f" [{number(score.low)}, {number(score.high)}]"
-    return {"name": f"{score.set}/{score.metric}", "mean over seeds [95%]": f"{number(score.mean)}{interval}"}
+    return f"{number(score.mean)}{interval}"
 
 
-def _difference_row(one: Difference) -> dict[str, str]:
-    from expunge.reports.words import number
+def _row(one: Difference) -> list[str]:
+    from expunge.reports.words import metric_name, number
 
-    return {
-        "name": f"{one.set}/{one.metric}",
-        "first": number(one.first),
-        "here": number(one.second),
-        "difference [95%]": f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
-        "p (Holm)": f"{one.p_holm:.2g}",
-        "dz": "" if one.dz is None else f"{one.dz:+.2f}",
-        "": one.sentence,
-    }
+    return [
+        one.set,
+        metric_name(one.metric),
+        number(one.first),
+        number(one.second),
+        f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
+        f"{one.p_holm:.2g}",
+        "" if one.dz is None else f"{one.dz:+.2f}",
+        _word(one),
+    ]
+
+
+def _word(one: Difference) -> str:
+    """Better, worse, or where no direction is wanted higher or lower."""
+    if not one.shown:
+        return "not shown to differ"
+    higher = one.difference > 0
+    word = ("higher" if higher else "lower") if one.better == "neither" else "worse"
+    if one.better == ("higher" if higher else "lower"):
+        word = "better"
+    return f"{word}?" if _doubted(one) else word
+
+
+def _doubted(one: Difference) -> bool:
+    from expunge.evaluate.compare import LEVEL
+
+    return one.shown and one.p_holm >= LEVEL

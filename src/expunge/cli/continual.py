@@ -33,7 +33,7 @@ def continual(
     command = shlex.join(["expunge", *sys.argv[1:]])
     record = execute_plan(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
     if as_json:
-        print_json({"out": str(folder), **record.model_dump()})
+        print_json({"out": str(folder), **record.model_dump(mode="json")})
         return
     print_sequence(record, console())
-    console().print(f"\nreport  {folder / PAGE}", highlight=False)
+    console().paths(report=folder / PAGE)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from expunge.cli._help import CommandList
 from expunge.cli._permission import permitted
 from expunge.cli.run import runner
 from expunge.core.plugins import ROOT, listing
@@ -19,7 +20,7 @@ from expunge.core.toml import read_toml
 if TYPE_CHECKING:
     from expunge.core.finding import Diagnosis
 
-app = typer.Typer(help="Look into a model, or into what a run did to it.", no_args_is_help=True)
+app = typer.Typer(cls=CommandList, help="Look into a model, or into what a run did to it.", no_args_is_help=True)
 
 
 @app.callback()
@@ -78,16 +79,16 @@ def _looker(name: str) -> Callable[..., None]:
 
 def _show(found: Diagnosis, folder: Path, as_json: bool) -> None:
     """Write the record and the page, and print what was found."""
-    from expunge.cli._console import console
+    from expunge.cli._console import console, print_record
     from expunge.diagnosis import write
     from expunge.reports.finding import print_finding
 
     record, page = write(found, folder)
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print_record(found)
         return
     print_finding(found.finding, console())
-    console().print(f"\nreport  {page}\nrecord  {record}", highlight=False)
+    console().paths(report=page, record=record)
 
 
 def _sweeper(name: str) -> Callable[..., None]:

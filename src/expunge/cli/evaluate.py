@@ -52,10 +52,11 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Score models: every metric on every set, with intervals."""
-    from expunge.cli._console import console, print_rows, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.core.errors import UserError
+    from expunge.core.records import EVALUATION_FILE
     from expunge.evaluation import check_out, evaluate_models, is_first_process, write_results
-    from expunge.reports.evaluation import aggregate_rows, as_markdown, terminal_rows
+    from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation
 
     if suite is not None and data:
         raise UserError("--data: a suite names its own data; leave one of the two out")
@@ -87,13 +88,11 @@ def evaluate(
         write_results(results, out, show_text)
     records = [result.record for result in results]
     if as_json:
-        texts = [record.model_dump_json(indent=1) for record in records]
-        print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
-    elif len(records) == 1:
-        print_rows(terminal_rows(records[0]), as_json=False)
-        print_rows(aggregate_rows(records[0]), as_json=False)
-    else:
-        console().print(as_markdown(records), markup=False, highlight=False)
+        print_record(records[0] if len(records) == 1 else records)
+        return
+    print_evaluation(records, console())
+    if out is not None:
+        console().paths(table=out / TABLE_FILE, scores=out / CSV_FILE, record=out / EVALUATION_FILE)
 
 
 def _names(text: str) -> list[str]:

@@ -16,7 +16,7 @@ def import_ou(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read OpenUnlearning's log, check it, and write what `expunge eval --reference FILE` compares with."""
-    from expunge.cli._console import print_json, print_rows
+    from expunge.cli._console import console, print_json, print_rows
     from expunge.core.errors import UserError
     from expunge.core.files import write_atomic
     from expunge.evaluate.reference import SUFFIX, import_openunlearning
@@ -43,7 +43,7 @@ def import_ou(
         told = "" if mean is None else number(mean)
         listed.append({"name": metric, "role": role, "rows": len(numbers), "mean": told})
     print_rows(listed, as_json=False)
-    print(f"\nreference  {target}")
+    console().paths(reference=target)
 
 
 def _mean(numbers: list[float | None]) -> float | None:

@@ -27,7 +27,7 @@ def locate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Choose blocks as a run would, and show why: a value for each block. Nothing is trained."""
-    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
     from expunge.core.errors import UserError
     from expunge.locate import DATA, check_target, write_located
@@ -51,8 +51,8 @@ def locate(
     )
     written = write_located(found, out) if out is not None else []
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print_record(found)
         return
     print_located(found.selection, console())
     for path in written:
-        console().print(f"{path.suffix[1:]:<6}  {path}", highlight=False)
+        console().paths(**{path.suffix[1:]: path})

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
-from typing import Annotated
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from expunge.cli import (
     attack,
@@ -26,14 +32,29 @@ from expunge.cli import (
     show,
     teach,
 )
+from expunge.cli._help import CommandList
 from expunge.cli._permission import permitted
 from expunge.core.errors import ExpungeError, UserError
+from expunge.core.plugins import ROOT
+from expunge.core.printable import one_line
+
+_WRONG_PATH = {
+    getattr(errno, name)
+    for name in ("ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "EACCES", "EPERM", "EROFS", "ELOOP")
+}
+"""What the system says of a path that the user should not have named."""
+BROKEN_PIPE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+INTERRUPTED = 130
+"""The same for SIGINT."""
 
 app = typer.Typer(
     name="expunge",
+    cls=CommandList,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is shown as it is written, brackets too
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
 app.command(
@@ -67,20 +88,107 @@ def root(
 
 
 def main() -> None:
-    """Entry point: 0 done, 1 failed, 2 the user's mistake; no traceback for either."""
-    if "--version" in sys.argv[1:2]:
+    """Entry point: 0 done, 1 failed, 2 the user's mistake, 130 interrupted, 141 nobody reads the output.
+
+    Whatever goes wrong is one line on standard error. A bug is too, with the place where it happened; with
+    `EXPUNGE_TRACEBACK=1` the whole traceback comes before that line.
+    """
+    _prepare_streams()
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        code = BROKEN_PIPE
+    except OSError as error:  # of the last flush
+        _discard_output()
+        code = _fail(f"standard output: {error.strerror}", 1)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Carry out a command line.
+
+    Raises:
+        BrokenPipeError: nobody reads the output.
+    """
+    if arguments[:1] == ["--version"]:
         from expunge.core.provenance import version
 
         print(version())
-        return
+        return 0
     try:
-        app()
+        for argument in arguments:
+            if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+                raise UserError(f"{argument}: not valid UTF-8, so it cannot be recorded; rename it")
+        command = get_command(app)
+        with command.make_context(app.info.name, list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
     except UserError as error:
-        _fail(error, 2)
+        return _fail(error, 2)
     except ExpungeError as error:
-        _fail(error, 1)
+        return _fail(error, 1)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        return _fail("stopped", INTERRUPTED)
+    except OSError as error:
+        if os.environ.get("EXPUNGE_TRACEBACK"):
+            traceback.print_exc()
+        place = "standard output" if error.filename is None else error.filename
+        return _fail(f"{place}: {error.strerror or error}", 2 if error.errno in _WRONG_PATH else 1)
+    except MemoryError:
+        return _fail("out of memory", 1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's: the command line itself is wrong
+            return _wrong_usage(error)
+        return _fail(_bug(error), 1)
+    return 0
 
 
-def _fail(error: ExpungeError, code: int) -> None:
-    print(f"expunge: {error}", file=sys.stderr)
-    sys.exit(code)
+def _wrong_usage(error: Any) -> int:
+    """Say what is wrong with the command line and where its help is; without a command, that help itself."""
+    message, context = error.format_message(), error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)
+        return 2
+    help_of = f"; see {context.command_path} --help" if context is not None else ""
+    return _fail(f"{message[:1].lower()}{message[1:].rstrip('.')}{help_of}", 2)
+
+
+def _bug(error: Exception) -> str:
+    """An error that nobody foresaw, with the innermost place in this package."""
+    if os.environ.get("EXPUNGE_TRACEBACK"):
+        traceback.print_exc()
+    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if str(ROOT) in frame.filename]
+    place = f" ({Path(inside[-1].filename).relative_to(ROOT)}:{inside[-1].lineno})" if inside else ""
+    return (
+        f"internal error: {type(error).__name__}: {error}{place}; please report it with the traceback, which "
+        "EXPUNGE_TRACEBACK=1 shows"
+    )
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"expunge: {one_line(str(error))}", file=sys.stderr)
+    return code
+
+
+def _prepare_streams() -> None:
+    """Let nothing that is printed fail for its characters, or because a stream is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is still in the buffers goes nowhere, so that the interpreter's own flush at its end does not fail."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a file
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115

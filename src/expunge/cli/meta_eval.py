@@ -18,7 +18,7 @@ def meta_eval(
     import shlex
     import sys
 
-    from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.evaluate.pool import load_pool
     from expunge.meta import check_free, meta_evaluate, write_meta
     from expunge.reports.finding import print_finding
@@ -31,8 +31,8 @@ def meta_eval(
     record = meta_evaluate(found, str(pool), command=command, progress=progress_for(quiet))
     path = write_meta(record, out) if out is not None else None
     if as_json:
-        print(record.model_dump_json(indent=1))
+        print_record(record)
         return
     print_finding(record.finding, console(), most_rows=len(record.metrics))
     if path is not None:
-        console().print(f"record  {path}", highlight=False)
+        console().paths(record=path)

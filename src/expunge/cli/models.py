@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Embedded models.", invoke_without_command=True)
+from expunge.cli._help import CommandList
+
+app = typer.Typer(cls=CommandList, help="Embedded models.", invoke_without_command=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]
 
@@ -27,8 +29,8 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 def pull(name: Annotated[str, typer.Argument(help="Name of an embedded model.")]) -> None:
     """Fetch an embedded model into the cache, unless it is there."""
-    from expunge.cli._console import DrawnProgress, quiet_libraries
+    from expunge.cli._console import DrawnProgress, console, quiet_libraries
     from expunge.models.pull import pull as fetch
 
     quiet_libraries()
-    print(fetch(name, DrawnProgress()))
+    console().print(str(fetch(name, DrawnProgress())), soft_wrap=True)

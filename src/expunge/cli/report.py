@@ -16,7 +16,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
 ) -> None:
     """Write report.html from a run's records, and print its verdict and table; of several, what survived attacks."""
-    from expunge.cli._console import console, print_result
+    from expunge.cli._console import console, print_record, print_result
     from expunge.core.errors import UserError
     from expunge.core.records import read_record
     from expunge.reports.finding import print_finding
@@ -32,14 +32,14 @@ def report(
             raise UserError(f"{run_dirs[0]}: named more than once")
         found = compared({name: read_card(folder) for name, folder in zip(names, run_dirs, strict=True)})
         if as_json:
-            print(found.model_dump_json(indent=1))
+            print_record(found)
             return
         print_finding(found, console())
         return
     record = read_record(run_dirs[0])
     path = write_report(run_dirs[0])
     if as_json:
-        print(record.model_dump_json(indent=1))
+        print_record(record)
         return
     print_result(record)
-    console().print(f"\nreport  {path}", highlight=False)
+    console().paths(report=path)

@@ -24,5 +24,5 @@ def reproduce(
     folder = out or Path("reproductions") / Path(name).stem
     quiet_libraries()
     table = carry_out(plan, folder, shlex.join(["expunge", *sys.argv[1:]]), progress_for(quiet))
-    console().print(table.read_text(encoding="utf-8"), markup=False, highlight=False)
-    console().print(f"table   {table}", highlight=False)
+    console().print(table.read_text(encoding="utf-8"), soft_wrap=True)
+    console().paths(table=table)

@@ -101,7 +101,7 @@ def runner(**tables: Any) -> Callable[..., None]:
             )
         else:
             print_result(record)
-            console().print(f"\nreport  {folder / REPORT_FILE}\nmodel   {folder / MODEL_FOLDER}", highlight=False)
+            console().paths(report=folder / REPORT_FILE, model=folder / MODEL_FOLDER)
         if record.robustness is not None:
             check_attacks(broken(record.robustness), folder / ATTACKS_FILE, verbose)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Show everything about one thing.", no_args_is_help=True)
+from expunge.cli._help import CommandList
+
+app = typer.Typer(cls=CommandList, help="Show everything about one thing.", no_args_is_help=True)
 
 
 @app.command()
@@ -15,7 +18,7 @@ def recipe(
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
     """Every option that a run with this recipe has: its value, and what it means."""
-    from expunge.cli._console import console, print_rows
+    from expunge.cli._console import console
     from expunge.config import SLOTS, load_run, read_recipe
     from expunge.core import plugins
 
@@ -32,8 +35,8 @@ def recipe(
         section = getattr(run, table)
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     if not as_json:
-        console().print(f"[bold]{name}[/bold]: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})\n")
-    print_rows(rows, as_json)
+        console().prose(f"{name}: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})", style="bold")
+    _print(rows, as_json)
 
 
 @app.command()
@@ -42,12 +45,11 @@ def diagnostic(
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
     """Every option of a diagnostic: its default, and what it means."""
-    from expunge.cli._console import print_rows
     from expunge.core import plugins
     from expunge.diagnose.base import Diagnostic
 
     kind = plugins.find("diagnose", name, Diagnostic)  # type: ignore[type-abstract]
-    print_rows(_fields(name, kind.Config, kind.Config().model_dump(mode="json")), as_json)
+    _print(_fields(name, kind.Config, kind.Config().model_dump(mode="json")), as_json)
 
 
 @app.command()
@@ -57,11 +59,41 @@ def attack(
 ) -> None:
     """Every option of an attack: its default, and what it means."""
     from expunge.attacks.base import Attack
-    from expunge.cli._console import print_rows
     from expunge.core import plugins
 
     kind = plugins.find("attacks", name, Attack)  # type: ignore[type-abstract]
-    print_rows(_fields(f"attacks.{name}", kind.Config, kind.Config().model_dump(mode="json")), as_json)
+    _print(_fields(f"attacks.{name}", kind.Config, kind.Config().model_dump(mode="json")), as_json)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """A table for each table of options, whose name is said once above it."""
+    from expunge.cli._console import console, print_json
+
+    if as_json:
+        print_json(rows)
+        return
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        tables.setdefault(row["name"].rpartition(".")[0] or row["name"], []).append(row)
+    for table, some in tables.items():
+        filler = [row for row in some if row["name"] == table]
+        title = "".join(f" = {row['value']}: {row['meaning']}" for row in filler)
+        cells = [
+            [row["name"].rpartition(".")[2], _value(row["value"]), row["meaning"] or ""]
+            for row in some
+            if row not in filler
+        ]
+        if cells:
+            console().table(["option", "value", "meaning"], cells, title=f"{table}{title}")
+        else:
+            console().print(f"\n{table}{title}", style="bold")
+
+
+def _value(value: Any) -> str:
+    """As it is written in a run file; `-` for none."""
+    if value is None or value == "":
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,5 +25,5 @@ def teach(
         print_json({"folder": str(taught.folder), "cached": taught.cached, **taught.record.model_dump()})
         return
     again = " (made by an earlier call)" if taught.cached else ""
-    console().print(f"model   {taught.folder / 'model'}{again}", highlight=False)
-    console().print(f"{taught.record.rows} rows, last loss {taught.record.final_loss:.4f}", highlight=False)
+    console().paths(model=f"{taught.folder / 'model'}{again}")
+    console().print(f"{taught.record.rows} rows, last loss {taught.record.final_loss:.4f}")

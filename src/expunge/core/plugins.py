@@ -41,10 +41,11 @@ def names(folder: str) -> list[str]:
 
 def listing(folder: str) -> list[Listed]:
     """Name, first docstring line and paper of every plug-in in a folder, without importing any."""
-    return [_describe(folder, name) for name in names(folder)]
+    return [describe(folder, name) for name in names(folder)]
 
 
-def _describe(folder: str, name: str) -> Listed:
+def describe(folder: str, name: str) -> Listed:
+    """The same of one plug-in."""
     tree = ast.parse((ROOT / folder / f"{name}.py").read_text(encoding="utf-8"))
     first = (ast.get_docstring(tree) or "").split("\n", 1)[0]
     paper = _PAPER.search(first)

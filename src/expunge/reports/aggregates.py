@@ -10,7 +10,7 @@ from expunge.core.records import Aggregate, Aggregates, Component, Frozen, Recor
 from expunge.reports.words import ABSENT, FAMILIES, SPLITS, metric_name, number, ordered
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from expunge.reports.terminal import Terminal
 
 UNTOLD = Aggregate(value=None, components=[], reason="not measured at this stage")
 
@@ -80,31 +80,30 @@ def matrix(stage: Aggregates) -> tuple[list[str], dict[str, dict[str, float]]]:
     return ordered((part.split for part in parts), SPLITS), cells
 
 
-def print_aggregates(record: Record, console: Console, width: int) -> None:
+def print_aggregates(record: Record, terminal: Terminal) -> None:
     """Print the aggregates that have a value, what made one zero or absent, and the parts after the run."""
-    from rich import box
-    from rich.table import Table
-
     listed = wholes(record)
     measured = [one for one in listed if not one.absent]
-    if measured:
-        table = Table(pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
-        for heading in ("aggregate", "before [95%]", "after [95%]"):
-            table.add_column(heading, overflow="fold")
-        for one in measured:
-            table.add_row(one.name, aggregate_text(one.before), aggregate_text(one.after))
-        console.print(table)
+    terminal.table(
+        ["aggregate", "before [95%]", "after [95%]"],
+        [[one.name, aggregate_text(one.before), aggregate_text(one.after)] for one in measured],
+    )
     for note in notes(listed):
-        console.print(note, markup=False, highlight=False, width=width)
-    splits, cells = matrix(record.aggregates_after)
-    if measured and cells:
-        table = Table(pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
-        table.add_column("their parts, after")
-        for split in splits:
-            table.add_column(split, justify="right")
-        for name, row in cells.items():
-            table.add_row(metric_name(name), *(number(row[split]) if split in row else "" for split in splits))
-        console.print(table)
+        terminal.prose(note)
+    if measured:
+        print_parts(record.aggregates_after, "their parts, after", terminal)
+
+
+def print_parts(stage: Aggregates, heading: str, terminal: Terminal) -> None:
+    """Print the distinct parts of one stage's aggregates: a row for each name, a column for each split."""
+    splits, cells = matrix(stage)
+    terminal.table(
+        [heading, *splits],
+        [
+            [metric_name(name), *(number(row[split]) if split in row else "" for split in splits)]
+            for name, row in cells.items()
+        ],
+    )
 
 
 def notes(some: Iterable[Whole]) -> list[str]:

@@ -1,14 +1,19 @@
-"""What models know, as a CSV file, a Markdown table and rows for the terminal."""
+"""What models know, as a CSV file, a Markdown table and tables for the terminal."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from expunge.core.records import Evaluation, Score
-from expunge.reports.aggregates import aggregate_text
-from expunge.reports.words import number
+from expunge.reports.aggregates import aggregate_text, print_parts
+from expunge.reports.words import ABSENT, number
+
+if TYPE_CHECKING:
+    from expunge.reports.terminal import Terminal
 
 CSV_FILE = "scores.csv"
 TABLE_FILE = "table.md"
@@ -59,36 +64,69 @@ def cell(score: Score | None) -> str:
     return f"{number(score.value)}{interval}"
 
 
-def terminal_rows(record: Evaluation) -> list[dict[str, object]]:
-    """Scores of one model, for a listing."""
-    return [
-        {
-            "set": name,
-            "name": metric,
-            "value": "absent" if score.value is None else f"{score.value:.3f}",
-            "interval": "" if score.low is None else f"[{score.low:.3f}, {score.high:.3f}]",
-            "n": score.n,
-            "note": score.reason or score.reference or "",
-        }
-        for name, _, metric, score in _scores(record)
-    ]
+def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
+    """Print the scores that any model has, side by side, what is absent with its reason, and the aggregates."""
+    titles = [f"{name} [95%]" for name in short_names([record.model for record in records])]
+    rows: list[list[str]] = []
+    absent: dict[str, dict[str, list[str]]] = {}
+    for part, metric in dict.fromkeys((part, metric) for record in records for part, _, metric, _ in _scores(record)):
+        scores = [record.scores.get(part, {}).get(metric) for record in records]
+        if all(score is None or score.value is None for score in scores):
+            why = next((score.reason for score in scores if score is not None and score.reason), "not measured")
+            absent.setdefault(why, {}).setdefault(metric, []).append(part)
+            continue
+        counts = dict.fromkeys(str(score.n) for score in scores if score is not None and score.value is not None)
+        rows.append([part, metric, *map(cell, scores), " / ".join(counts)])
+    terminal.table(["set", "score", *(titles if len(records) > 1 else ["value [95%]"]), "n"], rows, grouped=True)
+    for why, metrics in absent.items():
+        listed = ", ".join(f"{metric} ({', '.join(parts)})" for metric, parts in metrics.items())
+        terminal.prose(f"{ABSENT}, {why}: {listed}")
+    for reference, compared in _references(records).items():
+        terminal.prose(f"{', '.join(compared)}: compared with {reference}", style="dim")
+    _print_aggregates(records, titles, terminal)
 
 
-def aggregate_rows(record: Evaluation) -> list[dict[str, object]]:
-    """Aggregates of one model with their parts, for a listing."""
-    return [
-        {
-            "name": name,
-            "value": aggregate_text(aggregate),
-            "note": aggregate.reason or ", ".join(f"0 because of {part}" for part in aggregate.zeroed_by),
-            "parts": "; ".join(
-                f"{part.split}/{part.name} {number(part.value)}"
-                for part in aggregate.components
-                if part.value is not None
-            ),
-        }
-        for name, aggregate in record.aggregates.items()
-    ]
+def short_names(models: Sequence[str]) -> list[str]:
+    """Names that tell models apart: the shortest ends of their paths that differ, from one part up."""
+    parts = [[part for part in re.split(r"[/\\]", model) if part] or [model] for model in models]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(some[-depth:]) for some in parts]
+        if len(set(names)) == len(set(models)):
+            return names
+    return list(models)
+
+
+def _print_aggregates(records: Sequence[Evaluation], titles: Sequence[str], terminal: Terminal) -> None:
+    """Print aggregates that any model has, why others have none, and what they are made of."""
+    rows: list[list[str]] = []
+    notes: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for record in records for name in record.aggregates):
+        found = [record.aggregates.get(name) for record in records]
+        if any(one is not None and one.value is not None for one in found):
+            rows.append([name, *("-" if one is None or one.value is None else aggregate_text(one) for one in found)])
+        else:
+            why = next((one.reason for one in found if one is not None and one.reason), "not measured")
+            notes.setdefault(why, []).append(name)
+        zeros = [part for one in found if one is not None for part in one.zeroed_by]
+        if zeros:
+            notes.setdefault(f"0 because of {', '.join(dict.fromkeys(zeros))}", []).append(name)
+    terminal.table(["aggregate", *(titles if len(records) > 1 else ["value [95%]"])], rows)
+    for why, names in notes.items():
+        terminal.prose(f"{', '.join(names)}: {why}")
+    if rows:
+        for record, title in zip(records, titles, strict=True):
+            of = "" if len(records) == 1 else f" of {title.removesuffix(' [95%]')}"
+            print_parts(record.aggregates, f"their parts{of}", terminal)
+
+
+def _references(records: Sequence[Evaluation]) -> dict[str, list[str]]:
+    """What scores depend on besides the data -> their names."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for _, _, metric, score in _scores(record):
+            if score.reference and score.value is not None:
+                found.setdefault(score.reference, {})[metric] = None
+    return {reference: list(metrics) for reference, metrics in found.items()}
 
 
 def _scores(record: Evaluation) -> Iterator[tuple[str, str, str, Score]]:

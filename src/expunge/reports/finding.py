@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from expunge.core.finding import Cell, Diagnosis, Finding, Series, Table
@@ -14,8 +13,7 @@ from expunge.reports.html import environment, plotly_script
 from expunge.reports.words import number, score_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from expunge.reports.terminal import Terminal
 
 _MOST_ROWS = 20
 """A longer table is not printed on the terminal."""
@@ -73,27 +71,27 @@ def text(cell: Cell) -> str:
     return "" if cell is None else str(cell)
 
 
-def print_finding(finding: Finding, console: Console, most_rows: int = _MOST_ROWS) -> None:
+def print_finding(finding: Finding, terminal: Terminal, most_rows: int = _MOST_ROWS) -> None:
     """Print the sentence, the tables and the notes.
 
     What no column has room for stands below its table: why a score is absent, and long texts, each once.
 
     Args:
         finding: what to print.
-        console: where.
+        terminal: where.
         most_rows: a longer table is only named.
     """
-    console.print(f"\n{finding.sentence}", markup=False, highlight=False)
+    terminal.prose(f"\n{finding.sentence}", style="bold")
     for table in finding.tables:
         if len(table.rows) > most_rows:
-            console.print(f"\n{table.caption}: {len(table.rows)} rows, in the report", markup=False, highlight=False)
+            terminal.prose(f"\n{table.caption}: {len(table.rows)} rows, in the report")
             continue
         short, below = _shortened(table)
-        _print_table(short, console)
+        terminal.table(short.headings, short.rows, title=table.caption)
         for line in below:
-            console.print(line, markup=False, highlight=False, style="dim")
+            terminal.prose(line, style="dim")
     for note in finding.notes:
-        console.print(note, markup=False, highlight=False, style="dim")
+        terminal.prose(note, style="dim")
 
 
 def _shortened(table: Table) -> tuple[squeeze.Table, list[str]]:
@@ -117,50 +115,6 @@ def _shortened(table: Table) -> tuple[squeeze.Table, list[str]]:
 
 def _briefly(cell: Cell) -> str:
     return score_text(cell) if isinstance(cell, Score) else text(cell)
-
-
-def _print_table(table: squeeze.Table, console: Console) -> None:
-    """As much of it as the terminal has room for, no number cut.
-
-    Intervals stand under their values where they must, or are left out but for the first column; then the last columns
-    are only named.
-    """
-    from rich import box
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    columns = [list(cells) for cells in zip(table.headings, *table.rows, strict=True) if any(cells[1:])]
-    if sum(max(map(len, cells)) + 1 for cells in columns) >= console.width:
-        columns = [[cell.replace(" [", "\n[") for cell in cells] for cells in columns]
-    if _narrowest(columns) > console.width:
-        first = next((cells for cells in columns if any("\n[" in cell for cell in cells)), None)
-        columns = [cells if cells is first else [cell.partition("\n[")[0] for cell in cells] for cells in columns]
-    left_out: list[str] = []
-    while len(columns) > 1 and _narrowest(columns) > console.width:
-        left_out.insert(0, columns.pop()[0])
-    drawn = Drawn(title=table.caption, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=0)
-    room = console.width - _narrowest(columns)
-    for cells in columns:
-        whole = _unbroken(cells)
-        width = min(max(len(line) for cell in cells for line in cell.splitlines()), whole + max(room, 0))
-        room -= width - whole
-        drawn.add_column(Text(cells[0]), justify="right" if drawn.columns else "left", width=width, overflow="fold")
-    for row in zip(*(cells[1:] for cells in columns), strict=True):
-        drawn.add_row(*map(Text, row))
-    console.print(drawn, crop=False, no_wrap=True, overflow="ignore")
-    if left_out:
-        console.print(f"No room here for: {', '.join(left_out)}.", markup=False, highlight=False, style="dim")
-
-
-def _narrowest(columns: Sequence[Sequence[str]]) -> int:
-    """Characters of the narrowest table that breaks nothing but between words."""
-    return sum(_unbroken(cells) + 1 for cells in columns) + 1
-
-
-def _unbroken(cells: Sequence[str]) -> int:
-    """Characters of the longest part of a column that must stand in one line: a line with an interval, or a word."""
-    parts = [part for cell in cells for part in (cell.splitlines() if "[" in cell else cell.split())]
-    return max(map(len, parts), default=0)
 
 
 def _in_words(one: Series) -> str:

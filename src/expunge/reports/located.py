@@ -12,7 +12,7 @@ from expunge.reports.squeeze import Table
 from expunge.reports.words import numbers_only
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from expunge.reports.terminal import Cell, Terminal
 
 TEMPLATE = "located.html.j2"
 _BAR = 32
@@ -27,25 +27,24 @@ def sentence(selection: SelectionPrint) -> str:
     return f"{selection.localizer} chose {what}: {selection.num_parameters:,} weights in {count}."
 
 
-def print_located(selection: SelectionPrint, console: Console) -> None:
+def print_located(selection: SelectionPrint, terminal: Terminal) -> None:
     """Print the sentence, and a bar for each block of each curve."""
-    from rich import box
-    from rich.bar import Bar
-    from rich.table import Table as Drawn
+    from rich.text import Text
 
-    console.print(f"\n{sentence(selection)}", style="bold", markup=False, highlight=False)
+    terminal.prose(f"\n{sentence(selection)}", style="bold")
     for curve in selection.curves:
-        drawn = Drawn(title=curve.name, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
         table = values(curve, chosen_layers(selection))
-        drawn.add_column(table.headings[0], justify="right")
-        drawn.add_column("", width=_BAR)
-        for heading in table.headings[1:]:
-            drawn.add_column(heading, no_wrap=True)
         top = max((*curve.values, 1e-12))
-        for row, value in zip(table.rows, curve.values, strict=True):
-            colour = "red" if row[-1] == _MARK else "blue"
-            drawn.add_row(row[0], Bar(top, 0, max(0.0, value), width=_BAR, color=colour), *row[1:])
-        console.print(drawn)
+        full, blank = ("█", " ") if terminal.encoding.startswith("utf") else ("#", " ")
+        bars = [
+            Text(
+                (full * round(_BAR * max(0.0, value) / top)).ljust(_BAR, blank),
+                style="red" if row[-1] == _MARK else "blue",
+            )
+            for row, value in zip(table.rows, curve.values, strict=True)
+        ]
+        rows: list[list[Cell]] = [[row[0], bar, *row[1:]] for row, bar in zip(table.rows, bars, strict=True)]
+        terminal.table([table.headings[0], "", *table.headings[1:]], rows, title=curve.name)
 
 
 def values(curve: LayerCurve, layers: list[int]) -> Table:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from expunge.core.attacked import Access, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.finding import Cell, Chart, Finding, Mark, Series, Table
 from expunge.core.frozen import Score
+from expunge.core.plugins import describe, names
 from expunge.reports.words import percent
 
+ATTACKS = "attacks"
+"""The folder whose files are the attacks."""
 BEFORE = "before unlearning"
 PLAIN = "asked plainly"
 HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "weights": "its weights"}
@@ -39,9 +43,19 @@ class Hit(NamedTuple):
         return f"{spoken(self.attack.name)} ({variant})" if variant else spoken(self.attack.name)
 
 
+@cache
 def spoken(name: str) -> str:
-    """`soft_prompt` -> `soft prompt`."""
-    return name.replace("_", " ")
+    """`soft_prompt` -> `soft prompt`, `gcg` -> `GCG`: the name as the attack's own documentation writes it."""
+    plain = name.replace("_", " ")
+    if name not in names(ATTACKS):
+        return plain
+    title = describe(ATTACKS, name).summary.partition(":")[0]
+    return title if title.casefold() == plain.casefold() and title.isupper() else plain
+
+
+def _title(name: str) -> str:
+    """The name at the start of a sentence."""
+    return spoken(name)[:1].upper() + spoken(name)[1:]
 
 
 def said(attack: Attacked) -> AttackScore | None:
@@ -248,7 +262,7 @@ def _curves(card: Robustness) -> Iterator[Chart]:
             plain = card.unlearned.value if card.unlearned is not None else None
             level = [Mark(text=PLAIN, axis="y", at=plain)] if plain is not None and some[0].measure is None else []
             yield Chart(
-                title=f"{spoken(one.name).capitalize()}, along {along}",
+                title=f"{_title(one.name)}, along {along}",
                 caption="Dashed: the control models." if card.controls else "",
                 across=along,
                 up=some[0].measure or "share of facts said",

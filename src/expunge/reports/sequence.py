@@ -12,7 +12,7 @@ from expunge.reports.measures import FALLBACK_METRICS, UTILITY_METRICS, UTILITY_
 from expunge.reports.words import METRICS, metric_name, number, score_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from expunge.reports.terminal import Terminal
 
 PAGE = "sequence.html"
 TEMPLATE = "sequence.html.j2"
@@ -68,25 +68,25 @@ def verdict(record: SequenceRecord) -> str:
     return f"{sentence}; of the rest: {', '.join(changes)}." if changes else f"{sentence}."
 
 
-def print_sequence(record: SequenceRecord, console: Console) -> None:
+def print_sequence(record: SequenceRecord, terminal: Terminal) -> None:
     """Print the sentence and the first matrix of each kind."""
-    from rich import box
-    from rich.table import Table
-
-    console.print(f"\n[bold]{verdict(record)}[/bold]", highlight=False)
+    terminal.prose(f"\n{verdict(record)}", style="bold")
+    steps = [f"step {step.step}" if step.step else "before" for step in record.steps]
     for matrix in matrices(record):
-        table = Table(title=metric_name(matrix.metric), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("")
-        for step in record.steps:
-            table.add_column(f"step {step.step}" if step.step else "before", justify="right")
-        for line in matrix.lines:
-            cells = [
-                ("absent" if score.value is None else number(score.value)) + (_NOW if line.state(step) == "now" else "")
-                for step, score in enumerate(line.scores)
+        rows = [
+            [
+                line.name,
+                *(
+                    ("absent" if score.value is None else number(score.value))
+                    + (_NOW if line.state(step) == "now" else "")
+                    for step, score in enumerate(line.scores)
+                ),
             ]
-            table.add_row(line.name, *cells)
-        console.print(table)
-    console.print(f"{_NOW} the step that was to forget it", style="dim", highlight=False)
+            for line in matrix.lines
+        ]
+        kept = matrix.lines[0].asked_at is None
+        terminal.table(["split" if kept else "request", *steps], rows, title=metric_name(matrix.metric))
+    terminal.print(f"{_NOW} the step that was to forget it", style="dim")
 
 
 def write_sequence(record: SequenceRecord, out: Path) -> Path:

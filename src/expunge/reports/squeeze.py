@@ -9,7 +9,7 @@ from expunge.core.records import Estimate, Frozen, Squeeze, SqueezeCheck
 from expunge.reports.words import number, score_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from expunge.reports.terminal import Terminal
 
 Column = Callable[[SqueezeCheck], str]
 
@@ -116,21 +116,12 @@ def scores(squeeze: Squeeze) -> Table:
     )
 
 
-def print_squeeze(squeeze: Squeeze, console: Console) -> None:
+def print_squeeze(squeeze: Squeeze, terminal: Terminal) -> None:
     """Print the sentence and the changes."""
-    from rich import box
-    from rich.table import Table as Drawn
-
-    console.print(f"\n{sentence(squeeze)}", markup=False, highlight=False)
-    if not squeeze.checks:
-        return
-    told = changes(squeeze)
-    drawn = Drawn(title=told.caption, title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD, header_style="bold")
-    for heading in told.headings:
-        drawn.add_column(heading.replace("[", r"\["), justify="right", no_wrap=True)
-    for row in told.rows:
-        drawn.add_row(*(cell.replace("[", r"\[") for cell in row))
-    console.print(drawn)
+    terminal.prose(f"\n{sentence(squeeze)}")
+    if squeeze.checks:
+        told = changes(squeeze)
+        terminal.table(told.headings, told.rows, title=told.caption)
 
 
 def span(value: Estimate) -> str:

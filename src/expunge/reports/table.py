@@ -11,11 +11,10 @@ from expunge.reports.measures import change_shown
 from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from expunge.reports.terminal import Terminal
 
 Move = Literal["better", "worse", "unclear", "none"]
 
-WIDTH = 100
 UNTOLD = Score(value=None, reason="not measured at this stage")
 WORDS: dict[Move, str] = {"better": "better", "worse": "worse", "unclear": "no clear change", "none": ""}
 COLOURS: dict[Move, str] = {"better": "green", "worse": "red", "unclear": "", "none": ""}
@@ -92,63 +91,40 @@ def headline(rows: list[Row]) -> list[Row]:
     return [row for some in plain.values() for row in ([row for row in some if row.metric in HEADLINE] or some)]
 
 
-def print_table(record: Record, console: Console) -> None:
+def print_table(record: Record, terminal: Terminal) -> None:
     """Print the headline metrics of each split, the absent ones with their reason, and the aggregates."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
     from rich.text import Text
 
     rows = headline(comparison(record))
     measured = [row for row in rows if not row.absent]
-    table = Table(
-        width=min(WIDTH, console.width), pad_edge=False, collapse_padding=True, box=box.SIMPLE_HEAD, header_style="bold"
+    terminal.table(
+        ["split", "metric", "before [95%]", "after [95%]", "n", "change"],
+        [
+            [
+                row.split,
+                metric_name(row.metric),
+                score_text(row.before),
+                score_text(row.after),
+                row.n,
+                Text("unclear" if row.move == "unclear" else row.words, style=COLOURS[row.move]),
+            ]
+            for row in measured
+        ],
+        grouped=True,
     )
-    table.add_column("split")
-    table.add_column("metric", ratio=1)
-    for name in ("before", "after"):
-        table.add_column(f"{name} [95%]", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("change")
-    previous = ""
-    for row in measured:
-        if previous and row.split != previous:
-            table.add_section()
-        table.add_row(
-            escape(row.split) if row.split != previous else "",
-            escape(metric_name(row.metric)),
-            escape(score_text(row.before)),
-            escape(score_text(row.after)),
-            row.n,
-            Text(row.words, style=COLOURS[row.move]),
-        )
-        previous = row.split
-    console.print(table)
     for note in absences(rows):
-        console.print(note, markup=False, highlight=False, width=min(WIDTH, console.width))
-    print_aggregates(record, console, min(WIDTH, console.width))
-    _print_kinds(record, console)
+        terminal.prose(note)
+    print_aggregates(record, terminal)
+    _print_kinds(record, terminal)
 
 
-def _print_kinds(record: Record, console: Console) -> None:
+def _print_kinds(record: Record, terminal: Terminal) -> None:
     """Print what kinds of answer each split got, before and after; nothing when no answer was labelled."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
     rows = kind_rows(record)
-    if not rows:
-        return
-    table = Table(
-        width=min(WIDTH, console.width), pad_edge=False, collapse_padding=True, box=box.SIMPLE_HEAD, header_style="bold"
+    terminal.table(
+        ["greedy answers", *COLUMNS, "n"],
+        [[row.split, *(row.cell(place) for place in range(len(COLUMNS))), row.n] for row in rows],
     )
-    table.add_column("greedy answers")
-    for name in COLUMNS:
-        table.add_column(name)
-    table.add_column("n", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(escape(row.split), *(row.cell(place) for place in range(len(COLUMNS))), row.n)
-    console.print(table)
 
 
 def absences(rows: list[Row]) -> list[str]:
