@@ -8,6 +8,7 @@ from pathlib import Path
 
 from expunge.core.attacked import Attacked
 from expunge.core.errors import ExpungeError
+from expunge.core.printable import printable
 
 
 def check_attacks(broken: Sequence[Attacked], record: Path, verbose: bool) -> None:
@@ -24,7 +25,7 @@ def check_attacks(broken: Sequence[Attacked], record: Path, verbose: bool) -> No
     if not broken:
         return
     for one in broken if verbose else ():
-        print(f"{one.name}: {one.failed}\n{one.traceback}", file=sys.stderr)
+        print(printable(f"{one.name}: {one.failed}\n{one.traceback}"), file=sys.stderr)
     first = f"{broken[0].name} failed ({broken[0].failed})"
     more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
     raise ExpungeError(
