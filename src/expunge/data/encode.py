@@ -7,24 +7,31 @@ are a prefix of the result, and apart otherwise: the labels are always exactly t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.core.errors import UserError
+from expunge.core.provenance import sha256_text
+from expunge.data.chat import CannotRender, ChatTemplate, Layout, Message, PlainLayout
 from expunge.data.choices import choice_header, choice_question, letters
 from expunge.data.example import Example
+from expunge.data.form import checked_form, refuses_system
 from expunge.data.matching import find
+from expunge.data.reasoning import Reasoning
+from expunge.data.tokens import bare_ids, front_ids, offsets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Template = Literal["chat", "plain"]
 Overflow = Literal["refuse", "truncate"]
+Ids = tuple[int, ...]
 
-_PLAIN = "Question: {question}\nAnswer:"
-_PROBE = "expunge"
 DOCUMENT_PROMPT = 0.25
 """Share of a document that serves as the prompt when its continuation is measured."""
 
@@ -62,12 +69,16 @@ class Encoder:
     Args:
         tokenizer: any Hugging Face tokenizer.
         template: `chat` uses the tokenizer's chat template, `plain` writes `Question: ...\nAnswer: ...`.
-        system_prompt: text of the system turn; None leaves the template's own default.
+        system_prompt: text of the system turn; None leaves the template's own default. A row's own comes first.
         max_length: longest sequence in tokens.
         overflow: what to do with a longer one; `truncate` drops tokens at the start of the prompt.
+        chat_template: name of one of the tokenizer's chat templates, or path of a template file.
+        template_options: variables of the chat template.
+        date: what the chat template sees as today; None: today.
+        reasoning: what opens and closes a reasoning block; empty: there is none; None: as the template shows.
 
     Raises:
-        UserError: the tokenizer has no chat template, or no end token.
+        UserError: the tokenizer has no chat template, or one that fails or leaves out a turn; or it has no end token.
     """
 
     def __init__(
@@ -77,52 +88,95 @@ class Encoder:
         system_prompt: str | None = None,
         max_length: int = 2048,
         overflow: Overflow = "refuse",
+        *,
+        chat_template: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        date: datetime.date | None = None,
+        reasoning: Sequence[str] | None = None,
     ) -> None:
-        if template == "chat" and not getattr(tokenizer, "chat_template", None):
-            raise UserError('model.template: this tokenizer has no chat template; set model.template = "plain"')
         if tokenizer.eos_token_id is None:
-            raise UserError("model: the tokenizer has no end-of-sequence token")
+            raise UserError(
+                "model: the tokenizer names no end-of-sequence token (eos_token in tokenizer_config.json), "
+                "so no answer could end"
+            )
         self.tokenizer = tokenizer
         self.template = template
         self.system_prompt = system_prompt
         self.max_length = max_length
         self.overflow = overflow
         self.truncated_ids: set[str] = set()
+        self._front = front_ids(tokenizer)
+        chat = ChatTemplate(tokenizer, chat_template, template_options, date) if template == "chat" else None
+        self._layout: Layout = chat or PlainLayout()
+        self.date = None if chat is None or chat.date is None else chat.date.isoformat()
+        """What the chat template sees as today; None if it does not look."""
+        self._form = checked_form(self._layout, system_prompt, reasoning, chat.source if chat else "")
+        self._described = {
+            "template": template,
+            "system_prompt": system_prompt,
+            "chat_template": chat.source if chat else None,
+            "options": chat.options if chat else {},
+            "date": self.date,
+            "reasoning": self._form.markers,
+        }
         self.end_id = self._end_id()
+        self.reasoning = Reasoning(tokenizer, self._form, self.stop_ids)
+        """Tells what a model thought from what it answered."""
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """Ids that end a generation."""
         return frozenset({self.end_id, int(self.tokenizer.eos_token_id)})
 
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides how rows are laid out: template, variables, date, and a probe's token ids."""
+        probe = [self.answer("expunge", "expunge").ids, self._ids("expunge", special=True), self.overflow]
+        return sha256_text(json.dumps([self._described, self.max_length, probe], sort_keys=True, default=str))
+
+    def prompting(self) -> dict[str, Any]:
+        """How questions are laid out, for a record: what differs from the bare chat template, and the fingerprint."""
+        options, date = self._described["options"], self.date
+        more = {"template_options": options, "date": date, "system_prompt": self.system_prompt}
+        known = {key: value for key, value in more.items() if value}
+        return {"template": self.template, **known, "fingerprint": self.fingerprint()}
+
     def answer(self, question: str, answer: str, row: str = "") -> Encoded:
         """A question with an answer; `row` names it in messages and counts."""
-        text = answer.strip() if self.template == "chat" else f" {answer.strip()}"
-        prompt, labels = self._apart(self._prompt_text(question), text)
-        return self._fit(prompt, [*labels, self.end_id], row)
+        return self.answered(Example(row, question=question), answer)
 
     def prompt(self, question: str, row: str = "") -> tuple[int, ...]:
         """The ids that a generation starts from."""
-        return self._fit(self._ids(self._prompt_text(question)), [], row).ids
+        return self.asked(Example(row, question=question))
 
     def answered(self, example: Example, answer: str) -> Encoded:
         """Any answer to a row's question, or after its raw prompt.
 
-        After a prompt, or a start of the answer, there is one blank before the answer, unless that ends in one; the
-        answer's first token is a label in either case. What ends an answer after a prompt is the tokenizer's own end.
+        The answer to a question follows what the template's finished turns put before it, e.g. an empty reasoning
+        block. After a prompt, or a start of the answer, there is one blank before the answer, unless that ends in one;
+        the answer's first token is a label in either case. What ends an answer after a prompt is the tokenizer's own
+        end.
         """
-        if example.prompt is None and example.answer_start is None:
-            return self.answer(example.question or "", answer, example.id)
-        text, special = self._asked(example)
+        text, space = self._before(example, answer)
         end = self.end_id if example.prompt is None else int(self.tokenizer.eos_token_id)
-        prompt, labels = self._apart(text, ("" if text[-1:].isspace() else " ") + answer.strip(), special)
+        prompt, labels = self._apart(text, space + answer.strip(), self._is_text(example))
+        while labels and labels[-1] == end:
+            labels.pop()
         return self._fit(prompt, [*labels, end], example.id)
 
-    def asked(self, example: Example, document_prompt: float = DOCUMENT_PROMPT) -> tuple[int, ...]:
+    def answer_prompt(self, example: Example, answer: str = "", document_prompt: float = DOCUMENT_PROMPT) -> Ids:
+        """The ids that an answer follows: those of `asked`, and an empty reasoning block where the template has one."""
+        if example.text is not None:
+            return self.asked(example, document_prompt)
+        text, _ = self._before(example, answer)
+        return self._fit(self._ids(text, self._is_text(example)), [], example.id).ids
+
+    def asked(self, example: Example, document_prompt: float = DOCUMENT_PROMPT) -> Ids:
         """The ids that generation starts from: a row's question, its raw prompt, or such a share of its document."""
         if example.text is not None:
             return self.document(example.text, example.id, document_prompt).prompt
-        return self._fit(self._ids(*self._asked(example)), [], example.id).ids
+        if example.prompt is None and example.answer_start is None:
+            return self._fit(self._ids(self._prompt_text(example), self._is_text(example)), [], example.id).ids
+        return self.answer_prompt(example)
 
     def choices(self, example: Example) -> tuple[Encoded, ...]:
         """A row's options as a multiple-choice prompt with each letter after it: the labels are the letter's tokens.
@@ -130,9 +184,11 @@ class Encoder:
         A row that has neither a raw prompt nor a start of its answer is asked as the harness asks, about its topic and
         without the chat template. Blanks at the prompt's end belong to the letter, as in lm-eval.
         """
-        text, special = self._asked(example)
+        special = self._is_text(example)
         if example.prompt is None and example.answer_start is None:
             text, special = choice_header(example.topic) + choice_question(example.asked, example.options), True
+        else:
+            text, _ = self._before(example)
         pairs = [self._apart(text.rstrip(), f" {letter}", special) for letter in letters(len(example.options))]
         return tuple(self._fit(start, labels, example.id) for start, labels in pairs)
 
@@ -179,10 +235,8 @@ class Encoder:
 
     def first_tokens(self, text: str, count: int) -> str:
         """The text up to the end of its first `count` tokens, among them a start token that the tokenizer writes."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-        special = encoded["special_tokens_mask"]
-        ends = [end for (_, end), other in zip(encoded["offset_mapping"], special, strict=True) if not other]
-        count -= special.index(0) if 0 in special else 0
+        ends = [end for _, end in offsets(self.tokenizer, text)]
+        count = max(1, count - len(self._front))
         return text if len(ends) <= count else text[: ends[count - 1]]
 
     def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
@@ -196,8 +250,7 @@ class Encoder:
         if example.text is None:
             yield example
             return
-        encoded = self.tokenizer(example.text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
-        starts = [start for start, _ in encoded["offset_mapping"]]
+        starts = [start for start, _ in offsets(self.tokenizer, example.text)]
         count = -(-len(starts) // chunk_tokens)
         if count <= 1:
             yield example
@@ -207,42 +260,72 @@ class Encoder:
             if text := example.text[start:end].strip():
                 yield replace(example, id=f"{example.id}#{number}", text=text)
 
-    def _asked(self, example: Example) -> tuple[str, bool | None]:
-        """The text before a row's answer, and whether it gets special tokens (None: as the template needs)."""
+    def _before(self, example: Example, answer: str = "") -> tuple[str, str]:
+        """The text before a row's answer, and the space between them, which belongs to the answer's first token.
+
+        An answer, or a start of one, that brings its own reasoning block takes the place of the template's empty one.
+        """
         if example.prompt is not None:
-            return example.prompt, True
-        text, start = self._prompt_text(example.question or ""), example.answer_start
+            return example.prompt, "" if example.prompt[-1:].isspace() else " "
+        text, start = self._prompt_text(example), example.answer_start
+        lead, space = self._form.lead, self._form.space
+        opening = self._form.markers[0] if self._form.markers else ""
+        if opening and (answer if start is None else start).lstrip().startswith(opening):
+            lead, space = "", ""
+            text = text.rstrip().removesuffix(opening) if text.rstrip().endswith(opening) else text
         if start is None:
-            return text, None
-        blank = " " if self.template == "plain" else ""
-        return f"{text}{blank}{start}", None
+            return text + lead, space
+        text = f"{text}{lead}{space}{start}"
+        return text, "" if text[-1:].isspace() else " "
 
-    def _prompt_text(self, question: str) -> str:
-        if self.template == "plain":
-            return _PLAIN.format(question=question.strip())
-        return self._render(question, None)
+    def _prompt_text(self, example: Example) -> str:
+        question = (example.question or "").strip()
+        turns = [*self._start(example), {"role": "user", "content": question}]
+        try:
+            return self._layout.render(turns, generate=True)
+        except CannotRender as reason:
+            what = "system: " if example.system is not None else "history: " if example.history else ""
+            raise UserError(
+                f"row '{example.id}': {what}the chat template refuses this conversation: {reason}"
+            ) from None
 
-    def _render(self, question: str, answer: str | None) -> str:
-        turns = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []
-        turns.append({"role": "user", "content": question.strip()})
-        if answer is not None:
-            turns.append({"role": "assistant", "content": answer})
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
+    def _start(self, example: Example) -> list[Message]:
+        """The turns before a row's question.
+
+        Raises:
+            UserError: the row brings a system prompt, and the template has no place for one.
+        """
+        turns: list[Message] = [{"role": role, "content": content} for role, content in example.history]
+        system = self.system_prompt if example.system is None else example.system
+        if system is None:
+            return turns
+        if example.system is not None and self._refuses_system:
+            raise UserError(
+                f"row '{example.id}': system: this chat template accepts no system turn: {self._refuses_system}; "
+                "put its text into the question"
+            )
+        return [{"role": "system", "content": system}, *turns]
+
+    @cached_property
+    def _refuses_system(self) -> str:
+        return refuses_system(self._layout)
+
+    def _is_text(self, example: Example) -> bool:
+        """Whether a row is asked as plain text, which begins with the tokenizer's own special tokens."""
+        return self.template == "plain" or example.prompt is not None
 
     def _end_id(self) -> int:
-        """The token that closes an answer: what the chat template writes after it, else the end of sequence."""
-        if self.template == "plain":
-            return int(self.tokenizer.eos_token_id)
-        tail = self._render(_PROBE, _PROBE).rpartition(_PROBE)[2].strip()
+        """The token that closes an answer: what the template writes after it, else the end of sequence."""
+        tail = self._form.tail.strip()
         ids = self._ids(tail, special=False) if tail else []
         return ids[0] if ids else int(self.tokenizer.eos_token_id)
 
-    def _ids(self, text: str, special: bool | None = None) -> list[int]:
-        """Ids of a text; special tokens are added for plain text only, since a chat template writes its own."""
-        add = self.template == "plain" if special is None else special
-        return list(self.tokenizer(text, add_special_tokens=add, verbose=False)["input_ids"])
+    def _ids(self, text: str, special: bool) -> list[int]:
+        """Ids of a text; special tokens stand in front only, and of plain text only: a chat template writes its own."""
+        ids = bare_ids(self.tokenizer, text)
+        return ids if not special or ids[: len(self._front)] == self._front else [*self._front, *ids]
 
-    def _apart(self, prompt: str, text: str, special: bool | None = None) -> tuple[list[int], list[int]]:
+    def _apart(self, prompt: str, text: str, special: bool) -> tuple[list[int], list[int]]:
         """Ids of a prompt and of the text after it: encoded together where that leaves the prompt's ids as they are."""
         prompt_ids = self._ids(prompt, special)
         together = self._ids(prompt + text, special)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import datetime
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from expunge.core.records import Frozen
 from expunge.data.encode import Overflow, Template
@@ -27,7 +28,25 @@ class ModelConfig(Frozen):
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model")
     template: Template = Field("chat", description="chat: the tokenizer's chat template; plain: Question:/Answer:")
-    system_prompt: str | None = Field(None, description="System turn; none leaves the chat template's own")
+    chat_template: str | None = Field(
+        None,
+        description="Name of one of the tokenizer's chat templates, or a .jinja file; none: its only one, or default",
+    )
+    template_options: dict[str, Any] = Field(
+        default_factory=dict, description="Variables of the chat template, e.g. {enable_thinking = false}"
+    )
+    date: datetime.date | None = Field(
+        None,
+        description="What a chat template that writes the date takes for today; none: the day of the start, recorded",
+    )
+    reasoning: tuple[str, ...] | None = Field(
+        None,
+        description='What opens and closes the model\'s reasoning, e.g. ["<think>", "</think>"]; []: it has none; '
+        "none: as the chat template shows",
+    )
+    system_prompt: str | None = Field(
+        None, description="System turn, where a row brings none; none leaves the chat template's own"
+    )
     adapter: Literal["none", "lora"] = Field("none", description="Train the weights themselves, or a LoRA adapter")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Options of the adapter")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -44,3 +63,10 @@ class ModelConfig(Frozen):
     max_length: int = Field(2048, ge=8, description="Longest row in tokens; also bounded by the model's context")
     overflow: Overflow = Field("refuse", description="A longer row is refused, or truncated at its start and counted")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")
+
+    @field_validator("reasoning")
+    @classmethod
+    def _pair(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and (len(value) != 2 or not all(marker.strip() for marker in value)):
+            raise ValueError("give what opens and what closes it, or [] for none")
+        return value and tuple(marker.strip() for marker in value)

@@ -86,8 +86,17 @@ def wrap_model(
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
     context = getattr(inner.config.get_text_config(), "max_position_embeddings", None) or config.max_length
     encoder = Encoder(
-        tokenizer, config.template, config.system_prompt, min(config.max_length, context), config.overflow
+        tokenizer,
+        config.template,
+        config.system_prompt,
+        min(config.max_length, context),
+        config.overflow,
+        chat_template=config.chat_template,
+        template_options=config.template_options,
+        date=config.date,
+        reasoning=config.reasoning,
     )
+    _check_tokens(network, tokenizer)
     first = next(inner.parameters())
     precision = _precision(config.precision, first.device)
     stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
@@ -103,6 +112,19 @@ def wrap_model(
     )
     model.state_memory = StateMemory(int(config.states_gb * 1e9), getattr(torch, config.states_precision))
     return model
+
+
+def _check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up."""
+    rows = network.get_input_embeddings().weight.shape[0]
+    pad = tokenizer.pad_token_id
+    beyond = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows and place != pad)
+    if beyond:
+        place, token = beyond[0]
+        raise UserError(
+            f"model.name: the tokenizer has {len(beyond)} more tokens than the embedding's {rows} rows, e.g. {token!r} "
+            f"({place}); give the tokenizer that the model was trained with, or resize the embedding and train it"
+        )
 
 
 def check_model_name(name: str, option: str = "model.name") -> None:
