@@ -49,7 +49,7 @@ class Layout(Protocol):
 
 
 class PlainLayout:
-    r"""`Question: ...\nAnswer: ...`; before it a system prompt and earlier exchanges, each followed by an empty line."""
+    r"""`Question: ...\nAnswer: ...`; before it a system prompt and earlier exchanges, an empty line after each."""
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
         """As `Layout.render`; the answer's own space is written with the answer."""

@@ -26,7 +26,7 @@ _QUESTION, _ANSWER, _TRACE, _SYSTEM = "expunge-question", "expunge-answer", "exp
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\]|\{[^{}\s]+\}|◁[^◁▷\s]+▷)"
 _PAIR = re.compile(rf"({_TAG})\s*({_TAG})")
 _LAST_TAG = re.compile(rf"({_TAG})\s*$")
-_CLOSING = re.compile(r"</\w*(?:think|thought|reason)\w*>|\[/\w*(?:think|thought|reason)\w*\]", re.IGNORECASE)
+_THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 _ENDINGS = (("START", "END"), ("start", "end"), ("BEGIN", "END"), ("begin", "end"), ("prefix", "suffix"))
 
 
@@ -152,10 +152,9 @@ def _shown(
     if re.fullmatch(_TAG, left.strip()):
         tag, other = left.strip(), _partner(left.strip())
         return (other, tag) if _is_closing(tag) else (tag, other), ""
-    mentioned = _CLOSING.search(source)
-    if mentioned is not None:
-        return (mentioned[0].replace("/", "", 1), mentioned[0]), ""
-    return USUAL, ""
+    tags = [tag for tag in re.findall(_TAG, source) if _THOUGHT.search(tag)]
+    mentioned = [(_partner(tag), tag) for tag in tags if _is_closing(tag) and _partner(tag) in tags]
+    return (mentioned[0] if mentioned else USUAL), ""
 
 
 def _traced(layout: Layout, asked: list[Message], field: str) -> tuple[str, str]:

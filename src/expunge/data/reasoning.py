@@ -33,18 +33,18 @@ class Reasoning:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Form, stop_ids: frozenset[int]) -> None:
         self.markers = form.markers
-        self._opening, self._closing = form.markers or ("", "")
+        self.opening, self.closing = form.markers or ("", "")
         self._header = form.lead.strip()
         self._tokenizer = tokenizer
-        self._window = len(self._closing.encode()) + 4
-        self._inner_stops = frozenset(token for token in stop_ids if self._raw([token]).strip() in self._closing)
+        self.window = len(self.closing.encode()) + 4
+        self.inner_stops = frozenset(token for token in stop_ids if self.raw([token]).strip() in self.closing)
 
     def opened(self, prompt: Sequence[int]) -> bool:
         """Whether a prompt ends within a reasoning block that it has just opened."""
-        if not self._opening:
+        if not self.opening:
             return False
-        tail = prompt[-len(self._opening.encode()) - 4 :]
-        return self._raw(tail).rstrip().endswith(self._opening)
+        tail = prompt[-len(self.opening.encode()) - 4 :]
+        return self.raw(tail).rstrip().endswith(self.opening)
 
     def parts(self, ids: Sequence[int], opened: bool, ended: bool = True) -> Parts:
         """Take apart what a model wrote.
@@ -54,16 +54,15 @@ class Reasoning:
             opened: whether its prompt had opened a reasoning block.
             ended: whether it stopped by itself: reasoning that nothing follows then leaves an empty answer.
         """
-        text = self._raw(ids) if self.markers else ""
+        text = self.raw(ids) if self.markers else ""
         begun = text.lstrip()
-        if self.markers and (opened or begun.startswith(self._opening)):
-            place = text.find(self._closing)
+        if self.markers and (opened or begun.startswith(self.opening)):
+            place = text.find(self.closing)
             if place < 0:
-                return Parts(self._trace(ids), () if ended else None)
-            start = self._first_after(ids, text, place + len(self._closing))
-            return Parts(self._trace(ids[: self._first_after(ids, text, place, skip=False)]), tuple(ids[start:]))
+                return Parts(self._trace(text), () if ended else None)
+            return Parts(self._trace(text[:place]), self._from(ids, text, place + len(self.closing)))
         if self.markers and self._header and begun.startswith(self._header):
-            return Parts(None, tuple(ids[self._first_after(ids, text, text.find(self._header) + len(self._header)) :]))
+            return Parts(None, self._from(ids, text, text.find(self._header) + len(self._header)))
         return Parts(None, tuple(ids))
 
     def watch(self, prompt: Sequence[int], answer: int, reasoning: int, given: Sequence[int] = ()) -> Watch:
@@ -77,29 +76,29 @@ class Reasoning:
         """
         watch = Watch(self, self.opened(prompt), answer, reasoning)
         for token in given:
-            watch.going = watch.stays(token, stopped=False)
+            if watch.going:
+                watch.stays(token, stopped=False)
         return watch
 
-    def _raw(self, ids: Sequence[int]) -> str:
+    def raw(self, ids: Sequence[int]) -> str:
         """Text with special tokens: they may be the markers."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _trace(self, ids: Sequence[int]) -> str | None:
-        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-        return text.removeprefix(self._opening).strip() or None
+    def _trace(self, text: str) -> str | None:
+        """What a block holds, without its opening marker and special tokens."""
+        text = text.lstrip().removeprefix(self.opening)
+        for token in self._tokenizer.all_special_tokens:
+            text = text.replace(str(token), " ")
+        return text.strip() or None
 
-    def _first_after(self, ids: Sequence[int], text: str, end: int, skip: bool = True) -> int:
-        """How many tokens reach so far into the text, and over the white space that follows."""
-        if skip:
-            end += len(text[end:]) - len(text[end:].lstrip())
+    def _from(self, ids: Sequence[int], text: str, end: int) -> tuple[int, ...]:
+        """The tokens after a place of the text, and after the white space that follows it."""
+        end += len(text[end:]) - len(text[end:].lstrip())
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2
-            if len(self._raw(ids[:middle])) < end:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+            low, high = (middle + 1, high) if len(self.raw(ids[:middle])) < end else (low, middle)
+        return tuple(ids[low:])
 
 
 class Watch:
@@ -117,12 +116,21 @@ class Watch:
         """Whether more may follow."""
         self.ended = False
         """Whether the model stopped by itself."""
-        self._reasoning = reasoning
+        self._reasoning, self._opened = reasoning, opened
         begins = "reasoning" if opened else "start"
         self._state = begins if reasoning.markers and limit else "answer"
         self._answer, self._limit = answer, limit
         self._ids: list[int] = []
         self._before = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All tokens so far, without the stop token at the end."""
+        return tuple(self._ids[:-1] if self.ended else self._ids)
+
+    def parts(self) -> Parts:
+        """What was written, taken apart."""
+        return self._reasoning.parts(self.ids, self._opened, self.ended)
 
     @property
     def room(self) -> int:
@@ -145,14 +153,14 @@ class Watch:
         self._ids.append(token)
         one = self._reasoning
         if self._state == "start":
-            text = one._raw(self._ids).lstrip()
-            if text.startswith(one._opening):
+            text = one.raw(self._ids).lstrip()
+            if text.startswith(one.opening):
                 self._state = "reasoning"
-            elif stopped or not one._opening.startswith(text):
+            elif stopped or not one.opening.startswith(text):
                 self._state = "answer"
         if self._state == "reasoning":
-            if one._closing in one._raw(self._ids[-one._window :]):
+            if one.closing in one.raw(self._ids[-one.window :]):
                 self._state, self._before = "answer", len(self._ids)
                 return not stopped
-            return len(self._ids) < self._limit and (not stopped or token in one._inner_stops)
+            return len(self._ids) < self._limit and (not stopped or token in one.inner_stops)
         return not stopped and len(self._ids) - self._before < self._answer

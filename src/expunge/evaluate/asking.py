@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from expunge.data.batch import by_length
 from expunge.data.encode import Encoder
 from expunge.data.example import Example
+from expunge.data.reasoning import Parts, Watch
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
 from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, next_logp, read_answers
@@ -52,32 +53,39 @@ class Request:
     answers: list[Answer] = field(default_factory=list)
     moments: bool = False
     greedy: Need | None = None
+    reasons: bool = False
+    """Whether reasoning may come before what is generated, with a limit of its own."""
     seeds: list[str] = field(default_factory=list)
     """One string for each sample to draw."""
 
 
 def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:
     """The prompts of one row that something is asked after."""
-    needs = ask.needs
-    main = Request(row, encoder.asked(example, ask.config.document_prompt), ask.config, moments="moments" in needs)
-    main.answers = [answer for answer in _answers(example, ask.config, encoder) if answer.need in needs]
+    needs, config = ask.needs, ask.config
+    main = Request(row, encoder.asked(example, config.document_prompt), config, moments="moments" in needs)
+    main.reasons = example.text is None
     main.greedy = "greedy" if "greedy" in needs else None
     if "samples" in needs and ask.probed:
-        main.seeds = [f"{seed}/{example.id}/{number}" for number in range(ask.config.samples)]
-    if main.answers or main.greedy or main.seeds:
-        yield main
+        main.seeds = [f"{seed}/{example.id}/{number}" for number in range(config.samples)]
+    scored = {main.prompt: main}
+    for prompt, answer in _answers(example, config, encoder):
+        if answer.need in needs:
+            scored.setdefault(prompt, Request(row, prompt, config, moments=main.moments)).answers.append(answer)
+    yield from (one for one in scored.values() if one.answers or one.greedy or one.seeds)
     if "paraphrased_greedy" in needs and ask.probed and example.paraphrased_question is not None:
-        prompt = encoder.prompt(example.paraphrased_question, example.id)
-        yield Request(row, prompt, ask.config, greedy="paraphrased_greedy")
+        other = replace(example, question=example.paraphrased_question, prompt=None, text=None, answer_start=None)
+        yield Request(row, encoder.asked(other), config, greedy="paraphrased_greedy", reasons=True)
     if "choices" in needs and example.options:
         options = encoder.choices(example)
         choices = [Answer("choices", option.labels) for option in options]
-        yield Request(row, options[0].prompt, ask.config, answers=choices)
+        yield Request(row, options[0].prompt, config, answers=choices)
 
 
-def _answers(example: Example, config: EvaluateConfig, encoder: Encoder) -> Iterator[Answer]:
+def _answers(example: Example, config: EvaluateConfig, encoder: Encoder) -> Iterator[tuple[tuple[int, ...], Answer]]:
+    """The prompt that each stored answer follows, and the answer."""
     if example.text is not None:
-        yield Answer("answer", encoder.document(example.text, example.id, config.document_prompt).labels)
+        document = encoder.document(example.text, example.id, config.document_prompt)
+        yield document.prompt, Answer("answer", document.labels)
         return
     texts: list[tuple[Need, str | None]] = [
         ("answer", example.answer),
@@ -86,7 +94,7 @@ def _answers(example: Example, config: EvaluateConfig, encoder: Encoder) -> Iter
     ]
     for need, text in texts:
         if text is not None:
-            yield Answer(need, encoder.answered(example, text).labels)
+            yield encoder.answer_prompt(example, text), Answer(need, encoder.answered(example, text).labels)
 
 
 def ask_batch(model: LanguageModel, batch: Sequence[Request], token_budget: int) -> list[dict[str, Any]]:
@@ -174,23 +182,22 @@ def _say(
 ) -> None:
     """Decode greedy answers after what is already known of them, and note their text."""
     encoder = branch.model.encoder
-    limits = [batch[row].config.max_new_tokens for row in rows]
-    going = [place for place, start in enumerate(starts) if len(start) < limits[place]]
-    rests: dict[int, list[int]] = {}
+    watches = [_watch(encoder, batch[row], start) for row, start in zip(rows, starts, strict=True)]
+    going = [place for place, watch in enumerate(watches) if watch.room]
     if going:
         if len(going) < len(starts):
             branch = branch.select(torch.tensor(going, device=branch.mask.device))
-        left = [limits[place] - len(starts[place]) for place in going]
-        rests = dict(zip(going, decode(branch, left, encoder.stop_ids), strict=True))
-    for place, row in enumerate(rows):
-        ids = (*starts[place], *rests.get(place, ()))[: limits[place]]
+        left, watching = [watches[place].room for place in going], [watches[place] for place in going]
+        decode(branch, left, encoder.stop_ids, watches=watching)
+    for row, watch in zip(rows, watches, strict=True):
         need = batch[row].greedy
         assert need is not None
-        text = encoder.decode(ids)
-        found[row][need] = cut(text, batch[row].config.stop)
+        said = _said(encoder, batch[row], watch)
+        found[row][need] = said.text
         if need == "greedy":
-            found[row]["greedy_ids"] = ids
-            found[row]["greedy_ended"] = _ended(ids, text, batch[row].config)
+            found[row] |= {"greedy_ids": said.ids, "greedy_ended": said.ended, "reasoning": said.reasoning}
+        else:
+            found[row]["paraphrased_reasoning"] = said.reasoning
 
 
 def _sample(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: list[dict[str, Any]]) -> None:
@@ -200,23 +207,44 @@ def _sample(prefix: Prefix, batch: Sequence[Request], token_budget: int, found: 
     for start in range(0, len(sampled), width):
         part = sampled[start : start + width]
         rows = [row for row, _ in part]
-        outputs = decode(
+        watches = [_watch(encoder, batch[row]) for row in rows]
+        decode(
             prefix.select(torch.tensor(rows, device=prefix.mask.device)),
-            [batch[row].config.max_new_tokens for row in rows],
+            [watch.room for watch in watches],
             encoder.stop_ids,
             [seed for _, seed in part],
             batch[0].config.temperature,
+            watches=watches,
         )
-        for row, ids in zip(rows, outputs, strict=True):
-            text = encoder.decode(ids)
-            said = found[row]
-            said["samples"] = (*said.get("samples", ()), cut(text, batch[row].config.stop))
-            said["samples_ended"] = (*said.get("samples_ended", ()), _ended(ids, text, batch[row].config))
+        for row, watch in zip(rows, watches, strict=True):
+            said, so_far = _said(encoder, batch[row], watch), found[row]
+            more = {"samples": said.text or "", "samples_ended": said.ended, "sample_reasoning": said.reasoning or ""}
+            so_far |= {name: (*so_far.get(name, ()), value) for name, value in more.items()}
 
 
-def _ended(ids: Sequence[int], text: str, config: EvaluateConfig) -> bool:
-    """Whether an answer of these tokens (stop token left out) ended by itself or at a stop string."""
-    return len(ids) < config.max_new_tokens or any(stop in text for stop in config.stop)
+def _watch(encoder: Encoder, request: Request, given: Sequence[int] = ()) -> Watch:
+    answer = request.config.max_new_tokens
+    room = encoder.max_length - len(request.prompt) - answer
+    limit = max(0, min(request.config.max_reasoning_tokens, room)) if request.reasons else 0
+    return encoder.reasoning.watch(request.prompt, answer, limit, given)
+
+
+class _Said(NamedTuple):
+    """What a model wrote after a prompt."""
+
+    text: str | None
+    ids: tuple[int, ...] | None
+    reasoning: str | None
+    ended: bool
+
+
+def _said(encoder: Encoder, request: Request, watch: Watch) -> _Said:
+    parts = watch.parts() if request.reasons else Parts(None, watch.ids)
+    if parts.answer is None:
+        return _Said(None, None, parts.reasoning, False)
+    text, stops = encoder.decode(parts.answer), request.config.stop
+    ended = watch.ended or any(stop in text for stop in stops)
+    return _Said(cut(text, stops), parts.answer, parts.reasoning, ended)
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

@@ -66,7 +66,10 @@ class EvaluateConfig(Frozen):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
     )
-    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens")
+    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens; reasoning is not counted")
+    max_reasoning_tokens: int = Field(
+        1024, ge=0, description="Longest reasoning before an answer, in tokens; also bounded by the model's context"
+    )
     stop: tuple[str, ...] = Field((), description="Strings at which a generated text is cut, besides the end token")
     document_prompt: float = Field(
         DOCUMENT_PROMPT,
@@ -109,18 +112,28 @@ class Item:
     paraphrased_answer: Scored | None = None
     perturbed_answer: tuple[Scored, ...] = ()
     greedy: str | None = None
-    """Greedy answer to the question (for a document: to its first quarter)."""
+    """Greedy answer to the question (for a document: to its first quarter), without the reasoning before it; None also
+    where the reasoning met its limit, so that no answer came."""
     greedy_ids: tuple[int, ...] | None = None
     """Its tokens, without the stop token."""
     greedy_ended: bool | None = None
-    """Whether it came to its end within `max_new_tokens`; None where that is not known."""
+    """Whether it ended by itself, by an end token or a stop string; False: it was cut at `max_new_tokens`, or its
+    reasoning at `max_reasoning_tokens`. Of a document's continuation, which rarely ends so soon, it tells nothing. None
+    in evidence that was kept before this was noted."""
+    reasoning: str | None = None
+    """What the model wrote within a reasoning block before that answer; None where it wrote none."""
     original_greedy: str | None = None
     """Greedy answer of the model as it was before the run."""
     samples: tuple[str, ...] = ()
+    """Sampled answers, without reasoning; "" where it met its limit."""
     samples_ended: tuple[bool, ...] = ()
-    """Whether each sample came to its end within `max_new_tokens`."""
+    """Whether each of them ended by itself, as `greedy_ended`."""
+    sample_reasoning: tuple[str, ...] = ()
+    """The reasoning before each of them; "" where there was none."""
     paraphrased_greedy: str | None = None
-    """Greedy answer to the paraphrased question."""
+    """Greedy answer to the paraphrased question, without reasoning; None also where it met its limit."""
+    paraphrased_reasoning: str | None = None
+    """The reasoning before it; None where there was none."""
     continuation: str | None = None
     """For a document: its true text after the prompt."""
     stored: str | None = None

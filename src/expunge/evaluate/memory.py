@@ -35,6 +35,8 @@ _NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference"
 """Fields of an item that are not the model's words about it."""
 _KEY = "key"
 _KEY_BYTES = 32
+_ASKED = {"max_new_tokens", "max_reasoning_tokens", "stop", "temperature"}
+"""Settings that decide what a model says."""
 
 
 def evidence_folder() -> Path:
@@ -55,7 +57,7 @@ class EvidenceMemory:
 
     def __init__(self, model: LanguageModel, folder: Path | None = None, progress: Progress = SILENT) -> None:
         self._progress = progress
-        self._model = [model.fingerprint(), model.precision]
+        self._model = [model.fingerprint(), model.precision, model.encoder.reasoning.markers]
         self._key: bytes | None = None
         try:
             self._folder = folder or evidence_folder()
@@ -114,7 +116,7 @@ class EvidenceMemory:
 
     def _path(self, ask: Ask, requests: Sequence[Request]) -> Path:
         asked = [{**asdict(request), "config": None} for request in requests]
-        settings = ask.config.model_dump(mode="json", include={"max_new_tokens", "stop", "temperature"})
+        settings = ask.config.model_dump(mode="json", include=_ASKED)
         key = sha256_text(json.dumps([_FORMAT, self._model, sorted(ask.needs), settings, asked], sort_keys=True))
         return self._folder / f"{key[:32]}.json"
 

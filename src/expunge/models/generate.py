@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.data.reasoning import Watch
 from expunge.losses.token import logp_moments, token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import RoomyLayer, roomy_cache
@@ -242,6 +243,7 @@ def decode(
     top_k: int = 0,
     top_p: float = 1.0,
     keep_stop: bool = False,
+    watches: Sequence[Watch | None] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt until a stop token; rows that have ended leave the batch. Consumes the prefix.
 
@@ -255,6 +257,7 @@ def decode(
         top_k: sample from the k likeliest tokens only; 0: from all.
         top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
         keep_stop: whether the stop token is part of the result.
+        watches: for each row what says after every token whether more may follow; None: until a stop token.
 
     Returns:
         New token ids of each row.
@@ -271,10 +274,15 @@ def decode(
     for step in range(max(limits)):
         uniform = None if draws is None else draws[alive, step]
         tokens = _choose(prefix.logits, uniform, temperature, top_k, top_p)
+        going = []
         for row, token in enumerate(tokens):
-            if keep_stop or token not in stop_ids:
-                outputs[alive[row]].append(token)
-        going = [row for row, token in enumerate(tokens) if token not in stop_ids and step + 1 < limits[alive[row]]]
+            place, stopped = alive[row], token in stop_ids
+            watch = None if watches is None else watches[place]
+            goes_on = not stopped if watch is None else watch.stays(token, stopped)
+            if keep_stop or not stopped or goes_on:
+                outputs[place].append(token)
+            if goes_on and step + 1 < limits[place]:
+                going.append(row)
         alive = [alive[row] for row in going]
         if not alive:
             break
