@@ -24,7 +24,7 @@ from expunge.data.load import Loaded, data_from_rows, load_data, splits_of
 from expunge.data.understood import Understood, unused_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.load import load_model, wrap_model
+from expunge.models.load import check_tokens, load_model, wrap_model
 
 Rows = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A name, a path, a table of a run file (`{"name": "facts.jsonl", "limit": 20}`), or rows themselves."""
@@ -134,6 +134,7 @@ def wrap(model: Any, tokenizer: Any, config: ModelConfig) -> LanguageModel:
     """
     check_model(model, "model")
     check_tokenizer(tokenizer)
+    check_tokens(model, tokenizer)
     return wrap_model(model, tokenizer, config)
 
 

@@ -46,6 +46,7 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
         check_remote_code()
     device = _device(config.device)
     found = _read(config, progress)
+    check_tokens(found.network, found.tokenizer)
     model = wrap_model(found.network.to(device), found.tokenizer, config, found)
     model.unsettled = found.merged
     return model
@@ -96,7 +97,6 @@ def wrap_model(
         date=config.date,
         reasoning=config.reasoning,
     )
-    _check_tokens(network, tokenizer)
     first = next(inner.parameters())
     precision = _precision(config.precision, first.device)
     stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
@@ -114,16 +114,20 @@ def wrap_model(
     return model
 
 
-def _check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up."""
+def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up.
+
+    Raises:
+        UserError: there are some.
+    """
     rows = network.get_input_embeddings().weight.shape[0]
     pad = tokenizer.pad_token_id
     beyond = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows and place != pad)
     if beyond:
         place, token = beyond[0]
         raise UserError(
-            f"model.name: the tokenizer has {len(beyond)} more tokens than the embedding's {rows} rows, e.g. {token!r} "
-            f"({place}); give the tokenizer that the model was trained with, or resize the embedding and train it"
+            f"model.name: the embedding has {rows} rows and no place for {len(beyond)} of the tokenizer's tokens, "
+            f"e.g. {token!r} ({place}); give the tokenizer that the model was trained with"
         )
 
 
