@@ -192,7 +192,7 @@ class Context:
     def knows(self, row: Example, text: str) -> float:
         """Whether a text says the fact of a row, 1 or 0, by the rule that calls an answer a leak.
 
-        A keyword as whole words where the row has keywords, else a word overlap with the stored answer of at least
+        A keyword (`evaluate.match`) where the row has keywords, else a word overlap with the stored answer of at least
         `evaluate.kinds.rouge_l_recall`.
         """
         continuation = None

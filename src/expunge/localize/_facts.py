@@ -10,6 +10,7 @@ from itertools import pairwise
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example
+from expunge.data.matching import find
 
 _WORD = re.compile(r"\w(?:\S*\w)?")
 
@@ -76,8 +77,7 @@ def _without_end(encoded: Encoded) -> Encoded:
 
 def _mentions(subject: str, text: str) -> list[tuple[int, int]]:
     """Where a subject stands in a text as whole words, whatever the case."""
-    pattern = rf"(?<!\w){re.escape(subject)}(?!\w)"
-    return [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+    return find(text, [subject], "word")
 
 
 def _places(starts: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:

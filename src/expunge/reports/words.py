@@ -20,7 +20,7 @@ HEADLINE = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall", "rouge
 """Metrics shown first, in this order, where they exist."""
 
 METRICS = {
-    "keyword_recall": "Share of questions whose most likely answer holds the keyword.",
+    "keyword_recall": "Share of questions whose most likely answer holds the keyword or (evaluate.match) its forms.",
     "sample_leak": "Share of questions where one or more of several answers, drawn at temperature 1, hold the keyword.",
     "paraphrase_keyword_recall": "Keyword recall when the same question is asked in other words.",
     "rouge_l_recall": "Share of the stored answer's words that the model's answer repeats in the same order.",
