@@ -50,6 +50,7 @@ from expunge.models.load import check_model_name, load_model
 from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
 from expunge.train.checkpoints import check_inputs, inputs_of
+from expunge.train.guard import check_bounds
 from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training, prepare, unlearn
 
@@ -133,6 +134,7 @@ def execute(
     labeller = Labeller(run.evaluate.kinds)
     attacks = chosen_attacks(run.attacks)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
+    check_bounds(run.guard, forget, retain, combine)
     with watch.stage("load"):
         if model is None:
             check_model_name(run.model.name)

@@ -65,6 +65,7 @@ def test_defaults_give_a_finite_scalar_other_than_zero(subject: Subject) -> None
     assert loss.shape == ()
     assert loss.isfinite()
     assert loss.abs() > 1e-4
+    assert set(subject.filler.logs) <= set(subject.filler.logged), "declare it: a guard's bound may name it"
 
 
 def test_gradient_reaches_the_policy(subject: Subject) -> None:

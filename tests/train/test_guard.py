@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from short_run import Unlearning
+from short_run import Unlearning, filler
 from torch import Tensor
 
+from expunge.combine.weighted_sum import WeightedSum
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.losses.base import View
 from expunge.models.config import LoraConfig
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.guard import check_bounds
 from expunge.train.unlearn import hold_out
 
 RUINOUS = TrainConfig(lr=1e-3, epochs=10, batch_size=4, schedule="constant", checkpoints=False)
@@ -107,10 +109,29 @@ def test_a_bound_on_a_logged_value_ends_training(
         assert len(seen) == 1
 
 
-def test_a_bound_on_nothing_that_is_logged(unlearning: Callable[..., Unlearning]) -> None:
-    run = unlearning(guard=GuardConfig(utility_floor=None, stop_below={"forget_cosin": 0.0}))
-    with pytest.raises(UserError, match=r"guard\.stop_below: no value 'forget_cosin' is logged, but .*forget_loss"):
-        run.run()
+@pytest.mark.parametrize("option", ["stop_below", "stop_above"])
+def test_a_bound_on_nothing_that_is_logged(option: str) -> None:
+    """Refused before training, with near names; what the chosen fillers log is taken."""
+    forget, retain = filler("forget", "deviation"), filler("retain", "hidden_mse")
+    combine = WeightedSum(WeightedSum.Config(watch_conflict=True))
+    with pytest.raises(UserError, match=rf"guard\.{option}: no step logs .*'forget_cosin'; did you mean forget_cosine"):
+        check_bounds(GuardConfig(**{option: {"forget_cosin": 0.0}}), forget, retain, combine)
+    known = ("loss", "retain_loss", "grad_norm", "forget_cosine", "retain_norm", "gradient_cosine")
+    check_bounds(GuardConfig(**{option: dict.fromkeys(known, 0.0)}), forget, retain, combine)
+    plain = WeightedSum(WeightedSum.Config())
+    with pytest.raises(UserError, match="no step logs a value 'gradient_cosine'"):
+        check_bounds(GuardConfig(**{option: {"gradient_cosine": 0.0}}), forget, retain, plain)
+
+
+def test_a_bound_that_never_met_a_value_is_told(unlearning: Callable[..., Unlearning]) -> None:
+    """A retain loss of weight 0 is never computed."""
+    run = unlearning(
+        guard=GuardConfig(utility_floor=None, stop_above={"retain_loss": 0.0}),
+        combine=WeightedSum(WeightedSum.Config(retain_weight=0.0)),
+    )
+    found = run.run()
+    assert found.warnings == ["No step logged 'retain_loss', so guard.stop_above could not stop anything."]
+    assert not found.guard.stopped
 
 
 def test_checks_measure_what_scoring_measures(unlearning: Callable[..., Unlearning]) -> None:

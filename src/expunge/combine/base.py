@@ -46,6 +46,9 @@ class Combine(ABC):
     class Config(Frozen):
         """Options of the rule."""
 
+    logged: tuple[str, ...] = ()
+    """Names of the values in `logs`: what `guard.stop_below` and `guard.stop_above` may name besides the losses."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
         self.logs: dict[str, float] = {}

@@ -61,6 +61,8 @@ class NullSpace(Combine):
         )
         normalise_tokens: bool = Field(False, description="Give every token the same energy")
 
+    logged = ("gradient_cosine", "projected_gradient_cosine", "displacement", "null_space_share")
+
     def prepare(self, retain: Setup) -> None:
         """Stream the retain rows through the blocks and find the free directions of every trained matrix.
 

@@ -50,6 +50,8 @@ class Orthogonal(Combine):
             False, description="Lower the retain gradient's weight where the step would otherwise raise the forget loss"
         )
 
+    logged = ("gradient_conflict", "gradient_cosine", "step_forget_cosine", "step_retain_cosine", "gradient_norm_ratio")
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._forget: Gradients = []

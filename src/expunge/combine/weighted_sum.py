@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor
@@ -27,6 +28,10 @@ class WeightedSum(Combine):
         watch_conflict: bool = Field(
             False, description="Log the cosine between the two gradients; keeps two more copies of the gradient"
         )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.logged = ("gradient_conflict", "gradient_cosine") if config.watch_conflict else ()
 
     def accumulate(self, step: Step) -> StepLosses:
         """Backpropagate each weighted loss."""

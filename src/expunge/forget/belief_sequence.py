@@ -88,6 +88,7 @@ class BeliefSequence(ForgetLoss):
         kind = _find(config.base)
         options = check(kind.Config, config.base_options, "forget.base_options")
         self._on_answers, self._on_samples = kind(options), kind(options)
+        self.logged = (*self._on_answers.logged, "belief_empty", "belief_duplicates", "belief_logp")
         self.needs = self._on_answers.needs
         self.whole_epochs = config.refresh_every if config.refresh == "epoch" else 0
         self._original: OriginalWeights | None = None

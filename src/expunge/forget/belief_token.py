@@ -32,6 +32,8 @@ class BeliefToken(ForgetLoss):
             1.0, gt=0, description="Of the beliefs; above 1 the likeliest token can be pushed up instead of down"
         )
 
+    logged = ("belief_mass",)
+
     def prepare(self, setup: Setup) -> None:
         """Check k.
 

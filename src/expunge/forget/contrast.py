@@ -70,6 +70,16 @@ class Contrast(ForgetLoss):
             1.0, ge=0, description="Paper: how much of the principal subspace is taken out of the direction (w); 1: all"
         )
 
+    logged = (
+        "forget_cosine_to_direction",
+        "forget_cosine_to_original",
+        "forget_norm_ratio",
+        "pov_dimensions",
+        "pov_energy",
+        "pov_cosine",
+        "pov_abs_cosine",
+    )
+
     def prepare(self, setup: Setup) -> None:
         """Make the directions from the original states of the forget rows.
 

@@ -51,6 +51,8 @@ class Deviation(ForgetLoss):
             1e-3, ge=0, description="First random change of each matrix, relative to its norm, where allowed; 0: none"
         )
 
+    logged = ("forget_cosine",)
+
     def prepare(self, setup: Setup) -> None:
         """Say which block's states must be kept.
 

@@ -45,6 +45,8 @@ class MaxEntropy(ForgetLoss):
             description="Tokens of a row with scope padded: filled with end tokens without attention, or cut",
         )
 
+    logged = ("entropy", "divergence")
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._rows: RowSet | None = None

@@ -49,6 +49,8 @@ class Misdirection(ForgetLoss):
             True, description="Divide by the mean squared norm of the original states; false: by their width"
         )
 
+    logged = ("forget_norm", "forget_cosine_to_direction", "coefficient")
+
     def prepare(self, setup: Setup) -> None:
         """Draw a direction for each topic and measure the original norms.
 

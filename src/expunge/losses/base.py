@@ -92,6 +92,8 @@ class Loss(ABC):
     whole_epochs: int = 0
     """A run may stop and resume only after a multiple of this many epochs; 0: after any step. For a loss that keeps,
     between steps, what it made with weights that have moved since."""
+    logged: tuple[str, ...] = ()
+    """Names of the values in `logs`: what `guard.stop_below` and `guard.stop_above` may name besides the losses."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

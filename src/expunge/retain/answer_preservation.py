@@ -28,6 +28,8 @@ class AnswerPreservation(RefusalLoss, RetainLoss):
             False, description="Compare means over tokens instead of sums, with beta times the mean answer length"
         )
 
+    logged = ("ap_weight",)
+
     def prepare(self, setup: Setup) -> None:
         """Also take the mean answer length in tokens."""
         super().prepare(setup)

@@ -21,6 +21,8 @@ class HiddenCosine(RetainLoss):
             "all", description="all; own: all but the opening that every row of the split has; answer"
         )
 
+    logged = ("retain_norm", "retain_norm_ratio")
+
     def prepare(self, setup: Setup) -> None:
         """Say which block's states must be kept.
 

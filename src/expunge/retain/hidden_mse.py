@@ -28,6 +28,8 @@ class HiddenMSE(RetainLoss):
             True, description="Divide by the mean squared norm of the original states; false: by their width"
         )
 
+    logged = ("retain_norm", "retain_cosine")
+
     def prepare(self, setup: Setup) -> None:
         """Say which block's states must be kept.
 

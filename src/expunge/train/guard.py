@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from expunge.core.errors import ExpungeError, UserError
+from expunge.combine.base import Combine
+from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import replacing
 from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
+from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import RowSet, row_set, score_rows
 from expunge.train.config import GuardConfig
@@ -33,6 +35,7 @@ _UTILITY = "check_utility"
 _GOOD = "good.safetensors"
 _HASH = "sha256"
 _NOT_OURS = {"step", "epoch", _FORGET, _UTILITY}
+_ALWAYS_LOGGED = ("loss", "forget_loss", "retain_loss", "grad_norm", "learning_rate")
 
 
 class Guard(TrainerCallback):
@@ -115,11 +118,7 @@ class Guard(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Stop when a value of the step has crossed its bound.
-
-        Raises:
-            UserError: no value of that name is logged.
-        """
+        """Stop when a value of the step has crossed its bound."""
         if not logs or "learning_rate" not in logs or control.should_training_stop:
             return
         config = self.config
@@ -239,16 +238,38 @@ def steps_of(state: TrainerState) -> list[StepLog]:
     ]
 
 
+def check_bounds(config: GuardConfig, forget: Loss, retain: Loss, combine: Combine) -> None:
+    """Refuse a bound on a value that no step logs: it would never stop anything.
+
+    Raises:
+        UserError: a name that neither every training nor these fillers log, with those that there are.
+    """
+    known = [*_ALWAYS_LOGGED, *forget.logged, *retain.logged, *combine.logged]
+    for option, bounds in (("stop_below", config.stop_below), ("stop_above", config.stop_above)):
+        if unknown := next((name for name in bounds if name not in known), None):
+            raise UserError(
+                f"guard.{option}: no step logs a value '{unknown}'{near(unknown, known)}; "
+                f"logged here: {', '.join(dict.fromkeys(known))}"
+            )
+
+
+def unseen_bounds(config: GuardConfig, steps: Sequence[StepLog]) -> list[str]:
+    """Warnings of bounds on values that no step of a training logged, e.g. the loss of a stream of weight 0."""
+    seen = {name for step in steps for name in step.values}
+    return [
+        f"No step logged '{name}', so guard.{option} could not stop anything."
+        for option, bounds in (("stop_below", config.stop_below), ("stop_above", config.stop_above))
+        for name in bounds
+        if steps and name not in seen
+    ]
+
+
 def _crossed(
     logs: dict[str, float], option: str, bounds: dict[str, float], beyond: Callable[[float, float], bool]
 ) -> Iterator[str]:
-    """Which values of a step lie beyond their bounds, in words."""
+    """Which values of a step lie beyond their bounds, in words; a step need not log every value."""
     for name, bound in bounds.items():
-        if name not in logs:
-            raise UserError(
-                f"guard.{option}: no value '{name}' is logged, but {', '.join(sorted(set(logs) - _NOT_OURS))}"
-            )
-        if beyond(logs[name], bound):
+        if name in logs and beyond(logs[name], bound):
             yield f"{name} was {logs[name]:.3g} (guard.{option} {bound:g})"
 
 

@@ -26,7 +26,7 @@ from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
 from expunge.train.checkpoints import checkpoints, clear_unfinished, newest, remove
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
-from expunge.train.guard import Guard, checks_of, steps_of
+from expunge.train.guard import Guard, checks_of, steps_of, unseen_bounds
 from expunge.train.squeeze import follow
 from expunge.train.trainer import STAGING, Stream, Task, UnlearnTrainer
 
@@ -211,7 +211,7 @@ def fit(
     model.finish()
     steps = steps_of(trainer.state)
     diverged = [step.step for step in steps if not all(map(math.isfinite, step.values.values()))]
-    warnings = []
+    warnings = unseen_bounds(guard, steps)
     if diverged:
         warnings.append(
             f"Training diverged: values of {len(diverged)} of {len(steps)} steps are not finite numbers, for the first "
