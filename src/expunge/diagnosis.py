@@ -10,7 +10,7 @@ from typing import Any
 
 from expunge.core import plugins
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import disk_errors, refuse_link, write_atomic
 from expunge.core.finding import Diagnosis
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
@@ -100,6 +100,7 @@ def check_free(folder: Path, name: str) -> None:
     Raises:
         UserError: one of that name is there.
     """
+    refuse_link(folder)
     for path in _paths(folder, name):
         if path.exists():
             raise UserError(f"{path}: is there already; choose another --out")

@@ -142,7 +142,9 @@ def load_reproduction(name: str) -> Reproduction:
     """
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"reproduce: no '{name}'{near(name, names())}")
-    plan = check(Reproduction, _tables(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
+    plan = _named_well(
+        check(Reproduction, _tables(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
+    )
     for subject in plan.parts().values():
         for method in plan.methods:
             for tune in (True, False):
@@ -155,6 +157,19 @@ def load_reproduction(name: str) -> Reproduction:
                     raise UserError(f"claims.{place}: no {kind} '{one}'{near(one, known)}")
         if claim.method not in plan.methods:
             raise UserError(f"claims.{place}.method: no method '{claim.method}'{near(claim.method, plan.methods)}")
+    return plan
+
+
+def _named_well(plan: Reproduction) -> Reproduction:
+    """Refuse names of subjects and methods that would lead a run's directory elsewhere.
+
+    Raises:
+        UserError: a name with a path in it.
+    """
+    for kind, named in (("subjects", plan.subjects), ("methods", plan.methods)):
+        for name in named:
+            if not name or name.startswith(".") or "/" in name or "\\" in name:
+                raise UserError(f"{kind}: '{name}' names a folder of runs, so it can hold no path and no leading dot")
     return plan
 
 

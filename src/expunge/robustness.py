@@ -13,7 +13,7 @@ from expunge.attacking import REFUSAL, RETRAINED, attack, attack_names, ground_r
 from expunge.attacks.base import Attack, AttackConfig, Context
 from expunge.core.attacked import Access, Attacked, Robustness
 from expunge.core.errors import UserError, near
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import disk_errors, refuse_link, write_atomic
 from expunge.core.finding import Diagnosis
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
@@ -89,6 +89,8 @@ def attack_subject(
     if access not in ACCESS:
         raise UserError(f"--access: no '{access}'{near(access, ACCESS)}")
     wanted = _names(which)
+    if out is None and is_run(Path(subject)):
+        refuse_link(Path(subject) / MODEL_FOLDER)  # its model card is written anew
     found = read_subject(subject, data or {}, SPLITS, "unlearned", template)
     config = _config(found.attacks, options or {})
     asked = load_attacks(wanted, config.options)

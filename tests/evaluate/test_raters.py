@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,3 +251,25 @@ def test_a_local_judge_that_replies_as_asked(tiny_folder: Path, monkeypatch: pyt
 def test_an_unknown_local_model_is_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"judges\.0\.model: no model 'smolm'"):
         build("judged_naturalness", judges=[{"model": "smolm"}])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_several_processes_one_asks_an_endpoint(stub: Stub, monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
+    """The others get its numbers; all would pay otherwise."""
+    state = SimpleNamespace(num_processes=2, is_main_process=is_first)
+    monkeypatch.setattr("expunge.evaluate.panel.PartialState", lambda: state)
+
+    def broadcast(values: list[Any]) -> list[Any]:
+        values[:] = [value or [3.0] for value in values]
+        return values
+
+    monkeypatch.setattr("expunge.evaluate.panel.broadcast_object_list", broadcast)
+    metric = build("judged_naturalness", judges=[{"model": "m", "endpoint": stub.url}])
+    assert metric.value(said("Plum Orva."), "forget") == 3.0
+    assert len(stub.bodies) == int(is_first)
+
+
+def test_a_reply_without_an_end_is_no_score(stub: Stub) -> None:
+    stub.answer = lambda prompt, number: (200, "[" * 100_000)
+    (found,) = rater(stub, attempts=1).rate(["a"])
+    assert "gave no score" in str(found)

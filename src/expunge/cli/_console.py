@@ -135,5 +135,5 @@ class _DrawnBar(Bar):
 
 
 def progress_for(quiet: bool) -> Progress:
-    """Bars, or silence."""
-    return Progress() if quiet else DrawnProgress()
+    """Bars, or silence; of several processes, only the first draws."""
+    return Progress() if quiet or os.environ.get("RANK", "0") != "0" else DrawnProgress()

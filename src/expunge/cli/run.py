@@ -65,7 +65,7 @@ def runner(**tables: Any) -> Callable[..., None]:
         for name in tables.get("diagnose", ()):
             if getattr(plan.diagnose, name) is None:
                 raise UserError(f"diagnose.{name}: this command is a run with it on, so it cannot be set to false")
-        folder = out or Path("runs") / f"{plan.recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = out or Path("runs") / f"{Path(plan.recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
         quiet_libraries()
         command = shlex.join(["expunge", *sys.argv[1:]])
         result = execute(plan, folder, resume=resume, command=command, progress=progress_for(quiet))

@@ -164,6 +164,16 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse to write below a link that lies in a directory from who knows whom.
+
+    Raises:
+        UserError: it is a link.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path}: is a symbolic link, and nothing is written through it; replace it by a folder")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a refusal of the file system, in whatever form a library raises it, into one clear line.

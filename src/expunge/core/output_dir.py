@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from expunge.core.errors import UserError
-from expunge.core.files import LOCK, clear_leftovers, disk_errors, is_leftover, locked
+from expunge.core.files import LOCK, clear_leftovers, disk_errors, is_leftover, locked, refuse_link
 
 _DEEPEST = "work/staging/checkpoint-1000000/model-00001-of-00001.safetensors"
 """About the longest name that a run writes below its directory."""
@@ -74,12 +74,14 @@ def claimed(out: Path) -> Iterator[None]:
     """Own a folder while the block runs: make it, keep other processes out, and clear what killed ones left.
 
     Raises:
-        UserError: another process owns it, or the file system refuses.
+        UserError: another process owns it, a link in it leads elsewhere, or the file system refuses.
     """
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK, wait=False):
         clear_leftovers(out)
+        for path in contents(out):
+            refuse_link(path)
         yield
 
 

@@ -15,6 +15,8 @@ else:
     import tomli as tomllib
 
 Tables = dict[str, Any]
+_LARGEST = 10_000_000
+"""Bytes of the largest file that is read."""
 
 
 def read_toml(path: Path) -> Tables:
@@ -24,12 +26,16 @@ def read_toml(path: Path) -> Tables:
         UserError: no such file, or not TOML.
     """
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise UserError(f"{path}: larger than {_LARGEST // 1_000_000} MB; is it a TOML file of options?")
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: TOML that is nested too deeply") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: not TOML: {error}") from None
     note(path, lambda: tables)
     return tables
@@ -39,5 +45,5 @@ def read_value(text: str) -> Any:
     """What a piece of TOML stands for; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text.strip()

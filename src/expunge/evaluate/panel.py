@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from pydantic import Field
 
 from expunge.core.records import Frozen
@@ -53,8 +56,19 @@ class Panel:
         """Have everything rated that was not yet."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._rated]
         if new and self._raters:
-            ratings = zip(*(rater.rate(new) for rater in self._raters), strict=True)
+            ratings = zip(*(self._ratings(rater, new) for rater in self._raters), strict=True)
             self._rated.update(zip(new, map(list, ratings), strict=True))
+
+    @staticmethod
+    def _ratings(rater: Rater, prompts: Sequence[str]) -> list[float | str]:
+        """Numbers of one judge; of several processes only the first asks an endpoint, which costs money and time."""
+        state = PartialState()
+        if not rater.is_remote or state.num_processes == 1:
+            return rater.rate(prompts)
+        asked: list[Any] = [rater.rate(prompts) if state.is_main_process else None]
+        broadcast_object_list(asked)
+        ratings: list[float | str] = asked[0]
+        return ratings
 
     def rating(self, prompt: str) -> float:
         """Mean of the judges' numbers, in [0, 5].

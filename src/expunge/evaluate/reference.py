@@ -98,7 +98,9 @@ def import_openunlearning(path: Path) -> ReferenceFile:
         logs = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: JSON that is nested too deeply") from None
+    except ValueError as error:  # not JSON, not UTF-8, or a number of thousands of digits
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(logs, dict):
         raise UserError(f"{path}: not an evaluation of OpenUnlearning: an object of metrics is expected")

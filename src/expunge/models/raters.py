@@ -40,6 +40,8 @@ _REMINDER = (
 )
 _BUSY = (408, 409, 429, 500, 502, 503, 504)
 _TOKEN_BUDGET = 4096
+_LARGEST_REPLY = 4_000_000
+"""Bytes of an endpoint's reply that are read."""
 
 
 class RaterConfig(Frozen):
@@ -79,6 +81,11 @@ class Rater:
         else:
             self.name = f"{config.model} at {_host(config, f'{option}.endpoint')}"
             check_endpoint(f"{option}.endpoint", config.endpoint, config.key_variable)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is asked over a network."""
+        return self._config.endpoint is not None
 
     def rate(self, prompts: Sequence[str]) -> list[float | str]:
         """For each prompt a number in [0, 5], or the reason why there is none."""
@@ -131,7 +138,7 @@ class Rater:
                 time.sleep(config.pause * 2 ** (attempt - 1))
             try:
                 with self._opener.open(request, timeout=config.timeout) as response:
-                    return _content(response.read(), self.name)
+                    return _content(response.read(_LARGEST_REPLY), self.name)
             except HTTPError as error:
                 reason = f"status {error.code}"
                 error.close()
@@ -161,7 +168,7 @@ def parse(reply: str) -> float | None:
     """The number of a reply that is one JSON object `{"score": NUMBER}`, from 0 to 5; None for anything else."""
     try:
         value = json.loads(reply, object_pairs_hook=_once)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != {"score"}:
         return None
@@ -180,7 +187,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _content(body: bytes, name: str) -> str:
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise Unavailable(f"{name} did not answer as an OpenAI-compatible endpoint does") from None
     return content if isinstance(content, str) else ""
 

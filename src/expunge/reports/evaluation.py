@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expunge.core.records import Evaluation, Score
 from expunge.reports.aggregates import aggregate_text, print_parts
@@ -28,11 +28,19 @@ def as_csv(records: Sequence[Evaluation]) -> str:
     for record in records:
         for name, role, metric, score in _scores(record):
             own = {key: value for key, value in score.model_dump().items() if key in fields}
-            writer.writerow({"model": record.model, "set": name, "role": role, "name": metric, **own})
+            writer.writerow(_inert({"model": record.model, "set": name, "role": role, "name": metric, **own}))
         for metric, aggregate in record.aggregates.items():
             own = {key: value for key, value in aggregate.model_dump().items() if key in fields}
-            writer.writerow({"model": record.model, "set": "all", "name": metric, **own})
+            writer.writerow(_inert({"model": record.model, "set": "all", "name": metric, **own}))
     return out.getvalue()
+
+
+def _inert(row: dict[str, Any]) -> dict[str, Any]:
+    """Text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    return {
+        key: f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        for key, value in row.items()
+    }
 
 
 def as_markdown(records: Sequence[Evaluation]) -> str:
