@@ -57,6 +57,8 @@ LISTED = (
     "evaluate/depth",
     "diagnose",
     "attacks",
+    "data/formats",
+    "data/shapes",
     "data/sources",
 )
 

@@ -13,7 +13,8 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep
 from expunge.core.toml import Tables
 from expunge.data.example import Example, Splits, fingerprint
-from expunge.data.load import load_examples, load_splits
+from expunge.data.load import load_data, load_splits
+from expunge.data.understood import say_all
 from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
@@ -66,11 +67,15 @@ def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> Plan:
             model = {"name": model} if isinstance(model, str) else model
             step["model"] = {**model, "name": str(step_folder(out, number - 1) / MODEL_FOLDER)}
         runs.append(load_tables(step, settings))
-    requests = tuple(load_examples(run.data.forget, f"data.requests.{index}") for index, run in enumerate(runs))
+    loaded = [load_data(run.data.forget, f"data.requests.{index}") for index, run in enumerate(runs)]
+    requests = tuple(one.examples for one in loaded)
     _check_disjoint(requests)
     for run in runs:
         splits = load_splits(run.data)
-    return Plan(tuple(runs), requests, Splits((), splits.retain, splits.neighbour, splits.general))
+    kept = {name: parts for name, parts in splits.understood.items() if name not in ("forget", "holdout")}
+    understood = {**{f"request {number}": one.understood for number, one in enumerate(loaded, start=1)}, **kept}
+    rest = Splits((), splits.retain, splits.neighbour, splits.general, understood=understood)
+    return Plan(tuple(runs), requests, rest)
 
 
 def execute_plan(
@@ -92,6 +97,7 @@ def execute_plan(
     record = _start(plan, out, resume)
     if not record.steps:
         model = load_model(first.model, progress)
+        say_all(progress, plan.kept.understood)
         record = _add(record, _measure(plan, model, 0, progress), out)
         del model
     for number, run in enumerate(plan.runs, start=1):

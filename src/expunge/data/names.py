@@ -25,6 +25,7 @@ _OWN_MEANING = re.compile(r"_(ids?|idx|index|type|source|len|length|lang|languag
 """Endings that make another thing of a name: `question_id` is no question."""
 
 
+@cache
 def canonical(name: str) -> str:
     """`Paraphrased Question` -> `paraphrased_question`, if that is a known name; any other name as it is."""
     folded = _BETWEEN_WORDS.sub("_", name.strip()).casefold()
@@ -36,6 +37,7 @@ def is_known(name: str) -> bool:
     return name in _known()
 
 
+@cache
 def slip_of(name: str) -> str | None:
     """The known name that this one is almost certainly meant for."""
     return _nearest(name, _SAME)

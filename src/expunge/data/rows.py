@@ -113,7 +113,7 @@ class RowReader:
             if any(not isinstance(name, str) for name in item.row):
                 raise UserError(f"{item.where}: column names must be text")
             row = {name: plain(value) for name, value in item.row.items() if name not in self._ignore}
-            mapped = self._mapped(row, item.where)
+            mapped = self._mapped(row, item.where, strict=met >= skip)
             if reason := _left_out(mapped):
                 self.columns.left_out[reason] += met >= skip
                 continue
@@ -132,14 +132,20 @@ class RowReader:
         if unknown := sorted(self._ignore - there):
             raise UserError(f"ignore: no column '{unknown[0]}'{near(unknown[0], map(str, there))}")
 
-    def _mapped(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        """The row under our names: mapped columns first, then those that only differ in case and blanks."""
+    def _mapped(self, row: dict[str, Any], where: str, *, strict: bool) -> dict[str, Any]:
+        """The row under our names: mapped columns first, then those that only differ in case and white space.
+
+        Args:
+            row: as it is in the file.
+            where: its place, for messages.
+            strict: refuse it if it lacks a mapped column.
+        """
         taken = set(self._fields.values())
         found: dict[str, Any] = {}
         for ours, theirs in self._fields.items():
-            if theirs not in row:
+            if theirs not in row and strict:
                 raise UserError(f"{where}: no field '{theirs}' (for {ours}){near(theirs, row)}")
-            found[ours] = row[theirs]
+            found[ours] = row.get(theirs)
             self.columns.used[ours] = theirs
         origin: dict[str, str] = {}
         for column, value in row.items():

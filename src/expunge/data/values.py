@@ -15,7 +15,7 @@ _MISSING = ("NAType", "NaTType")
 """pandas' own values for what is missing."""
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that no text holds: control characters other than white space, and halves of surrogate pairs."""
-_INVISIBLE = re.compile("[\\s\u200b-\u200f\u2060\ufeff]+")
+_INVISIBLE = re.compile("[\\s\u200b-\u200f\u2060\ufeff]*")
 """White space, and marks without a shape of their own."""
 _EXACT_FLOAT = 2.0**53
 _LINE = re.compile(r"\r\n|\r|\n")
@@ -58,7 +58,7 @@ def is_empty(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     if isinstance(value, str):
-        return not _INVISIBLE.sub("", value)
+        return _INVISIBLE.fullmatch(value) is not None
     return value is None or (isinstance(value, list | dict) and not value)
 
 
