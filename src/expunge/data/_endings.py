@@ -16,7 +16,7 @@ from expunge.data.text import fold
 
 OPEN = 7
 """Letters at which a word may begin any longer one: `Shakespearedrama`."""
-_SCRIPTS = ("Latin", "Cyrillic", "Greek", "Hangul", "Arabic", "Hebrew", "Georgian")
+_SCRIPTS = ("Latin", "Cyrillic", "Greek", "Hangul", "Arabic", "Hebrew", "Georgian", "Ethiopic")
 
 _TABLES = read_toml(Path(__file__).with_name("endings.toml"))
 
@@ -31,7 +31,7 @@ _LONGER_DERIVED = _DERIVED | _endings("latin", "longer_derived")
 _LATIN = _endings("latin") | _LONGER_DERIVED
 _LATIN_VOWELS = _endings("latin", "beside_others")
 _LATIN_STEM = _endings("latin", "changed")
-_PATRONYM = regex.compile(r"s?son|s?sen|dottir|ovic|escu|ez")
+_OTHER_NAMES = _endings("latin", "other_names")
 _CYRILLIC = _endings("cyrillic")
 _CYRILLIC_VOWELS = "".join(_endings("cyrillic", "vowels"))
 _GREEK = _endings("greek")
@@ -40,17 +40,13 @@ _BY_SCRIPT = {"Arabic": _endings("arabic"), "Hebrew": _endings("hebrew")}
 _GEORGIAN_VOWELS = _endings("georgian", "vowels")
 PARTICLES = _endings("hangul", "particles")
 """What follows a Korean noun without a space."""
-_CLITICS = {
-    "Arabic": regex.compile(_TABLES["arabic"]["clitics"]),
-    "Hebrew": regex.compile(_TABLES["hebrew"]["clitics"]),
-}
+CLITICS = {name: regex.compile(_TABLES[name.lower()]["clitics"]) for name in ("Arabic", "Hebrew", "Ethiopic")}
 _SPELLINGS = str.maketrans({"ø": "o\u0308", "æ": "a\u0308", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
 _LAST_LETTER = regex.compile(r"\p{L}\p{M}*\P{L}*$")
 _IN_SCRIPT = {name: regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPTS}
 _MARK = regex.compile(r"\p{M}")
 _LATIN_MARK = regex.compile(r"(?<=\p{Script=Latin}\p{M}*)\p{M}")
 _FLEETING = regex.compile(r"\p{L}{2,}[оеи][кц]$")
-_KILLER = regex.compile(r"[\p{Indic_Syllabic_Category=Virama}\p{Indic_Syllabic_Category=Pure_Killer}]$")
 
 
 @lru_cache(maxsize=65536)
@@ -112,7 +108,7 @@ def is_form(base: str, word: str, loose: bool, whole: bool = True) -> bool:
         whole: whether the word is all of the keyword; beside others that are found too, more endings are sound.
     """
     script = script_of(base)
-    if clitic := _CLITICS.get(script):
+    if clitic := CLITICS.get(script):
         base = base.removeprefix("\u0627\u0644") if len(base) > 4 else base
         longest = clitic.match(word)
         if (
@@ -142,7 +138,7 @@ def _is_form(base: str, word: str, loose: bool, whole: bool) -> bool:
         return count >= 3 and (known or count >= OPEN)
     if script in _BY_SCRIPT:
         return count >= 3 and (rest in _BY_SCRIPT[script] or count >= OPEN)
-    return count >= 3
+    return count >= 3 or (script == "other" and len(base) >= 4)
 
 
 @lru_cache(maxsize=65536)
@@ -156,7 +152,7 @@ def _latin(base: str, rest: str, count: int, whole: bool) -> bool:
         return False
     if rest == "s" or (count >= 3 and rest in _SHORT) or (count >= 4 and rest in _DERIVED):
         return True
-    if count < (5 if whole else 4) or _PATRONYM.fullmatch(rest) or (base[-1] == "s" and rest in ("on", "en")):
+    if count < (5 if whole else 4) or rest in _OTHER_NAMES or (base[-1] == "s" and rest in ("on", "en")):
         return False
     if count >= OPEN or (count >= 6 and rest == "n") or (count >= 5 and rest in _LATIN):
         return True
@@ -189,5 +185,6 @@ def _has_stem(base: str, word: str, script: str, count: int) -> bool:
         return last in "ao" and count >= 6 and ending in _LATIN_STEM
     if script == "Georgian":
         return count >= 4 and base[-1] in _GEORGIAN_VOWELS and word.startswith(base[:-1])
-    stem = _KILLER.sub("", base)  # பாரிஸ், பாரிஸில்: the mark that closes the last syllable gives way
-    return script == "other" and count >= 3 and stem != base and word.startswith(stem)
+    # Scripts of India: the sign that closes the last syllable gives way (பாரிஸ், பாரிஸில்), or one is added (লন্ডনে).
+    stem = base[:-1] if _MARK.match(base[-1]) else base
+    return script == "other" and len(base) >= 4 and word.startswith(stem)

@@ -20,7 +20,7 @@ import regex
 
 from expunge.core.errors import UserError
 from expunge.data._dates import dates_in, one_date
-from expunge.data._endings import PARTICLES, bare, is_form, num_letters, rest_after, script_of
+from expunge.data._endings import CLITICS, PARTICLES, bare, is_form, num_letters, rest_after, script_of
 from expunge.data._numbers import as_code, number_pattern, prepared
 from expunge.data.text import SPACED, SYMBOL, UNSPACED, fold, folded, has_content
 
@@ -47,6 +47,7 @@ _LETTER_MARKS = regex.compile(r"\+\+|[+#](?!\w)")
 _INITIALS = regex.compile(r"(?<!\p{L})(?:\p{L}\.\s?){2,}")
 _CLUSTER = regex.compile(r"\X\p{M}*")
 _MARK = regex.compile(r"\p{M}")
+_WHOLE_SYMBOL = r"(?<!\u200d){}(?!\u200d|\p{{Emoji_Modifier}})"
 _SYMBOL = regex.compile(rf"(?V1){SYMBOL}")
 
 Span = tuple[int, int]
@@ -120,7 +121,7 @@ def _searches(keyword: str, match: Match) -> tuple[_Search, ...]:
     tokens = _tokens(prepared(_initials(text)))
     if not tokens:
         clusters = [one for one in _CLUSTER.findall(text) if _SYMBOL.match(one)]
-        return (partial(_pattern, regex.compile(r"\s*".join(map(regex.escape, clusters)))),)
+        return (partial(_pattern, regex.compile(_WHOLE_SYMBOL.format(r"\s*".join(map(regex.escape, clusters))))),)
     found: list[_Search] = [partial(_sequence, tokens, match)]
     if code := as_code(text):
         found.append(partial(_pattern, regex.compile(code)))
@@ -202,7 +203,7 @@ def _starts(token: _Token, match: Match, place: _Text) -> Iterator[int]:
     if token.kind == "number":
         wanted = _number(token.text, match)
         return (found.start() for found in wanted.finditer(place.text))
-    clitics = match != "word" and script_of(token.text) in ("Arabic", "Hebrew")
+    clitics = match != "word" and script_of(token.text) in CLITICS
     letter = bare(token.text)[0]
     return (start for start in place.runs if clitics or bare(place.text[start])[0] == letter)
 
@@ -260,7 +261,7 @@ def _word_end(word: str, start: int, end: int, match: Match, place: _Text, total
         rest = rest_after(base, run, loose=False)
         korean = rest in PARTICLES and (script_of(base) == "Hangul" or script_of(run) == "Hangul")
         return end if rest == "" or korean else _split_end(base, start, end, False, place, dotted_only=True)
-    loose = max(num_letters(base), total - 3) >= _LOOSE
+    loose = total >= _LOOSE
     if is_form(base, run, loose, whole):
         return end
     return _split_end(base, start, end, loose, place)
@@ -283,7 +284,7 @@ def _split_end(base: str, start: int, end: int, loose: bool, place: _Text, dotte
         letters == plain and all(num_letters(one) == 1 for one in pieces) and all("." in one for one in gaps)
     ):
         return None
-    hyphens = all(gap.strip() == "-" for gap in gaps)
+    hyphens = all(len(gap.strip()) == 1 and gap.strip() in "-_*\u00b7" for gap in gaps)
     ending = letters[len(plain) :]
     return (
         end

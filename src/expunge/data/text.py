@@ -34,7 +34,7 @@ _PUNCTUATION = {
 }
 _LETTERS = {ord("\u06cc"): "\u064a", ord("\u0649"): "\u064a", ord("\u06a9"): "\u0643", ord("\u0131"): "i"}
 """Letters that keyboards exchange for one another: Persian and Arabic yeh and kaf, dotted and dotless i."""
-_DROPPED = regex.compile(r"[\p{Cf}\p{Variation_Selector}\u034f]")
+_DROPPED = regex.compile(r"(?!(?<=\p{Extended_Pictographic}\S*)\u200d)[\p{Cf}\p{Variation_Selector}\u034f]")
 _FREE_MARKS = regex.compile(
     r"(?<=[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Greek}]\p{M}*)\p{Mn}"
     r"|(?<=[аеиоуыэюя]\p{M}*)[\u0300\u0301]|(?<=е)\u0308|(?<=i)\u0307"
