@@ -25,6 +25,12 @@ QUICK: dict[str, Any] = {
     "train": {"epochs": 2, "lr": 1e-3},
     "evaluate": {"metrics": ["probability", "keyword_recall", "sample_leak"], "samples": 2, "max_new_tokens": 16},
 }
+FAST: dict[str, Any] = {
+    "recipe": "simnpo",
+    "train": {"epochs": 1, "lr": 1e-3},
+    "evaluate": {"metrics": ["probability", "keyword_recall"], "samples": 0, "max_new_tokens": 16},
+    "attacks": {"names": []},
+}
 
 
 def _numbers(result: Any) -> Any:
@@ -202,12 +208,12 @@ def test_a_lent_model_comes_back_as_it_was(
     expected = _random_numbers()
     for put, state in zip((random.setstate, np.random.set_state, torch.set_rng_state), states, strict=True):
         put(state)  # type: ignore[operator]
-    expunge.measure(lent_model, rows, tokenizer=words, config=QUICK["evaluate"])
+    expunge.measure(lent_model, rows, tokenizer=words, config=FAST["evaluate"])
     assert _state(lent_model) == before
     assert all(torch.equal(weight, weights[name]) for name, weight in lent_model.named_parameters())
     with torch.no_grad():  # a caller's own block must not switch training off
         result = expunge.unlearn(
-            lent_model, tokenizer=words, **rows, **QUICK, localize={"name": "layers", "layers": [0, 1]}
+            lent_model, tokenizer=words, **rows, **FAST, localize={"name": "layers", "layers": [0, 1]}
         )
     assert _random_numbers() == expected
     assert _state(lent_model) == before
@@ -256,7 +262,7 @@ def test_after_a_failure_the_weights_are_back_too(
             forget=facts["forget"],
             retain=facts["retain"],
             slots=slots,
-            **{**QUICK, "train": {"epochs": 1, "lr": 1e-3}, **more},
+            **{**FAST, "train": {"epochs": 1, "lr": 1e-3}, **more},
         )
     del raised
     gc.collect()
@@ -279,7 +285,7 @@ def test_a_temporary_directory_goes_with_the_result(
 ) -> None:
     """A copy keeps it; a pickled result has its numbers without it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    result = expunge.unlearn(tiny_folder, forget=facts["forget"], retain=facts["retain"], **QUICK)
+    result = expunge.unlearn(tiny_folder, forget=facts["forget"], retain=facts["retain"], **FAST)
     assert (result.run_dir / "model" / "config.json").is_file()
     restored = pickle.loads(pickle.dumps(result))
     assert restored.record == result.record
@@ -388,7 +394,7 @@ def test_splits_tables_and_numbers_as_callers_have_them(
         data={"forget": {"limit": 4, "fields": {"question": "q"}}, "general": [{"question": "Who?", "answer": "I."}]},
         slots={"forget": {"name": "npo", "beta": 0.25}, "retain": "nll"},
         seed=np.int64(3),
-        **{**QUICK, "train": {"epochs": np.int64(1), "lr": np.float64(1e-3)}},
+        **{**FAST, "train": {"epochs": np.int64(1), "lr": np.float64(1e-3)}},
     )
     record = result.record
     assert {name: data.rows for name, data in record.data.items()} == {
