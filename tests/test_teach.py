@@ -48,7 +48,7 @@ def test_taught_model_knows_its_facts_and_no_others(plan: Tables, fact_files: di
     assert taught.record.rows == 16
     assert taught.record.num_steps == 80
     assert taught.record.final_loss < 0.25
-    assert {path.name for path in taught.folder.iterdir()} == {"model", "teach.json"}
+    assert {path.name for path in taught.folder.iterdir()} == {"model", "teach.json", ".lock"}
     data = {"forget": fact_files["forget"], "retain": fact_files["retain"]}
     config = EvaluateConfig(metrics=("probability",))
     scores = expunge.measure(taught.folder / "model", data, config=config).scores

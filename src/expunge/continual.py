@@ -8,9 +8,10 @@ from pathlib import Path
 
 from expunge.config import Run, load_tables, read_tables
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import write_atomic
+from expunge.core.output_dir import check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep
+from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep, read_as
 from expunge.core.toml import Tables
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.load import load_data, load_splits
@@ -93,8 +94,13 @@ def execute_plan(
     Raises:
         UserError: `out` holds something else, or an unfinished sequence and `resume` is off.
     """
+    _start(plan, out, resume)
+    with claimed(out):
+        return _carry_out(plan, out, _start(plan, out, resume), command, progress)
+
+
+def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, progress: Progress) -> SequenceRecord:
     first = plan.runs[0]
-    record = _start(plan, out, resume)
     if not record.steps:
         model = load_model(first.model, progress)
         say_all(progress, plan.kept.understood)
@@ -111,6 +117,7 @@ def execute_plan(
         del model
         update = {"message": result.record.guard.message, "seconds": result.record.seconds["total"]}
         record = _add(record, step.model_copy(update=update), out)
+    write_sequence(record, out)  # a kill may have come between the last record and its page
     return record
 
 
@@ -123,12 +130,12 @@ def read_sequence(out: Path) -> SequenceRecord:
     """The record of a sequence, finished or not.
 
     Raises:
-        UserError: none there.
+        UserError: none there, or a damaged one.
     """
     path = out / SEQUENCE_FILE
     if not path.is_file():
         raise UserError(f"{out}: no {SEQUENCE_FILE} here; is it the directory of a sequence?")
-    return SequenceRecord.model_validate_json(path.read_bytes())
+    return read_as(SequenceRecord, path)
 
 
 def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
@@ -137,17 +144,18 @@ def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
         config=plan.runs[0].tables(),
         requests=[str(run.data.forget) for run in plan.runs],
         data=[fingerprint(rows) for rows in plan.requests],
+        kept={name: fingerprint(rows) for name, rows in plan.kept.named() if rows},
         steps=[],
     )
     if not (out / SEQUENCE_FILE).is_file():
-        if out.exists() and (out.is_file() or any(out.iterdir())):
+        check_folder(out)
+        if contents(out):
             raise UserError(f"{out}: is not empty and holds no {SEQUENCE_FILE}; choose another --out")
         return new
     found = read_sequence(out)
-    if found.model_copy(update={"steps": []}) != new:
-        raise UserError(
-            f"{out}: holds another sequence (other requests or another configuration); choose another --out"
-        )
+    kept = found.kept or new.kept  # version 0.1 did not write it
+    if found.model_copy(update={"steps": [], "kept": kept}) != new:
+        raise UserError(f"{out}: holds another sequence (other requests, rows or configuration); choose another --out")
     if not resume:
         done = len(found.steps) - 1
         raise UserError(f"{out}: holds this sequence, {done} of {len(plan.runs)} steps done; add --resume to go on")
@@ -156,10 +164,8 @@ def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
 
 def _add(record: SequenceRecord, step: SequenceStep, out: Path) -> SequenceRecord:
     record = record.model_copy(update={"steps": [*record.steps, step]})
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / SEQUENCE_FILE, record.model_dump_json(indent=1))
-        write_sequence(record, out)
+    write_atomic(out / SEQUENCE_FILE, record.model_dump_json(indent=1))
+    write_sequence(record, out)
     return record
 
 

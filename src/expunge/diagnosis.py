@@ -10,8 +10,9 @@ from typing import Any
 
 from expunge.core import plugins
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, refuse_link, write_atomic
+from expunge.core.files import refuse_link, write_atomic
 from expunge.core.finding import Diagnosis
+from expunge.core.output_dir import adding, check_folder
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.validation import check
@@ -95,15 +96,16 @@ def default_folder(subject: str) -> Path | None:
 
 
 def check_free(folder: Path, name: str) -> None:
-    """Refuse to replace an earlier diagnosis.
+    """Refuse to replace an earlier diagnosis; a page without its record is what a killed process left.
 
     Raises:
-        UserError: one of that name is there.
+        UserError: one of that name is there, or nothing can be written there.
     """
     refuse_link(folder)
-    for path in _paths(folder, name):
-        if path.exists():
-            raise UserError(f"{path}: is there already; choose another --out")
+    check_folder(folder)
+    record, _ = _paths(folder, name)
+    if record.exists():
+        raise UserError(f"{record}: is there already; choose another --out")
 
 
 def write(diagnosis: Diagnosis, folder: Path) -> tuple[Path, Path]:
@@ -111,10 +113,9 @@ def write(diagnosis: Diagnosis, folder: Path) -> tuple[Path, Path]:
     from expunge.reports.finding import page
 
     record, shown = _paths(folder, diagnosis.diagnostic)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, diagnosis.model_dump_json(indent=1))
-    write_atomic(shown, page(diagnosis))
+    with adding(folder):
+        write_atomic(shown, page(diagnosis))
+        write_atomic(record, diagnosis.model_dump_json(indent=1))
     return record, shown
 
 

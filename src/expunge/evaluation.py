@@ -12,7 +12,8 @@ from typing import Any
 from accelerate import PartialState
 
 from expunge.core.errors import UserError, near
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import write_atomic
+from expunge.core.output_dir import check_empty, check_folder, contents, is_ours
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
@@ -33,6 +34,9 @@ from expunge.evaluate.validity import answer_warnings, check_keywords, known_war
 from expunge.given import Rows, is_loaded, model_name, print_of, read_data, read_model
 from expunge.models.base import LanguageModel
 from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
+
+_WRITTEN_FIRST = (ITEMS_FILE, CSV_FILE, TABLE_FILE)
+"""What is there before the records are: alone, it is what a killed process left."""
 
 
 @dataclass(frozen=True)
@@ -212,27 +216,25 @@ def is_first_process() -> bool:
 
 
 def check_out(out: Path) -> None:
-    """Refuse a directory that holds something.
+    """Refuse a directory that holds something besides unfinished results of a process that was killed.
 
     Raises:
-        UserError: it is a file, or not empty.
+        UserError: it cannot be written to, or is not empty.
     """
-    if out.is_file():
-        raise UserError(f"--out {out}: is a file; name a directory")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: is not empty; results are never overwritten")
+    check_folder(out)
+    if is_ours(out) and all(path.name in _WRITTEN_FIRST for path in contents(out)):
+        return
+    check_empty(out)
 
 
 def write_results(results: Sequence[Evaluated], out: Path, show_text: bool = False) -> None:
-    """Write records, a table, a CSV file and every row's numbers to a directory.
+    """Write records, a table, a CSV file and every row's numbers to a directory that is claimed; the records last.
 
     Raises:
         UserError: as `check_out`, or the disk is full.
     """
     check_out(out)
     records = [result.record for result in results]
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
     stages = {
         record.model: (result.measured.evidence, result.measured.values, result.measured.kinds)
         for record, result in zip(records, results, strict=True)

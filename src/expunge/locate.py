@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from expunge.config import read_settings
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.output_dir import check_file, check_folder, write_result
 from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, SelectionPrint
@@ -24,6 +23,7 @@ DATA: Mapping[str, str] = {"forget": "people:forget", "retain": "people:retain"}
 """What is read when no data are named."""
 PAGE = "locate.html"
 RECORD = "locate.json"
+_SUFFIXES = (".html", ".json")
 
 
 class Located(Frozen):
@@ -105,17 +105,9 @@ def check_target(out: Path) -> None:
     """Refuse a place that cannot be written to, before minutes of work.
 
     Raises:
-        UserError: a file where a directory is meant, or a directory that is not there.
+        UserError: nothing can be written there.
     """
-    folder = out.parent if out.suffix in (".html", ".json") else out
-    if out.suffix in (".html", ".json") and out.is_dir():
-        raise UserError(f"--out {out}: is a directory")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {out}: {folder} is a file, not a directory")
-    with disk_errors(folder):
-        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        if not os.access(existing, os.W_OK):
-            raise UserError(f"--out {out}: no permission to write in {existing}")
+    (check_file if out.suffix in _SUFFIXES else check_folder)(out)
 
 
 def write_located(found: Located, out: Path) -> list[Path]:
@@ -130,13 +122,11 @@ def write_located(found: Located, out: Path) -> list[Path]:
     """
     from expunge.reports.located import page
 
-    paths = [out] if out.suffix in (".html", ".json") else [out / PAGE, out / RECORD]
+    paths = [out] if out.suffix in _SUFFIXES else [out / PAGE, out / RECORD]
     texts = {".html": lambda: page(found.selection, found.model, _sources(found)), ".json": lambda: _json(found)}
     written = [(path, texts[path.suffix]()) for path in paths]
-    with disk_errors(out):
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
     for path, text in written:
-        write_atomic(path, text)
+        write_result(path, text)
     return paths
 
 

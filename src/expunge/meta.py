@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import write_atomic
 from expunge.core.finding import Finding, Table
+from expunge.core.output_dir import adding, check_folder
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import Score
@@ -85,10 +86,9 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
 
 def write_meta(record: MetaRecord, folder: Path) -> Path:
     """Write the record; gives its path."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECORD
-    write_atomic(path, record.model_dump_json(indent=1))
+    with adding(folder):
+        write_atomic(path, record.model_dump_json(indent=1))
     return path
 
 
@@ -96,10 +96,9 @@ def check_free(folder: Path) -> None:
     """Refuse to replace an earlier record.
 
     Raises:
-        UserError: one is there, or the place is a file.
+        UserError: one is there, or nothing can be written there.
     """
-    if folder.is_file():
-        raise UserError(f"--out {folder}: is a file, not a directory")
+    check_folder(folder)
     if (folder / RECORD).exists():
         raise UserError(f"{folder / RECORD}: is there already; choose another --out")
 

@@ -13,8 +13,9 @@ from expunge.attacking import REFUSAL, RETRAINED, attack, attack_names, ground_r
 from expunge.attacks.base import Attack, AttackConfig, Context
 from expunge.core.attacked import Access, Attacked, Robustness
 from expunge.core.errors import UserError, near
-from expunge.core.files import disk_errors, refuse_link, write_atomic
+from expunge.core.files import clear_leftovers, refuse_link, write_atomic
 from expunge.core.finding import Diagnosis
+from expunge.core.output_dir import adding, check_folder
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import ATTACKS_FILE, AttackRecord, DataPrint, read_attacks, read_record
@@ -91,6 +92,7 @@ def attack_subject(
     wanted = _names(which)
     if out is None and is_run(Path(subject)):
         refuse_link(Path(subject) / MODEL_FOLDER)  # its model card is written anew
+    check_folder(out or (Path(subject) if is_run(Path(subject)) else Path()))
     found = read_subject(subject, data or {}, SPLITS, "unlearned", template)
     config = _config(found.attacks, options or {})
     asked = load_attacks(wanted, config.options)
@@ -137,21 +139,28 @@ def attack_subject(
     before = _earlier(path, now)
     done = _kept(path, before, attacks, controls)
     say_all(progress, rows.understood)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     if "original" in loaders:
         context = replace(context, original_plain=replace(context, model=loaders["original"]()).said("the original"))
         warnings += plain_warnings(context.original_plain)
 
+    known = {one.name for one in done}
+
     def keep(card: Robustness) -> None:
-        there = {one.name for one in card.attacks}
-        attacked = [*card.attacks, *(one for one in left_out if one.name not in there)]
-        union = {"attacks": attacked, "controls": {**(before.robustness.controls if before else {}), **card.controls}}
-        models = {**(before.models if before else {}), **now.models}
-        whole = now.model_copy(
-            update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
-        )
-        write_atomic(path, whole.model_dump_json(indent=1))
+        """Put what is new beside what other processes have written meanwhile."""
+        with adding(path.parent):
+            there = _earlier(path, now)
+            old = {one.name: one for one in there.robustness.attacks} if there else {}
+            new = {one.name: one for one in card.attacks if one.name not in known}
+            lacking = {one.name: one for one in left_out if one.name not in old}
+            attacked = {**lacking, **old, **new}
+            order = [name for name in (*old, *new, *lacking)]
+            controls = {**(there.robustness.controls if there else {}), **card.controls}
+            union = {"attacks": [attacked[name] for name in dict.fromkeys(order)], "controls": controls}
+            models = {**(there.models if there else {}), **now.models}
+            whole = now.model_copy(
+                update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
+            )
+            write_atomic(path, whole.model_dump_json(indent=1))
 
     keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep))
     return read_attacks(path), path
@@ -187,7 +196,9 @@ def show(record: AttackRecord, path: Path) -> Path:
 
     folder = path.parent
     if is_run(folder):
-        write_atomic(folder / MODEL_FOLDER / CARD, model_card(read_record(folder)))
+        with adding(folder):
+            clear_leftovers(folder / MODEL_FOLDER)
+            write_atomic(folder / MODEL_FOLDER / CARD, model_card(read_record(folder)))
         return write_report(folder)
     shown = Diagnosis(
         diagnostic="attacks",
@@ -200,7 +211,8 @@ def show(record: AttackRecord, path: Path) -> Path:
         seconds=record.robustness.seconds,
         finding=finding(record.robustness, record.warnings),
     )
-    write_atomic(folder / PAGE_FILE, page(shown))
+    with adding(folder):
+        write_atomic(folder / PAGE_FILE, page(shown))
     return folder / PAGE_FILE
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from expunge.attacking import attack, chosen_attacks, ground_record, measured_ground
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, require_space, write_atomic
-from expunge.core.output_dir import check_folder, claimed, contents
+from expunge.core.files import DiskError, require_space, write_atomic
+from expunge.core.output_dir import adding, check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import peak_memory_mb, provenance
 from expunge.core.records import (
@@ -49,7 +49,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
-from expunge.train.checkpoints import check_inputs, inputs_of
+from expunge.train.checkpoints import check_inputs, checkpoints, inputs_of
 from expunge.train.guard import check_bounds
 from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training, prepare, unlearn
@@ -164,8 +164,7 @@ def execute(
             match=run.evaluate.match,
         )
 
-    with claimed(out):
-        _enter(run, out, resume)
+    with claimed(out), _entered(run, out, resume):
         check_inputs(out / _WORK, inputs)
         say_all(progress, splits.understood)
         with watch.stage("before"):
@@ -250,7 +249,7 @@ def execute(
 def _finish(out: Path) -> None:
     """What follows the record, unless an earlier call came so far."""
     if not (out / REPORT_FILE).is_file():
-        write_report(out)
+        _report(out)
     shutil.rmtree(out / _WORK, ignore_errors=True)
 
 
@@ -260,13 +259,16 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: no finished run there.
     """
+    read_record(run_dir)
+    with adding(run_dir):
+        return _report(run_dir)
+
+
+def _report(run_dir: Path) -> Path:
     from expunge.reports.html import write_html
 
-    record = read_record(run_dir)
-    path = run_dir / REPORT_FILE
-    with disk_errors(path):
-        write_html(record, run_dir, path)
-    return path
+    write_html(read_record(run_dir), run_dir, run_dir / REPORT_FILE)
+    return run_dir / REPORT_FILE
 
 
 def check_out(run: Run, out: Path, resume: bool) -> None:
@@ -288,14 +290,25 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds this run, {state}")
 
 
-def _enter(run: Run, out: Path, resume: bool) -> None:
-    """Write down what is done here, now that no other process can.
+@contextmanager
+def _entered(run: Run, out: Path, resume: bool) -> Iterator[None]:
+    """Write down what is done here, now that no other process can; what is refused before any step leaves nothing.
 
     Raises:
         UserError: another process has used the directory since it was checked.
     """
     check_out(run, out, resume)
+    new = not contents(out)
     write_atomic(out / RUN_FILE, tomli_w.dumps(run.tables()))
+    try:
+        yield
+    except DiskError:
+        raise
+    except UserError:
+        if new and not checkpoints(out / _WORK):
+            shutil.rmtree(out / _WORK, ignore_errors=True)
+            (out / RUN_FILE).unlink()
+        raise
 
 
 def _different(ours: object, theirs: object, path: str = "") -> list[str]:

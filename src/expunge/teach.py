@@ -5,29 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
+from expunge.core.output_dir import check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
+from expunge.core.records import read_as
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import load_data
 from expunge.data.understood import say_all
 from expunge.models.adapter import add_lora
+from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
 from expunge.retain.nll import NLL
+from expunge.train.checkpoints import inputs_of
 from expunge.train.teach import Teach, TeachRecord, teach
 from expunge.train.trainer import check_train
+from expunge.train.unlearn import Training
 
 RECORD = "teach.json"
 _MODEL = "model"
 _WORK = "work"
+_TAUGHT = "taught"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         UserError: bad input, or a folder that holds something else.
     """
     start = time.perf_counter()
+    check_folder(out or Path(_TAUGHT))
     check_train(plan.train)
     check_model_name(plan.model.name)
     loaded = [load_data(spec, "data.teach") for spec in plan.data.teach]
@@ -75,17 +82,58 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     for row in rows:
         model.encoder.example(row)
     config = plan.model_dump(mode="json", exclude_none=True)
-    content = sha256_text(json.dumps(config, sort_keys=True), fingerprint(rows), model.fingerprint())
-    folder = out or Path("taught") / content[:12]
+    weights = model.fingerprint()
+    content = sha256_text(json.dumps(config, sort_keys=True), fingerprint(rows), weights)
+    folder = out or Path(_TAUGHT) / content[:12]
+    _check_out(folder, content)
+    with claimed(folder):
+        found = _check_out(folder, content)  # again, now that no other process can change it
+        if found is None:
+            say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
+            inputs = inputs_of(model, [("teach", rows)], weights)
+            training = _taught(plan, model, rows, folder, folder / _WORK / content[:12], inputs, progress)
+            found = TeachRecord(
+                config=config,
+                content=content,
+                rows=len(rows),
+                num_steps=training.num_steps,
+                final_loss=training.steps[-1].values["teach_loss"],
+                seconds=round(time.perf_counter() - start, 3),
+            )
+            write_atomic(folder / RECORD, found.model_dump_json(indent=1))
+            shutil.rmtree(folder / _WORK, ignore_errors=True)
+            return Taught(folder, found, cached=False)
+        shutil.rmtree(folder / _WORK, ignore_errors=True)  # a kill may have come just before
+    return Taught(folder, found, cached=True)
+
+
+def _check_out(folder: Path, content: str) -> TeachRecord | None:
+    """The record of the same teaching run, if it was finished there.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    check_folder(folder)
     if (folder / RECORD).is_file():
-        found = TeachRecord.model_validate_json((folder / RECORD).read_bytes())
+        found = read_as(TeachRecord, folder / RECORD)
         if found.content != content:
             raise UserError(f"{folder}: holds another taught model; choose another --out")
-        return Taught(folder, found, cached=True)
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file, not a directory")
-    if folder.is_dir() and any(path.name not in (_WORK, _MODEL) for path in folder.iterdir()):
+        return found
+    if any(path.name not in (_WORK, _MODEL) for path in contents(folder)):
         raise UserError(f"{folder}: is not empty and holds no {RECORD}; choose another --out")
+    return None
+
+
+def _taught(
+    plan: Teach,
+    model: LanguageModel,
+    rows: Sequence[Example],
+    folder: Path,
+    work: Path,
+    inputs: Mapping[str, str],
+    progress: Progress,
+) -> Training:
+    """Fine-tune and save."""
     names = [name for name, _ in model.network.named_parameters()]
     if plan.model.adapter == "lora":
         add_lora(model, names, plan.model.lora, plan.seed)
@@ -93,22 +141,10 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         model.freeze_but(names)
     saved = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
     require_space(folder, 8 * saved, "teaching")
-    work = folder / _WORK / content[:12]
     work.mkdir(parents=True, exist_ok=True)
-    say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
-    training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress)
+    training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress, inputs)
     save_model(model, folder / _MODEL)
-    record = TeachRecord(
-        config=config,
-        content=content,
-        rows=len(rows),
-        num_steps=training.num_steps,
-        final_loss=training.steps[-1].values["teach_loss"],
-        seconds=round(time.perf_counter() - start, 3),
-    )
-    write_atomic(folder / RECORD, record.model_dump_json(indent=1))
-    shutil.rmtree(folder / _WORK)
-    return Taught(folder, record, cached=False)
+    return training
 
 
 def _unique(rows: Iterable[Example]) -> tuple[Example, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from expunge.core.errors import ExpungeError, UserError
+from expunge.core.plugins import find
 from expunge.data.encode import Encoded
 from expunge.forget.gradient_ascent import GradientAscent
-from expunge.losses.base import View
+from expunge.losses.base import Loss, View
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
 from expunge.train.config import TrainConfig
@@ -135,3 +137,47 @@ def test_a_loss_that_is_not_a_number_stops_the_run(unlearning: Callable[..., Unl
 def test_an_unknown_optimizer_is_refused(unlearning: Callable[..., Unlearning]) -> None:
     with pytest.raises(UserError, match=r"train: .*adamw_torchh"):
         unlearning(train=TrainConfig(optimizer="adamw_torchh")).run()
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain"),
+    [
+        ("npo", "nll"),
+        ({"name": "gradient_ascent", "reduction": "token_mean"}, {"name": "kl", "reduction": "token_mean"}),
+        ({"name": "refusal", "reduction": "token_mean"}, "answer_preservation"),
+        ({"name": "misdirection", "reduction": "token_mean"}, {"name": "hidden_mse", "reduction": "token_mean"}),
+        ({"name": "contrast", "reduction": "token_mean"}, {"name": "hidden_cosine", "reduction": "token_mean"}),
+        ({"name": "deviation", "reduction": "token_mean"}, "nll"),
+        ("simnpo", "hidden_mse"),
+        ("belief_sequence", "nll"),
+    ],
+)
+def test_uneven_micro_batches_are_one_large_batch(
+    unlearning: Callable[..., Unlearning], forget: str | dict[str, Any], retain: str | dict[str, Any]
+) -> None:
+    """8 rows in one SGD step, as 8 and as 3 + 3 + 2: the same change of every weight, rows and tokens alike."""
+
+    def loss(slot: str, spec: str | dict[str, Any]) -> Any:
+        options = {"name": spec} if isinstance(spec, str) else dict(spec)
+        kind = find(slot, options.pop("name"), Loss)  # type: ignore[type-abstract]
+        return kind(kind.Config(**options))
+
+    changes = []
+    for size, accumulation in ((8, 1), (3, 3)):
+        train = TrainConfig(
+            lr=1e-2,
+            epochs=1,
+            batch_size=size,
+            accumulation=accumulation,
+            schedule="constant",
+            optimizer="sgd",
+            max_grad_norm=0.0,
+            checkpoints=False,
+        )
+        run = unlearning(train=train, forget_loss=loss("forget", forget), retain_loss=loss("retain", retain))
+        before = {name: weight.detach().clone() for name, weight in run.model.network.named_parameters()}
+        run.run()
+        changes.append(torch.cat([(now - before[name]).flatten() for name, now in run.weights().items()]))
+    whole, parts = changes
+    assert whole.norm() > 0
+    assert (whole - parts).norm() < 1e-4 * whole.norm()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from expunge.cli._out import out_path, resumable
 
 
 def attack(
@@ -39,7 +40,10 @@ def attack(
         typer.Option("--set", help="attacks.NAME.KEY=VALUE, attacks.max_rows=N or evaluate.KEY=VALUE."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; a second call goes on there. None: the run's, or a new one.")
+        Path | None,
+        typer.Option(
+            parser=out_path, metavar="PATH", help="Folder; a second call goes on there. None: the run's, or a new one."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -55,6 +59,7 @@ def attack(
     from expunge.cli._failures import check_attacks
     from expunge.config import read_settings
     from expunge.core.errors import UserError
+    from expunge.core.output_dir import new_name
     from expunge.data.example import SPLITS
     from expunge.reports.finding import print_finding
     from expunge.reports.robustness import finding
@@ -68,25 +73,26 @@ def attack(
         if not isinstance(table, dict):
             raise UserError(f"--set: '{name}' is a table of options, got {table!r}")
     if out is None and not is_run(Path(subject)):
-        out = Path("attacks") / f"{datetime.now():%Y%m%d-%H%M%S}"
+        out = Path("attacks") / new_name("")
     quiet_libraries()
-    record, path = attack_subject(
-        subject,
-        which,
-        options=tables.get("attacks"),
-        evaluate=tables.get("evaluate"),
-        data=named_data(data or (), SPLITS),
-        original=original,
-        reference=reference,
-        refusal=refusal,
-        access=access,
-        budget=budget,
-        seed=seed,
-        template=template,
-        out=out,
-        command=shlex.join(["expunge", *sys.argv[1:]]),
-        progress=progress_for(quiet),
-    )
+    with resumable(out):
+        record, path = attack_subject(
+            subject,
+            which,
+            options=tables.get("attacks"),
+            evaluate=tables.get("evaluate"),
+            data=named_data(data or (), SPLITS),
+            original=original,
+            reference=reference,
+            refusal=refusal,
+            access=access,
+            budget=budget,
+            seed=seed,
+            template=template,
+            out=out,
+            command=shlex.join(["expunge", *sys.argv[1:]]),
+            progress=progress_for(quiet),
+        )
     page = show(record, path)
     if as_json:
         print_record(record)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from expunge.cli._out import out_path
+
 if TYPE_CHECKING:
     from expunge.evaluate.compare import ArmScore, Comparison, Difference
     from expunge.reports.terminal import Terminal
@@ -24,7 +26,9 @@ def compare(
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; repeat for more.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also list where no difference is shown.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of resampled rows and swaps.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=out_path, metavar="PATH", help="Write the comparison to this JSON file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Set runs against the first over the same rows: difference, interval, p-value, effect size.
@@ -34,16 +38,16 @@ def compare(
     """
     from expunge.cli._console import console, print_record
     from expunge.core.errors import UserError
-    from expunge.core.files import write_atomic
+    from expunge.core.output_dir import check_file, write_result
     from expunge.evaluate.compare import compare as compared
 
     if stage not in ("before", "after"):
         raise UserError(f"--stage: 'before' or 'after', got '{stage}'")
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out}: is a directory; name a JSON file")
+    if out is not None:
+        check_file(out)
     found = compared(runs, stage, sets or (), metrics or (), seed)
     if out is not None:
-        write_atomic(out, found.model_dump_json(indent=1))
+        write_result(out, found.model_dump_json(indent=1))
     if as_json:
         print_record(found)
         return

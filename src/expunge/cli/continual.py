@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path, resumable
+
 
 def continual(
     file: Annotated[Path, typer.Argument(help="TOML file of a run, with data.requests in place of data.forget.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the run: a.b=c.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the sequence.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=out_path, metavar="PATH", help="Directory of the sequence.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished sequence in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -23,15 +26,18 @@ def continual(
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
     from expunge.continual import execute_plan, load_plan
     from expunge.core.errors import UserError
+    from expunge.core.output_dir import check_folder, new_name
     from expunge.reports.sequence import PAGE, print_sequence
 
     if resume and out is None:
         raise UserError("--resume: say which directory with --out")
-    folder = out or Path("runs") / f"continual-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = out or Path("runs") / new_name("continual")
+    check_folder(folder)
     plan = load_plan(file, folder, settings or ())
     quiet_libraries()
     command = shlex.join(["expunge", *sys.argv[1:]])
-    record = execute_plan(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
+    with resumable(folder, option="--resume"):
+        record = execute_plan(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
     if as_json:
         print_json({"out": str(folder), **record.model_dump(mode="json")})
         return

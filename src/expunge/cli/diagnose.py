@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from expunge.cli._help import CommandList
+from expunge.cli._out import out_path
 from expunge.cli._permission import permitted
 from expunge.cli.run import runner
 from expunge.core.plugins import ROOT, listing
@@ -49,17 +49,20 @@ def _looker(name: str) -> Callable[..., None]:
         ] = None,
         template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
         seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn. None: the run's own, or 0.")] = None,
-        out: Annotated[Path | None, typer.Option(help="Folder for the record and the page.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder for the record and the page.")
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     ) -> None:
         from expunge.cli._console import progress_for, quiet_libraries
         from expunge.cli._data import named_data
         from expunge.config import read_settings
+        from expunge.core.output_dir import new_name
         from expunge.diagnosis import SPLITS, check_free, default_folder
         from expunge.diagnosis import diagnose as look
 
-        folder = out or default_folder(subject) or Path("diagnose") / f"{datetime.now():%Y%m%d-%H%M%S}"
+        folder = out or default_folder(subject) or Path("diagnose") / new_name("")
         check_free(folder, name)
         quiet_libraries()
         found = look(
@@ -101,11 +104,14 @@ def _sweeper(name: str) -> Callable[..., None]:
         retain: Annotated[str | None, typer.Option(help="Data to keep.")] = None,
         neighbour: Annotated[str | None, typer.Option(help="Data near the forgotten, only measured.")] = None,
         settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the runs: a.b=c.")] = None,
-        out: Annotated[Path | None, typer.Option(help="Folder; a second call goes on there.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder; a second call goes on there.")
+        ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     ) -> None:
         from expunge.cli._console import progress_for, quiet_libraries
+        from expunge.core.output_dir import check_folder
         from expunge.sweep import execute_sweep
 
         data = {"forget": forget, "retain": retain, "neighbour": neighbour}
@@ -113,6 +119,7 @@ def _sweeper(name: str) -> Callable[..., None]:
         if model is not None:
             given["model"] = {"name": model}
         folder = out or Path("diagnose") / name
+        check_folder(folder)
         quiet_libraries()
         said = shlex.join(["expunge", *sys.argv[1:]])
         found = execute_sweep(name, folder, file, given, settings or (), said, progress_for(quiet))

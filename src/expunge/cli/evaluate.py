@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
     from expunge.evaluation import Plan
@@ -46,7 +49,10 @@ def evaluate(
             "--set", help="Any option of the measurement: evaluate.options.METRIC.KEY=VALUE, model.precision=float32."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New directory for records, table, CSV and rows.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=out_path, metavar="PATH", help="New directory for records, table, CSV and rows."),
+    ] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Keep all text in items.parquet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or an array for several.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -54,6 +60,7 @@ def evaluate(
     """Score models: every metric on every set, with intervals."""
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.core.errors import UserError
+    from expunge.core.output_dir import claimed
     from expunge.core.records import EVALUATION_FILE
     from expunge.evaluation import check_out, evaluate_models, is_first_process, write_results
     from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation
@@ -72,20 +79,22 @@ def evaluate(
     data = data or ([] if tasks else None)
     plan = _suite_plan(suite, folder, tables, seed) if suite else _data_plan(data, tables, seed)
     quiet_libraries()
-    results = evaluate_models(
-        models,
-        plan,
-        original=original,
-        reference=reference,
-        depth=_names(depth),
-        lm_eval=tasks,
-        command=shlex.join(["expunge", *sys.argv[1:]]),
-        progress=progress_for(quiet),
-    )
-    if not is_first_process():
-        return
-    if out is not None:
-        write_results(results, out, show_text)
+    owned = claimed(out) if out is not None and is_first_process() else nullcontext()
+    with resumable(), owned:
+        results = evaluate_models(
+            models,
+            plan,
+            original=original,
+            reference=reference,
+            depth=_names(depth),
+            lm_eval=tasks,
+            command=shlex.join(["expunge", *sys.argv[1:]]),
+            progress=progress_for(quiet),
+        )
+        if not is_first_process():
+            return
+        if out is not None:
+            write_results(results, out, show_text)
     records = [result.record for result in results]
     if as_json:
         print_record(records[0] if len(records) == 1 else records)

@@ -7,28 +7,36 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path
+
 
 def import_ou(
     file: Annotated[Path, typer.Argument(help="TOFU_EVAL.json or MUSE_EVAL.json of the retrained model.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the reference; none: beside it, as NAME.reference.json.")
+        Path | None,
+        typer.Option(
+            parser=out_path,
+            metavar="PATH",
+            help="Where to write the reference; none: beside it, as NAME.reference.json.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read OpenUnlearning's log, check it, and write what `expunge eval --reference FILE` compares with."""
     from expunge.cli._console import console, print_json, print_rows
     from expunge.core.errors import UserError
-    from expunge.core.files import write_atomic
+    from expunge.core.output_dir import check_file, write_result
     from expunge.evaluate.reference import SUFFIX, import_openunlearning
     from expunge.reports.words import number
 
     target = out or file.with_suffix(".reference.json")
     if target.suffix != SUFFIX:
         raise UserError(f"--out {target}: a reference's name ends in {SUFFIX}")
+    check_file(target)
     if target.exists():
         raise UserError(f"--out {target}: is there already; nothing is overwritten")
     found = import_openunlearning(file)
-    write_atomic(target, found.model_dump_json())
+    write_result(target, found.model_dump_json())
     held = [(role, metric, numbers) for role, some in found.values.items() for metric, numbers in some.items()]
     if as_json:
         rows = [

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path
+
 
 def locate(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, .gguf file or hub id.")],
@@ -21,7 +23,10 @@ def locate(
         list[str] | None, typer.Option("--set", help="Any option of the localizer: localize.KEY=VALUE.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write FILE.json, FILE.html with the curve, or both into a directory.")
+        Path | None,
+        typer.Option(
+            parser=out_path, metavar="PATH", help="Write FILE.json, FILE.html with the curve, or both into a directory."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,

@@ -33,8 +33,10 @@ from expunge.cli import (
     teach,
 )
 from expunge.cli._help import CommandList
+from expunge.cli._out import Interrupted
 from expunge.cli._permission import permitted
 from expunge.core.errors import ExpungeError, UserError
+from expunge.core.files import resource_problem
 from expunge.core.plugins import ROOT
 from expunge.core.printable import one_line
 
@@ -127,6 +129,8 @@ def _run(arguments: list[str]) -> int:
             command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code
+    except Interrupted as error:
+        return _fail(error, INTERRUPTED)
     except UserError as error:
         return _fail(error, 2)
     except ExpungeError as error:
@@ -140,9 +144,9 @@ def _run(arguments: list[str]) -> int:
             traceback.print_exc()
         place = "standard output" if error.filename is None else error.filename
         return _fail(f"{place}: {error.strerror or error}", 2 if error.errno in _WRONG_PATH else 1)
-    except MemoryError:
-        return _fail("out of memory", 1)
     except Exception as error:
+        if (problem := resource_problem(error)) is not None:
+            return _fail(problem, 1)
         if hasattr(error, "format_message"):  # typer's: the command line itself is wrong
             return _wrong_usage(error)
         return _fail(_bug(error), 1)

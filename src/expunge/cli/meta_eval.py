@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path
+
 
 def meta_eval(
     pool: Annotated[Path, typer.Argument(help="TOML file: models that know, that do not, and unlearned ones.")],
-    out: Annotated[Path | None, typer.Option(help="Directory for the record; none: only printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=out_path, metavar="PATH", help="Directory for the record; none: only printed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:

@@ -9,20 +9,28 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path, resumable
+
 
 def reproduce(
     name: Annotated[str, typer.Argument(help="One of `expunge reproductions`, or a TOML file of the same form.")],
-    out: Annotated[Path | None, typer.Option(help="Directory; none: reproductions/NAME, where it goes on.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=out_path, metavar="PATH", help="Directory; none: reproductions/NAME, where it goes on."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Teach, choose strengths, run every seed, and write one table; a second call goes on where the first ended."""
     from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.core.output_dir import check_folder
     from expunge.reproduce import load_reproduction
     from expunge.reproduce import reproduce as carry_out
 
     plan = load_reproduction(name)
     folder = out or Path("reproductions") / Path(name).stem
+    check_folder(folder)
     quiet_libraries()
-    table = carry_out(plan, folder, shlex.join(["expunge", *sys.argv[1:]]), progress_for(quiet))
+    with resumable():
+        table = carry_out(plan, folder, shlex.join(["expunge", *sys.argv[1:]]), progress_for(quiet))
     console().print(table.read_text(encoding="utf-8"), soft_wrap=True)
     console().paths(table=table)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
     from expunge.core.records import Record
@@ -31,7 +32,7 @@ def runner(**tables: Any) -> Callable[..., None]:
         general: Annotated[str | None, typer.Option(help="Other knowledge, only measured.")] = None,
         recipe: Annotated[str | None, typer.Option(help="Named method; see `expunge recipes`.")] = None,
         settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the run: a.b=c.")] = None,
-        out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
+        out: Annotated[Path | None, typer.Option(parser=out_path, metavar="PATH", help="Run directory.")] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
         push_to_hub: Annotated[str | None, typer.Option(help="Upload the model to this hub repository.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -44,16 +45,24 @@ def runner(**tables: Any) -> Callable[..., None]:
         from expunge.cli._failures import check_attacks
         from expunge.config import load_run
         from expunge.core.errors import UserError
+        from expunge.core.output_dir import new_name
         from expunge.core.records import ATTACKS_FILE
+        from expunge.models.save import check_repo
+        from expunge.models.save import push_to_hub as push
         from expunge.reports.verdict import verdict
         from expunge.robustness import broken
         from expunge.run import MODEL_FOLDER, REPORT_FILE, RUN_FILE, execute
 
         if resume and out is None:
             raise UserError("--resume: say which run directory with --out")
+        if push_to_hub is not None:
+            check_repo(push_to_hub)
         if resume and out is not None and file is None:
-            file = out / RUN_FILE
-            if not file.is_file():
+            begun = out / RUN_FILE
+            named = (model, forget, retain, neighbour, general, recipe, settings)
+            if begun.is_file():
+                file = begun
+            elif not out.is_dir() and not any(named):  # more likely a misspelt --out than the embedded demo
                 raise UserError(f"{out}: no {RUN_FILE} here, so there is no run to go on with")
         data = {"forget": forget, "retain": retain, "neighbour": neighbour, "general": general}
         given: dict[str, Any] = {**tables, "data": {name: value for name, value in data.items() if value is not None}}
@@ -65,14 +74,13 @@ def runner(**tables: Any) -> Callable[..., None]:
         for name in tables.get("diagnose", ()):
             if getattr(plan.diagnose, name) is None:
                 raise UserError(f"diagnose.{name}: this command is a run with it on, so it cannot be set to false")
-        folder = out or Path("runs") / f"{Path(plan.recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = out or Path("runs") / new_name(Path(plan.recipe).stem)
         quiet_libraries()
         command = shlex.join(["expunge", *sys.argv[1:]])
-        result = execute(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
+        with resumable(folder, option="--resume"):
+            result = execute(plan, folder, resume=resume, command=command, progress=progress_for(quiet))
         record = result.record
         if push_to_hub is not None:
-            from expunge.models.save import push_to_hub as push
-
             push(folder / MODEL_FOLDER, push_to_hub)
         if as_json:
             print_json(

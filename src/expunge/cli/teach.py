@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._out import out_path, resumable
+
 
 def teach(
     file: Annotated[Path, typer.Argument(help="TOML file: [model], [data] teach = [...], [train].")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the result; none: taught/HASH, found again.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=out_path, metavar="PATH", help="Folder of the result; none: taught/HASH, found again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -20,7 +25,8 @@ def teach(
 
     plan = load_teach(file)
     quiet_libraries()
-    taught = execute_teach(plan, out, progress_for(quiet))
+    with resumable():
+        taught = execute_teach(plan, out, progress_for(quiet))
     if as_json:
         print_json({"folder": str(taught.folder), "cached": taught.cached, **taught.record.model_dump()})
         return

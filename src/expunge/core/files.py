@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from expunge.core.errors import UserError
@@ -18,6 +21,8 @@ from expunge.core.errors import UserError
 LOCK = ".lock"
 """Name of the lock file of a folder that one process at a time works in."""
 _PARTIAL = ".partial"
+_UNFINISHED = re.compile(r"\.(?P<process>\d+)-(?P<machine>[0-9a-f]{8})-[0-9a-f]{8}\.partial$")
+"""End of the name of what is being written: by which process of which machine."""
 _NO_SPACE = (
     "no space left",
     "os error 28",
@@ -128,12 +133,22 @@ def is_leftover(path: Path) -> bool:
 
 def clear_leftovers(folder: Path) -> None:
     """Delete what killed processes left in a folder; for the process that holds the folder's lock."""
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         if is_leftover(path):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            _delete(path)
+
+
+def clear_dead(folder: Path, name: str = "") -> None:
+    """Delete what processes of this machine that are gone left in a folder, where no lock is held.
+
+    Args:
+        folder: which need not exist.
+        name: only what they left of this file or folder.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found = _UNFINISHED.search(path.name) if path.name.startswith(name) else None
+        if found and found["machine"] == _machine() and not _runs(int(found["process"])):
+            _delete(path)
 
 
 @contextmanager
@@ -243,9 +258,35 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    """Tells machines that share a file system apart."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number; where that cannot be asked, there may be."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _unused_name(path: Path) -> Path:
     """A name beside `path` that nothing has; short enough wherever `path` itself is."""
-    ending = f".{secrets.token_hex(6)}{_PARTIAL}"
+    ending = f".{os.getpid()}-{_machine()}-{secrets.token_hex(4)}{_PARTIAL}"
     kept = os.fsencode(path.name)[: 255 - len(ending)].decode(errors="ignore")
     return path.with_name(f"{kept}{ending}")
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from expunge.core.errors import UserError
-from expunge.core.files import LOCK, clear_leftovers, disk_errors, is_leftover, locked, refuse_link
+from expunge.core.files import (
+    LOCK,
+    clear_dead,
+    clear_leftovers,
+    disk_errors,
+    is_leftover,
+    locked,
+    refuse_link,
+    write_atomic,
+)
 
 _DEEPEST = "work/staging/checkpoint-1000000/model-00001-of-00001.safetensors"
 """About the longest name that a run writes below its directory."""
@@ -22,6 +33,16 @@ def contents(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return [path for path in sorted(folder.iterdir()) if path.name != LOCK and not is_leftover(path)]
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a process of this program has worked in a folder: its lock file tells."""
+    return (folder / LOCK).is_file()
+
+
+def new_name(stem: str) -> str:
+    """A folder name that tells the time, and that no other process draws."""
+    return f"{stem}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}".lstrip("-")
 
 
 def check_folder(out: Path, option: str = "--out") -> None:
@@ -76,13 +97,47 @@ def claimed(out: Path) -> Iterator[None]:
     Raises:
         UserError: another process owns it, a link in it leads elsewhere, or the file system refuses.
     """
+    new = not out.is_dir()
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with locked(out / LOCK, wait=False):
-        clear_leftovers(out)
-        for path in contents(out):
-            refuse_link(path)
+    try:
+        with locked(out / LOCK, wait=False):
+            clear_leftovers(out)
+            for path in contents(out):
+                refuse_link(path)
+            try:
+                yield
+            finally:
+                nothing = not contents(out)
+                if nothing:  # refused before anything was written
+                    (out / LOCK).unlink(missing_ok=True)
+    finally:
+        if new:
+            with suppress(OSError):
+                out.rmdir()  # only if it is empty
+
+
+@contextmanager
+def adding(folder: Path) -> Iterator[None]:
+    """Add to a folder, e.g. to a finished run: other processes that add wait their turn.
+
+    Raises:
+        DiskError: the file system refuses.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    refuse_link(folder / LOCK)
+    with locked(folder / LOCK):
+        clear_leftovers(folder)
         yield
+
+
+def write_result(path: Path, content: str) -> None:
+    """Write one file that the user named, beside whatever else is in its folder."""
+    with disk_errors(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        clear_dead(path.absolute().parent, f"{path.name}.")
+    write_atomic(path, content)
 
 
 def _check_name(longest: Path, out: Path, option: str) -> None:

@@ -6,6 +6,7 @@ Everything after a run (terminal table, report, model card, comparison) reads th
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -339,6 +340,7 @@ class SequenceRecord(Frozen):
     config: dict[str, Any] = Field(description="The resolved configuration of the first step")
     requests: list[str] = Field(description="The requests in order, as the user named them")
     data: list[str] = Field(description="Hash of the rows of each request")
+    kept: dict[str, str] = Field(default_factory=dict, description="Split -> hash of the rows that should stay")
     steps: list[SequenceStep] = Field(description="Step 0 and every step that is done")
 
 
@@ -351,7 +353,7 @@ def read_record(run_dir: Path) -> Record:
     path = run_dir / RECORD_FILE
     if not path.is_file():
         raise UserError(f"{run_dir}: no {RECORD_FILE} here; is it the directory of a finished run?")
-    record = _read(Record, path)
+    record = read_as(Record, path)
     if not (run_dir / ATTACKS_FILE).is_file():
         return record
     return record.model_copy(update={"robustness": read_attacks(run_dir / ATTACKS_FILE).robustness})
@@ -365,14 +367,21 @@ def read_attacks(path: Path) -> AttackRecord:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    return _read(AttackRecord, path)
+    return read_as(AttackRecord, path)
 
 
-def _read(kind: type[Kept], path: Path) -> Kept:
+def read_as(kind: type[Kept], path: Path) -> Kept:
+    """A record from its JSON file.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or is one of another schema version.
+    """
     try:
         record = kind.model_validate_json(path.read_bytes())
         note(path, record.model_dump)
         return record
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {os.strerror(error.errno or 0).lower()}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

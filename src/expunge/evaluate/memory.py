@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from expunge.core.errors import UserError
-from expunge.core.files import disk_errors, write_atomic
+from expunge.core.files import clear_dead, disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
 from expunge.evaluate.asking import Ask, Request
@@ -135,6 +135,7 @@ def _open(folder: Path) -> bytes:
             raise UserError(f"{folder}: belongs to another user")
         if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
+    clear_dead(folder)
     path = folder / _KEY
     if not path.is_file() or path.stat().st_size != _KEY_BYTES:
         write_atomic(path, secrets.token_bytes(_KEY_BYTES), private=True)

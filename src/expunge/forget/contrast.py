@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.data.batch import collate
+from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.forget._offset import Offset, account, code_offset, paper_offset, principal
@@ -101,6 +101,10 @@ class Contrast(ForgetLoss):
             rows = [row for row, name in zip(setup.sequences, names, strict=True) if name == topic]
             self._povs.append(self._offset(topic, self._original_states(setup.model, rows)))
             self._warn(topic, self._povs[-1])
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return len(self._site.tokens(batch).rows)
 
     def loss(self, view: View) -> Tensor:
         """Eq. 9-10: mean of `-log(e^(cos(h, p) / tau) / (e^(cos(h, p) / tau) + sum_z e^(cos(h, h0_z) / tau)))`.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from expunge.core.errors import UserError
+from expunge.data.batch import Batch
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import Site, SiteLossConfig, Tokens, cosine
@@ -81,17 +82,25 @@ class Deviation(ForgetLoss):
                 if length > 0:
                     weight += self.config.kick * weight.norm() / length * allowed
 
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return int(self._kept(self._site.tokens(batch)).sum())
+
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of the form's value, reduced by `reduction`; the mean cosine is logged."""
         tokens, hidden, original = self._site.states(view)
-        kept = torch.ones_like(tokens.rows, dtype=torch.bool)
-        if self.config.skip_first and self.config.tokens != "answer":
-            kept = tokens.positions > 0
+        kept = self._kept(tokens)
         tokens = Tokens(tokens.rows[kept], tokens.positions[kept], tokens.num_rows)
         similarity = cosine(hidden[kept], original[kept])
         mean = reduce_tokens(similarity.detach(), tokens.rows, tokens.num_rows, "seq_mean")
         self.logs = {"forget_cosine": float(mean)}
         return reduce_tokens(self.values(similarity), tokens.rows, tokens.num_rows, self.config.reduction)
+
+    def _kept(self, tokens: Tokens) -> Tensor:
+        """(M,) which tokens count: not the first position, whose huge state hardly turns."""
+        if self.config.skip_first and self.config.tokens != "answer":
+            return tokens.positions > 0
+        return torch.ones_like(tokens.rows, dtype=torch.bool)
 
     def values(self, similarity: Tensor) -> Tensor:
         """Cosines (M,) -> (M,) values to minimise."""

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from expunge.data.batch import Batch
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import HiddenLossConfig, Site, cosine, layer_at, mean_by_row, row_norms
@@ -76,6 +77,10 @@ class Misdirection(ForgetLoss):
         self._matrix = torch.stack(directions).to(norms.device)
         self._lengths = torch.stack([self._length(self._norms[self._topics == place]) for place in range(len(topics))])
         self._warn(topics, norms)
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return len(self._site.tokens(batch).rows)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""

@@ -106,6 +106,20 @@ class Loss(ABC):
     def loss(self, view: View) -> Tensor:
         """The scalar to minimise."""
 
+    def size(self, batch: Batch, epoch: int) -> int:
+        """What a micro-batch counts in its optimizer step: what its loss is a mean over, rows or tokens.
+
+        Args:
+            batch: rows of the stream.
+            epoch: in which they are met.
+        """
+        averages_tokens = getattr(self.config, "reduction", None) == "token_mean"
+        return self.num_tokens(batch, epoch) if averages_tokens else batch.num_rows
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Tokens that `token_mean` averages over."""
+        return len(batch.rows)
+
     def check(self, rows: Sequence[Example]) -> None:  # noqa: B027 - most fillers take any row
         """Called with the stream's rows before anything heavy happens.
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
 from expunge.core.records import Frozen
+from expunge.data.batch import Batch
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.base import Loss, Setup, View
@@ -82,7 +83,14 @@ class RefusalLoss(Loss):
 
     def refusals(self, view: View) -> View:
         """The questions of a view with the refusals of its epoch."""
-        return view.over(self._refused, [view.epoch * self._num_rows + index for index in view.batch.indices])
+        return view.over(self._refused, self._places(view.batch, view.epoch))
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those of the refusals."""
+        return sum(len(self._refused.sequences[place].labels) for place in self._places(batch, epoch))
+
+    def _places(self, batch: Batch, epoch: int) -> list[int]:
+        return [epoch * self._num_rows + index for index in batch.indices]
 
 
 def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from expunge.core.errors import ExpungeError
+from expunge.core.errors import ExpungeError, UserError
 from expunge.core.files import publish_folder
 from expunge.models.base import LanguageModel
 from expunge.models.checkpoint import copy_with, match
@@ -181,6 +181,21 @@ def _requirement(folder: Path) -> str:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_repo(repo: str) -> None:
+    """Refuse a name that no repository of the hub can have, before any work.
+
+    Raises:
+        UserError: it is not NAME or OWNER/NAME.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"--push-to-hub {repo}: {str(error).splitlines()[0].partition('. Use')[0]}") from None
 
 
 def push_to_hub(folder: Path, repo: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
+from expunge.data.batch import Batch
 from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
@@ -31,6 +32,10 @@ class HiddenCosine(RetainLoss):
         """
         self._site = Site(self.config, setup, "retain")
         self.needs = self._site.needs
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return len(self._site.tokens(batch).rows)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens; between 0 and 2. The ratio of norms is logged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
+from expunge.data.batch import Batch
 from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
@@ -40,6 +41,10 @@ class HiddenMSE(RetainLoss):
         self.needs = self._site.needs
         width = int(setup.model.base.config.get_text_config().hidden_size)
         self._unit = float(row_norms(setup, self._site)[:, 1].mean()) if self.config.normalise else float(width)
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return len(self._site.tokens(batch).rows)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - h0||^2`, in squared norms or over the width; norm and cosine are logged."""

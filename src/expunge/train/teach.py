@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def teach(
     seed: int,
     folder: Path,
     progress: Progress = SILENT,
+    inputs: Mapping[str, str] | None = None,
 ) -> Training:
     """Fine-tune on rows, from the last whole checkpoint in `folder` if there is one.
 
@@ -80,7 +81,8 @@ def teach(
         seed: of everything random.
         folder: for checkpoints.
         progress: where to report.
+        inputs: hashes of what training starts from; a checkpoint of another start is refused.
     """
     stream = Stream("teach", loss, RowSet([model.encoder.example(row) for row in rows]))
     task = Task(stream, NOTHING, Alone(None))
-    return fit(model, task, [], train, _NO_GUARD, seed, folder, progress)
+    return fit(model, task, [], train, _NO_GUARD, seed, folder, progress, inputs=inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class UnlearnTrainer(Trainer):
         self.inputs = inputs or {}
         self.task = task
         self.step_values: dict[str, list[float]] = {}
+        self._step_size: dict[str, int] = {}
         self.batches = PairBatches(
             len(task.forget.rows.sequences),
             len(task.retain.rows.sequences),
@@ -133,8 +134,8 @@ class UnlearnTrainer(Trainer):
         scale = self.current_gradient_accumulation_steps
         losses = self.task.combine.accumulate(
             Step(
-                forget=self._loss(self.task.forget, inputs["forget"]),
-                retain=self._loss(self.task.retain, inputs.get("retain")),
+                forget=self._loss(self.task.forget, "forget", inputs),
+                retain=self._loss(self.task.retain, "retain", inputs),
                 backward=lambda loss: _backpropagate(loss / scale),
                 parameters=self.language_model.trainable(),
                 scale=1 / scale,
@@ -164,12 +165,31 @@ class UnlearnTrainer(Trainer):
         """Not estimated: transformers' formula assumes one full forward a step."""
         return 0
 
-    def _loss(self, stream: Stream, batch: Batch | None) -> Callable[[], Tensor]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of a step, counted: the last of them may be shorter than the others."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_size = {
+            name: sum(stream.loss.size(batch[name], self.batches.epoch) for batch in batches if name in batch)
+            for name, stream in self._streams()
+            if stream.loss is not None
+        }
+        return batches, items
+
+    def _streams(self) -> tuple[tuple[str, Stream], tuple[str, Stream]]:
+        return ("forget", self.task.forget), ("retain", self.task.retain)
+
+    def _loss(self, stream: Stream, name: str, inputs: dict[str, Batch]) -> Callable[[], Tensor]:
+        """A loss over its share of the step: the mean of these over micro-batches is that over all rows or tokens."""
+
         def compute() -> Tensor:
             assert stream.loss is not None
-            assert batch is not None
+            batch = inputs[name]
+            size = stream.loss.size(batch, self.batches.epoch)
+            share = size * self.current_gradient_accumulation_steps / (self._step_size[name] or 1)
             on_device = batch.to(self.language_model.device)
-            return stream.loss.loss(Forward(self.language_model, on_device, stream.rows, self.batches.epoch))
+            return share * stream.loss.loss(Forward(self.language_model, on_device, stream.rows, self.batches.epoch))
 
         return compute
 
