@@ -45,6 +45,7 @@ SHORT = (
     "train.checkpoint_every=1",
     "attacks.names=['sampling']",
     "attacks.sampling.samples=2",
+    "attacks.max_rows=2",
 )
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.chmod", "os.truncate", "os.link"}
 """Python's audit events of what changes a folder; they come just before the change."""
@@ -136,7 +137,7 @@ class Ground:
             ),
             Command(
                 "attack",
-                ("attack", "run", "--attack", "pruning,noise", *_set("attacks.max_rows=2")),
+                ("attack", "run", "--attack", "pruning,noise"),
                 needs=("run npo_kl",),
             ),
             Command("locate", ("locate", str(self.model), *data, "--by", "mutual_information", "--out", "out")),
