@@ -58,10 +58,11 @@ def load_attacks(names: Sequence[str], options: Mapping[str, Mapping[str, object
     """Attacks by name, in the given order.
 
     Raises:
-        UserError: no such attack, or an option that it does not have.
+        UserError: no such attack, or an option that it does not have; options of attacks that nobody asked for are
+            checked too.
     """
-    for name in options:
-        _kind(name)
+    for name, own in options.items():
+        check(_kind(name).Config, own, f"attacks.{name}")
     return [_kind(name)(check(_kind(name).Config, options.get(name, {}), f"attacks.{name}")) for name in names]
 
 

@@ -20,7 +20,7 @@ class Sampling(Attack):
         temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
             (0.7, 1.3), min_length=1, description="Each is tried; the evaluation itself samples at 1"
         )
-        samples: int = Field(4, ge=1, description="Answers to each question at each temperature")
+        samples: int = Field(4, ge=1, le=10_000, description="Answers to each question at each temperature")
 
     access = "prompts"
     default = True

@@ -13,15 +13,21 @@ from expunge.core.errors import UserError, near
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
+LARGEST_INTEGER = 2**32 - 1
+"""Largest seed of the random generators in use; no length or count of an option comes near it."""
+LARGEST_FLOAT = 1e30
+"""Beyond it, squares are infinite in float32 arithmetic or nearly so."""
+
 
 def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
     """Validate strictly, and tell the first mistake in one line with its dotted path.
 
     Raises:
-        UserError: unknown key (with near names), wrong type, value out of range or not finite, missing key.
+        UserError: unknown key (with near names), wrong type, value out of range, not finite or too large for any
+            machine, an empty name or list entry, missing key.
     """
-    if found := _not_finite(dict(values), where):
-        raise UserError(f"{found[0]}: expected a finite number, got {found[1]}")
+    if found := _unusable(dict(values), where):
+        raise UserError(f"{found[0]}: {found[1]}")
     try:
         return kind.model_validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
@@ -35,17 +41,28 @@ def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked
     raise UserError(f"{dotted}: {first['msg'].lower()}, got {first['input']!r}")
 
 
-def _not_finite(value: Any, path: str) -> tuple[str, float] | None:
-    """Dotted path and value of the first number that is infinite or no number."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return path, value
+def _unusable(value: Any, path: str) -> tuple[str, str] | None:
+    """Dotted path of the first value that no option can mean, and what is wrong with it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            return path, f"expected a finite number, got {value}"
+        if abs(value) > (LARGEST_INTEGER if isinstance(value, int) else LARGEST_FLOAT):
+            return path, f"{value:.3g} is too large a number"
+        return None
     inside: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
+        if "" in value:
+            return path, "a name is empty"
         inside = value.items()
     elif isinstance(value, list | tuple):
         inside = enumerate(value)
-    found = (_not_finite(one, f"{path}.{key}".lstrip(".")) for key, one in inside)
-    return next(filter(None, found), None)
+    for key, one in inside:
+        place = f"{path}.{key}".lstrip(".")
+        if one == "" and isinstance(value, list | tuple):
+            return place, "an empty text"
+        if found := _unusable(one, place):
+            return found
+    return None
 
 
 def _keys(kind: type[BaseModel], path: Sequence[Any]) -> list[str]:

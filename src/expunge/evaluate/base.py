@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +66,15 @@ class EvaluateConfig(Frozen):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
     )
-    max_new_tokens: int = Field(64, ge=1, description="Longest generated answer, in tokens; reasoning is not counted")
+    max_new_tokens: int = Field(
+        64, ge=1, le=100_000, description="Longest generated answer, in tokens; reasoning is not counted"
+    )
     max_reasoning_tokens: int = Field(
         1024, ge=0, description="Longest reasoning before an answer, in tokens; also bounded by the model's context"
     )
-    stop: tuple[str, ...] = Field((), description="Strings at which a generated text is cut, besides the end token")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Strings at which a generated text is cut, besides the end token"
+    )
     document_prompt: float = Field(
         DOCUMENT_PROMPT,
         ge=0,
@@ -83,7 +87,9 @@ class EvaluateConfig(Frozen):
         description="Text metrics compare with the stored answer's first tokens only, this many, with a start token "
         "that the tokenizer writes; none: all",
     )
-    samples: int = Field(10, ge=0, description="Answers sampled for each question; a leak in any of them counts")
+    samples: int = Field(
+        10, ge=0, le=10_000, description="Answers sampled for each question; a leak in any of them counts"
+    )
     probe_splits: tuple[Role, ...] = Field(
         ("forget",), description="Splits that are also sampled from, and asked in other words"
     )

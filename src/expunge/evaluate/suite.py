@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -29,10 +29,12 @@ class SetConfig(Frozen):
     data: DataSpec = Field(description="Its rows")
     role: Role = Field(description="What they are for")
     metrics: tuple[str, ...] = Field((), description="Row metrics; empty: those of the suite")
-    max_new_tokens: int | None = Field(None, ge=1, description="Longest generated answer, in tokens")
-    stop: tuple[str, ...] | None = Field(None, description="Strings at which a generated text is cut")
+    max_new_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest generated answer, in tokens")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None, description="Strings at which a generated text is cut"
+    )
     reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with so many stored tokens")
-    samples: int | None = Field(None, ge=0, description="Answers sampled for each question")
+    samples: int | None = Field(None, ge=0, le=10_000, description="Answers sampled for each question")
     max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
     document_prompt: float | None = Field(None, ge=0, lt=1, description="Share of a document that is its prompt")
     by_topic: bool = Field(False, description="Score each topic of its rows (subject, kind of question) by itself too")

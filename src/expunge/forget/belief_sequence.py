@@ -57,9 +57,12 @@ class BeliefSequence(ForgetLoss):
             default_factory=dict, validate_default=True, description="Options of that loss"
         )
         weight: float = Field(0.5, ge=0, le=1, description="Share of the samples in the loss (lambda)")
-        samples: int = Field(3, ge=1, description="Sampled answers for each forget row (N)")
+        samples: int = Field(3, ge=1, le=1_000, description="Sampled answers for each forget row (N)")
         candidates: int = Field(
-            0, ge=0, description="Draw so many and keep the likeliest by mean token log-probability; 0: as many as kept"
+            0,
+            ge=0,
+            le=10_000,
+            description="Draw so many and keep the likeliest by mean token log-probability; 0: as many as kept",
         )
         refresh: Literal["off_policy", "epoch", "step"] = Field(
             "epoch",

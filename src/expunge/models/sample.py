@@ -24,7 +24,9 @@ class SamplingConfig(Frozen):
     temperature: float = Field(1.0, gt=0, description="Of the sampling")
     top_k: int = Field(50, ge=0, description="Sample from the k likeliest tokens; 0: from all")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this mass; 1: from all")
-    max_new_tokens: int = Field(200, ge=1, description="Longest sample; also at most 1.5 times the row's own answer")
+    max_new_tokens: int = Field(
+        200, ge=1, le=100_000, description="Longest sample; also at most 1.5 times the row's own answer"
+    )
 
 
 @dataclass(frozen=True)

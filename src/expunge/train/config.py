@@ -20,12 +20,15 @@ class TrainConfig(Frozen):
         "stored", description="Train on the answers of the data, or on the original model's own greedy ones"
     )
     wordings: int = Field(
-        0, ge=0, description="With own answers: also forget up to this many sampled answers that hold a keyword"
+        0,
+        ge=0,
+        le=1_000,
+        description="With own answers: also forget up to this many sampled answers that hold a keyword",
     )
     forget_labels: Literal["answer", "keywords"] = Field(
         "answer", description="Forget every token of an answer, or only those that hold one of the row's keywords"
     )
-    retain_ratio: int = Field(1, ge=1, description="Retain rows beside each forget row")
+    retain_ratio: int = Field(1, ge=1, le=1_000, description="Retain rows beside each forget row")
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="Learning rate after warm-up")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises from 0")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay")
@@ -53,9 +56,11 @@ class SqueezeConfig(Frozen):
     """Squeezing: do other wordings of a forgotten answer rise while the answer itself falls (arXiv:2510.19422)?"""
 
     prompts: int = Field(32, ge=1, description="Forget prompts that are followed, a seeded sample")
-    beams: int = Field(20, ge=2, description="Candidate answers by beam search from the original model")
-    samples: int = Field(20, ge=1, description="Candidate answers drawn from it at temperature 1, without any cut")
-    max_new_tokens: int = Field(32, ge=1, description="Longest candidate, in tokens")
+    beams: int = Field(20, ge=2, le=1_000, description="Candidate answers by beam search from the original model")
+    samples: int = Field(
+        20, ge=1, le=10_000, description="Candidate answers drawn from it at temperature 1, without any cut"
+    )
+    max_new_tokens: int = Field(32, ge=1, le=100_000, description="Longest candidate, in tokens")
     top_k: int = Field(20, ge=1, description="Size of the neighbourhood of each target token")
     dynamic: bool = Field(
         False, description="At the end of each epoch also draw answers from the current model, and compare their text"
