@@ -99,7 +99,7 @@ def measured_ground(
     labeller = Labeller(config.kinds)
     places = sampled(range(len(after.evidence["forget"])), max_rows, seed)
     plain = [
-        [float(labeller.says(item)) for item in items if item.greedy is not None]
+        [float(labeller.says(replace(item, greedy=item.said))) for item in items if item.said is not None]
         for items in ([measured.evidence["forget"][place] for place in places] for measured in (before, after))
     ]
     rows = tuple(after.evidence["forget"][place].example for place in places)
@@ -126,6 +126,7 @@ def ground_record(
             "max_new_tokens": config.max_new_tokens,
             "kinds": config.kinds.model_dump(mode="json"),
             "match": config.match,
+            **context.model.encoder.unusual(),
         },
         seed=context.seed,
         provenance=made,

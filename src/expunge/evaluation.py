@@ -141,8 +141,13 @@ def evaluate_models(
         if original is None or reference is None or is_reference_file(reference) or not forget:
             raise UserError("--depth: needs the original model, the retrained model and forget rows")
 
+    options = dict(plan.model_config)
+
     def loaded(given: Any) -> LanguageModel:
-        return read_model(given, tokenizer, plan.model_config, progress)
+        model = read_model(given, tokenizer, options, progress)
+        if model.encoder.date is not None:  # all models are asked on the same day
+            options.setdefault("date", model.encoder.date)
+        return model
 
     unsaid = {name: one.understood for name, one in plan.sets.items()}
     about_data = warnings_of(unsaid)
@@ -176,6 +181,7 @@ def evaluate_models(
         model, result = measured(given, label, original=evidence, reference=compared)
         if lm_eval:
             result.scores.update(harness_scores(model, lm_eval, plan.seed))
+        prompting = model.encoder.prompting()
         source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
         del model
         if depth:
@@ -195,6 +201,7 @@ def evaluate_models(
             suite=plan.suite,
             seed=plan.seed,
             config=plan.config.model_dump(mode="json"),
+            prompting=prompting,
             original=None if original is None else model_name(original),
             retrained=None if reference is None else model_name(reference),
             data=dict(plan.prints),

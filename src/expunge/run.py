@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from expunge.core.records import (
     read_record,
 )
 from expunge.core.toml import read_toml
-from expunge.data.example import Splits, fingerprint
+from expunge.data.example import Splits, fingerprint, paraphrased
 from expunge.data.load import load_splits
 from expunge.data.understood import say_all, unused_of, warnings_of
 from expunge.evaluate.changes import changes
@@ -123,6 +124,7 @@ def execute(
     """
     watch = Stopwatch()
     given = model is not None
+    run = _dated(run, _earlier_date(out))
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():
         with claimed(out):
@@ -145,6 +147,7 @@ def execute(
         forget.check(splits.forget)
         retain.check(splits.retain)
         model = model or load_model(run.model, progress)
+        run = _dated(run, model.encoder.date)
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
     with watch.stage("localize"):
@@ -290,6 +293,22 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
         raise UserError(f"{out}: holds this run, {state}")
 
 
+def _dated(run: Run, date: str | None) -> Run:
+    """The run with the date that its chat template sees, so that another day's call goes on with the same prompts."""
+    if run.model.date is not None or date is None:
+        return run
+    model = run.model.model_copy(update={"date": datetime.date.fromisoformat(date)})
+    return run.model_copy(update={"model": model})
+
+
+def _earlier_date(out: Path) -> str | None:
+    """The date of the first start of the run in a directory; None where there is no run, or its prompts have none."""
+    if not (out / RUN_FILE).is_file():
+        return None
+    date = check_run(read_toml(out / RUN_FILE)).model.date
+    return None if date is None else date.isoformat()
+
+
 @contextmanager
 def _entered(run: Run, out: Path, resume: bool) -> Iterator[None]:
     """Write down what is done here, now that no other process can; what is refused before any step leaves nothing.
@@ -333,7 +352,8 @@ def _check_lengths(splits: Splits, model: LanguageModel) -> None:
             model.encoder.example(row)
             for answer in filter(None, (row.paraphrased_answer, *row.perturbed_answer)):
                 model.encoder.answered(row, answer)
-            model.encoder.prompt(row.paraphrased_question or "", row.id)
+            if row.paraphrased_question is not None:
+                model.encoder.asked(paraphrased(row))
 
 
 def _about_rows(splits: Splits, run: Run, progress: Progress) -> list[str]:

@@ -15,7 +15,7 @@ from expunge.core.records import Frozen
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.encode import DOCUMENT_PROMPT
-from expunge.data.example import Example
+from expunge.data.example import Example, asked_as
 from expunge.data.matching import cut_at, holds_any
 from expunge.evaluate.base import Absent
 from expunge.models.base import LanguageModel
@@ -130,7 +130,8 @@ def _ids(
     if family.raw:
         asking = Example(row.id, prompt=asked, answer="")
         return encoder.answered(asking, start).ids[:-1] if start else encoder.asked(asking)
-    return encoder.answer(asked, start, row.id).ids[:-1] if start else encoder.prompt(asked, row.id)
+    asking = asked_as(row, asked)
+    return encoder.answered(asking, start).ids[:-1] if start else encoder.asked(asking)
 
 
 class _Fields(Mapping[str, str]):

@@ -186,7 +186,15 @@ class Context:
         self.check_time()
         longest = [self.config.max_new_tokens] * len(prompts) if limits is None else limits
         with self.progress.bar(label, len(prompts)) as bar:
-            found = continued(self.model, prompts, longest, seeds, temperature=temperature, bar=bar)
+            found = continued(
+                self.model,
+                prompts,
+                longest,
+                seeds,
+                temperature=temperature,
+                max_reasoning_tokens=self.config.max_reasoning_tokens,
+                bar=bar,
+            )
         return [[self.model.encoder.decode(ids) for ids in some] for some in found]
 
     def knows(self, row: Example, text: str) -> float:

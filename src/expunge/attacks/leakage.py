@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from expunge.attacks.base import Attack, Attempt, Context, Inside
 from expunge.core.records import Frozen
-from expunge.data.example import Example, holds_any
+from expunge.data.example import Example, asked_as, holds_any
 
 _ALONE = "{retain}"
 
@@ -64,7 +64,7 @@ class Leakage(Attack):
             for template, wanted in ways
         ]
         encoder = context.model.encoder
-        prompts = [encoder.prompt(one.text, one.row.id) for some in asked for one in some if not one.absent]
+        prompts = [encoder.asked(asked_as(one.row, one.text)) for some in asked for one in some if not one.absent]
         answers = iter(context.answers(prompts, label=self.name))
         first, last, beside, alone = (
             [one.absent or context.knows(one.row, next(answers)[0]) for one in some] for some in asked

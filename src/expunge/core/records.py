@@ -31,6 +31,8 @@ Scores = dict[str, dict[str, Score]]
 
 KEYWORD_METRICS = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall")
 """The ways to ask for the keyword; the first is the plain one."""
+REASONING_METRIC = "reasoning_leak"
+"""What a reasoning trace gives away before the answer, where the model wrote one."""
 
 FEWEST_QUESTIONS = 12
 """With fewer, no leak at all still leaves an upper bound of 3/n above a quarter (rule of three)."""
@@ -293,6 +295,10 @@ class Evaluation(Frozen):
     suite: str | None = Field(None, description="Suite that named the data and metrics, with its variant")
     seed: int = Field(0, description="Of sampled rows and answers, and of the intervals")
     config: dict[str, Any] = Field(default_factory=dict, description="How its answers were asked for and judged")
+    prompting: dict[str, Any] = Field(
+        default_factory=dict,
+        description="How questions were laid out: template, its variables, the date that it saw, and a hash of it all",
+    )
     original: str | None = Field(None, description="The model before unlearning, where it was given")
     retrained: str | None = Field(None, description="The reference that never saw the forget rows, where it was given")
     data: dict[str, DataPrint] = Field(description="Set -> what its rows were")

@@ -133,12 +133,14 @@ class Encoder:
         probe = [self.answer("expunge", "expunge").ids, self._ids("expunge", special=True), self.overflow]
         return sha256_text(json.dumps([self._described, self.max_length, probe], sort_keys=True, default=str))
 
+    def unusual(self) -> dict[str, Any]:
+        """What differs from the bare layout: variables of the chat template, the date that it sees, a system prompt."""
+        more = {"template_options": self._described["options"], "date": self.date, "system_prompt": self.system_prompt}
+        return {key: value for key, value in more.items() if value}
+
     def prompting(self) -> dict[str, Any]:
-        """How questions are laid out, for a record: what differs from the bare chat template, and the fingerprint."""
-        options, date = self._described["options"], self.date
-        more = {"template_options": options, "date": date, "system_prompt": self.system_prompt}
-        known = {key: value for key, value in more.items() if value}
-        return {"template": self.template, **known, "fingerprint": self.fingerprint()}
+        """How questions are laid out, for a record: what differs from the bare layout, and the fingerprint."""
+        return {"template": self.template, **self.unusual(), "fingerprint": self.fingerprint()}
 
     def answer(self, question: str, answer: str, row: str = "") -> Encoded:
         """A question with an answer; `row` names it in messages and counts."""

@@ -70,6 +70,16 @@ class Example:
         return normalise(self.asked)
 
 
+def paraphrased(example: Example) -> Example:
+    """The row asked by its other wording, after the same system prompt and earlier turns."""
+    return asked_as(example, example.paraphrased_question or "")
+
+
+def asked_as(example: Example, question: str) -> Example:
+    """The row asked by another question, after the same system prompt and earlier turns."""
+    return dataclasses.replace(example, question=question, prompt=None, text=None, answer_start=None)
+
+
 def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over every field of every row, in order; fields newer than 0.1 count only in rows that have them."""
     return sha256_text(*(json.dumps(_identity(example), sort_keys=True) for example in examples))

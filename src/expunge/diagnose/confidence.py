@@ -102,7 +102,7 @@ class Confidence(Diagnostic):
 
     @torch.no_grad()
     def _quantities(self, model: LanguageModel, rows: Sequence[Example], bar: Bar | None = None) -> Numbers:
-        prompts = [model.encoder.asked(row) for row in rows]
+        prompts = [model.encoder.answer_prompt(row) for row in rows]
         answers = continued(model, prompts, self.config.max_new_tokens, bar=bar)
         sequences = [Encoded((*prompt, *ids), len(prompt)) for prompt, (ids,) in zip(prompts, answers, strict=True)]
         found = []

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from expunge.data.batch import by_length
 from expunge.data.encode import Encoder
-from expunge.data.example import Example
+from expunge.data.example import Example, paraphrased
 from expunge.data.reasoning import Parts, Watch
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
@@ -73,8 +73,7 @@ def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) 
             scored.setdefault(prompt, Request(row, prompt, config, moments=main.moments)).answers.append(answer)
     yield from (one for one in scored.values() if one.answers or one.greedy or one.seeds)
     if "paraphrased_greedy" in needs and ask.probed and example.paraphrased_question is not None:
-        other = replace(example, question=example.paraphrased_question, prompt=None, text=None, answer_start=None)
-        yield Request(row, encoder.asked(other), config, greedy="paraphrased_greedy", reasons=True)
+        yield Request(row, encoder.asked(paraphrased(example)), config, greedy="paraphrased_greedy", reasons=True)
     if "choices" in needs and example.options:
         options = encoder.choices(example)
         choices = [Answer("choices", option.labels) for option in options]

@@ -155,6 +155,12 @@ class Item:
     match: Match = DEFAULT
     """How keywords are looked for (`EvaluateConfig.match`)."""
 
+    @property
+    def said(self) -> str | None:
+        """The greedy answer with the reasoning before it: all that a reader of the output sees."""
+        parts = [part for part in (self.reasoning, self.greedy) if part is not None]
+        return "\n".join(parts) if parts else None
+
 
 class Absent(Exception):
     """Raised by a metric on a row that does not have what it needs."""

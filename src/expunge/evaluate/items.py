@@ -17,7 +17,7 @@ NumbersById = dict[str, dict[str, dict[str, float | None]]]
 """Split -> metric -> id of a row -> its number."""
 
 
-_TEXT = ("stage", "split", "id", "kind", "question", "answer", "generated")
+_TEXT = ("stage", "split", "id", "kind", "question", "answer", "generated", "reasoning")
 """Columns beside `samples` and the metrics."""
 
 
@@ -77,6 +77,7 @@ def _rows(stage: str, evidence: Evidence, values: Values, kinds: Kinds, show_tex
                 row["question"] = item.example.asked
                 row["answer"] = item.example.answer or item.continuation
                 row["generated"] = item.greedy
+                row["reasoning"] = item.reasoning
                 row["samples"] = list(item.samples) or None
             for name, numbers in values[split].items():
                 number = numbers[index]

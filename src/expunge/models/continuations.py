@@ -8,6 +8,7 @@ import torch
 
 from expunge.core.progress import Bar
 from expunge.data.batch import by_length
+from expunge.data.reasoning import Watch
 from expunge.models.base import LanguageModel
 from expunge.models.generate import Scored, decode, encode_prompts, score_answers
 
@@ -23,6 +24,7 @@ def continued(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    max_reasoning_tokens: int | None = None,
     bar: Bar | None = None,
 ) -> list[list[list[int]]]:
     """Continue prompts, in evaluation mode; the model's mode is restored.
@@ -36,6 +38,8 @@ def continued(
         temperature: of the sampling.
         top_k: sample from the k likeliest tokens only; 0: from all.
         top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
+        max_reasoning_tokens: longest reasoning before an answer, which then does not count against the limit; None:
+            whatever comes first is cut at the limit.
         bar: advanced once for each prompt.
 
     Returns:
@@ -50,21 +54,34 @@ def continued(
         for places in by_length(costs, _TOKEN_BUDGET):
             prefix = encode_prompts(model, [prompts[place] for place in places])
             rows = [row for row, place in enumerate(places) for _ in range(draws[place])]
+            most = [limits[places[row]] for row in rows]
+            watches = None
+            if max_reasoning_tokens is not None:
+                watches = [
+                    _watch(model, prompts[places[row]], limits[places[row]], max_reasoning_tokens) for row in rows
+                ]
+                most = [watch.room for watch in watches]
             outputs = decode(
                 prefix.select(torch.tensor(rows, device=model.device)),
-                [limits[places[row]] for row in rows],
+                most,
                 model.encoder.stop_ids,
                 None if seeds is None else [seed for place in places for seed in seeds[place]],
                 temperature,
                 top_k=top_k,
                 top_p=top_p,
                 keep_stop=True,
+                watches=watches,
             )
             for row, ids in zip(rows, outputs, strict=True):
                 found[places[row]].append(ids)
             if bar is not None:
                 bar.advance(len(places))
     return found
+
+
+def _watch(model: LanguageModel, prompt: Sequence[int], answer: int, reasoning: int) -> Watch:
+    room = max(0, model.encoder.max_length - len(prompt) - answer)
+    return model.encoder.reasoning.watch(prompt, answer, min(reasoning, room))
 
 
 def scored(

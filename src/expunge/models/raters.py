@@ -27,6 +27,7 @@ from expunge.core.errors import UserError
 from expunge.core.permission import check_endpoint, tell
 from expunge.core.records import Frozen
 from expunge.data.batch import by_length
+from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode, encode_prompts
@@ -226,7 +227,7 @@ def _is_local(host: str) -> bool:
 
 def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int) -> list[str]:
     """Greedy replies of a model that is loaded here."""
-    ids = [model.encoder.prompt(prompt) for prompt in prompts]
+    ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
     replies = [""] * len(prompts)
     decoded: Callable[[list[int]], str] = model.encoder.decode
     with model.evaluating(), torch.inference_mode():

@@ -13,12 +13,13 @@ from expunge.core.errors import UserError
 from expunge.core.records import ITEMS_FILE, Frozen
 from expunge.reports.words import SPLITS, ordered
 
-KEYS = ("stage", "split", "id", "kind", "question", "answer", "generated", "samples")
+KEYS = ("stage", "split", "id", "kind", "question", "answer", "generated", "reasoning", "samples")
 
 SIGNS = {
     "keyword_recall": "leaks",
     "paraphrase_keyword_recall": "leaks when reworded",
     "sample_leak": "a sample leaks",
+    "reasoning_leak": "its reasoning leaks",
 }
 
 
@@ -32,6 +33,7 @@ class Item(Frozen):
     question: str | None = None
     answer: str | None = None
     generated: str | None = None
+    reasoning: str | None = None
     samples: list[str] | None = None
     scores: dict[str, float] = Field(default_factory=dict)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from expunge.core.records import KEYWORD_METRICS, Change, Frozen, Record, Score, Scores
+from expunge.core.records import KEYWORD_METRICS, REASONING_METRIC, Change, Frozen, Record, Score, Scores
 
 FALLBACK_METRICS = ("rouge_l_recall", "probability")
 """What stands in for them when the data have no keywords."""
@@ -51,7 +51,7 @@ def find(scores: Scores, split: str, metric: str) -> Score | None:
 
 def leak_metrics(scores: Scores) -> list[str]:
     """The keyword metrics that the forget split has, or else its first fallback, or else nothing."""
-    asked = [metric for metric in KEYWORD_METRICS if find(scores, "forget", metric)]
+    asked = [metric for metric in (*KEYWORD_METRICS, REASONING_METRIC) if find(scores, "forget", metric)]
     return asked or [metric for metric in FALLBACK_METRICS if find(scores, "forget", metric)][:1]
 
 

@@ -61,6 +61,7 @@ WORST_CLAUSE = {
     "keyword_recall": "the plain question draws out the answer for {share}",
     "sample_leak": "one of several sampled answers gives it away for {share}",
     "paraphrase_keyword_recall": "asking in other words draws it out for {share}",
+    "reasoning_leak": "its reasoning gives it away for {share}",
 }
 
 
@@ -167,7 +168,7 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
 
 def _plain(after: Leak, before: Leak) -> str:
     earlier = _of(before, counted=False)
-    if after.metric in KEYWORD_METRICS:
+    if after.metric in WORST_CLAUSE:
         how = "asked plainly, the model gives the answer to" if after.metric == "keyword_recall" else "it comes out of"
         return f"{how} {_of(after)} (before: {earlier})"
     name = "word overlap with" if after.metric == "rouge_l_recall" else "probability of"

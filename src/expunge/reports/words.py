@@ -23,6 +23,7 @@ METRICS = {
     "keyword_recall": "Share of questions whose most likely answer holds the keyword or (evaluate.match) its forms.",
     "sample_leak": "Share of questions where one or more of several answers, drawn at temperature 1, hold the keyword.",
     "paraphrase_keyword_recall": "Keyword recall when the same question is asked in other words.",
+    "reasoning_leak": "Share of questions where what the model thinks before its answer holds the keyword.",
     "rouge_l_recall": "Share of the stored answer's words that the model's answer repeats in the same order.",
     "probability": "How likely the model finds the stored answer, per token (geometric mean).",
     "truth_ratio": "How likely wrong answers are against the right one, in other words than those trained on.",
@@ -45,6 +46,7 @@ ASKED = {
     "keyword_recall": "the questions as they stand, answered greedily",
     "sample_leak": "sampled answers at temperature 1",
     "paraphrase_keyword_recall": "paraphrased questions",
+    "reasoning_leak": "reasoning before the answer",
     "rouge_l_recall": "word overlap with the stored answer",
     "probability": "probability of the stored answer",
 }

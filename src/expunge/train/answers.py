@@ -82,7 +82,7 @@ def _answers(
     model: LanguageModel, rows: Sequence[Example], seed: str | None, draws: int, label: str, progress: Progress
 ) -> list[list[str]]:
     """What the model answers to each row, `draws` times: sampled by the seed or greedy, whole sentences, cut short."""
-    prompts = [model.encoder.asked(row) for row in rows]
+    prompts = [model.encoder.answer_prompt(row) for row in rows]
     seeds = None
     if seed is not None:
         seeds = [[f"{seed}/{place}/{draw}" for draw in range(draws)] for place in range(len(rows))]

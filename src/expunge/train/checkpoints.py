@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,18 +34,17 @@ def inputs_of(
 ) -> dict[str, str]:
     """What training starts from, as hashes by the words that a message names them with.
 
-    The layout is that of one fixed question as token ids: it changes with the chat template, the tokenizer, a system
-    prompt, or a date that the template writes.
+    The layout of questions is `Encoder.fingerprint`: it changes with the chat template, its variables, the tokenizer,
+    a system prompt, or a date that the template writes.
 
     Args:
         model: the original model.
         splits: names and rows.
         sha256: the hash of its weights, if that is known already.
     """
-    layout = model.encoder.example(Example("layout", question="Who was it?", answer="Nobody.")).ids
     return {
         "model weights": sha256 or model.fingerprint(),
-        "chat template or tokenizer": sha256_text(json.dumps(list(map(int, layout)))),
+        "chat template or tokenizer": model.encoder.fingerprint(),
         **{f"rows of data.{name}": fingerprint(rows) for name, rows in splits},
     }
 
