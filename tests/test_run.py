@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 import os
@@ -57,6 +58,31 @@ def whole(short: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     execute(short, folder)
     return folder
+
+
+def test_a_run_keeps_the_date_of_its_first_start(
+    short: Run, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template that writes the date sees the same one on the next day; other runs have none."""
+
+    class Tomorrow(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date(2031, 1, 2)
+
+    folder, out = tmp_path / "dated", tmp_path / "run"
+    shutil.copytree(tiny_folder, folder)
+    template = "{{ '<|system|>' + strftime_now('%d %b %Y') + '<|end|>' }}"
+    (folder / "chat_template.jinja").write_text(template + (tiny_folder / "chat_template.jinja").read_text())
+    train = short.train.model_copy(update={"epochs": 1, "checkpoints": False})
+    run = short.model_copy(update={"model": short.model.model_copy(update={"name": str(folder)}), "train": train})
+    today = datetime.date.today().isoformat()
+    assert execute(run, out).record.config["model"]["date"] == today
+    monkeypatch.setattr("expunge.data.chat.datetime.date", Tomorrow)
+    assert execute(run, out, resume=True).record.config["model"]["date"] == today
+    with pytest.raises(UserError, match=r"different: model\.date"):
+        check_out(run.model_copy(update={"model": run.model.model_copy(update={"date": Tomorrow.today()})}), out, True)
+    assert "date" not in short.tables()["model"]
 
 
 def _scores(record: Record) -> dict[str, Any]:

@@ -174,6 +174,20 @@ def test_a_leaking_paraphrase_is_named_with_its_interval() -> None:
     assert "(before: 95% [90, 100])" in told.sentence
 
 
+def test_a_leak_in_the_reasoning_is_no_forgetting() -> None:
+    """A model that thinks of the fact and says another has not forgotten; without reasoning nothing is missing."""
+    before, after = {**forget(0.95, 1.0, 0.90)}, {**forget(0.0, 0.0, 0.0)}
+    before["reasoning_leak"], after["reasoning_leak"] = score(0.9), score(0.8)
+    told = verdict(record(before=splits(before, 0.9, 0.8), after=splits(after, 0.9, 0.8)))
+    assert told.outcome == "not forgotten"
+    assert "its reasoning gives it away for 80% [75, 85] (before: 90% [85, 95])" in told.sentence
+    assert "reasoning before the answer (n=40)" in told.tested
+    after["reasoning_leak"] = missing("the model wrote no reasoning")
+    told = verdict(record(after=splits(after, 0.9, 0.8)))
+    assert told.outcome == "forgotten"
+    assert not any("reasoning" in way for way in [*told.tested, *told.not_tested])
+
+
 def test_a_greedy_leak_above_a_tenth_is_not_forgotten() -> None:
     assert verdict(record(after=splits(forget(0.15, 0.15, 0.15), 0.9, 0.8))).outcome == "partly"
 

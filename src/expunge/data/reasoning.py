@@ -60,9 +60,9 @@ class Reasoning:
             place = text.find(self.closing)
             if place < 0:
                 return Parts(self._trace(text), () if ended else None)
-            return Parts(self._trace(text[:place]), self._from(ids, text, place + len(self.closing)))
+            return Parts(self._trace(text[:place]), self._from(ids, place + len(self.closing)))
         if self.markers and self._header and begun.startswith(self._header):
-            return Parts(None, self._from(ids, text, text.find(self._header) + len(self._header)))
+            return Parts(None, self._from(ids, text.find(self._header) + len(self._header)))
         return Parts(None, tuple(ids))
 
     def watch(self, prompt: Sequence[int], answer: int, reasoning: int, given: Sequence[int] = ()) -> Watch:
@@ -91,13 +91,14 @@ class Reasoning:
             text = text.replace(str(token), " ")
         return text.strip() or None
 
-    def _from(self, ids: Sequence[int], text: str, end: int) -> tuple[int, ...]:
-        """The tokens after a place of the text, and after the white space that follows it."""
-        end += len(text[end:]) - len(text[end:].lstrip())
+    def _from(self, ids: Sequence[int], end: int) -> tuple[int, ...]:
+        """The tokens after a place of the text, and after those of white space alone that follow it."""
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2
             low, high = (middle + 1, high) if len(self.raw(ids[:middle])) < end else (low, middle)
+        while low < len(ids) and not self.raw([ids[low]]).strip():
+            low += 1
         return tuple(ids[low:])
 
 
@@ -156,7 +157,9 @@ class Watch:
             text = one.raw(self._ids).lstrip()
             if text.startswith(one.opening):
                 self._state = "reasoning"
-            elif stopped or not one.opening.startswith(text):
+            elif not stopped and one.opening.startswith(text):
+                return len(self._ids) < self._limit
+            else:
                 self._state = "answer"
         if self._state == "reasoning":
             if one.closing in one.raw(self._ids[-one.window :]):
