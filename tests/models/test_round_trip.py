@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_sources import COMMIT, HUB_ID, NAMED, adapted
-
-from safetensors.torch import load_file
+from model_sources import NAMED, adapted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from expunge.models.adapter import add_lora

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Names of dtypes in safetensors files."""
 
 
 def file_tensors(network: PreTrainedModel, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ def entries(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def stored_dtypes(files: Iterable[Path], network: PreTrainedModel) -> tuple[torch.dtype, dict[str, torch.dtype]]:
     """The most frequent dtype of the stored weights, and by parameter name those that are stored in another one."""
-    stored = {name: _DTYPES[code] for file in files for name, (_, code) in entries(file).items() if code in _DTYPES}
+    stored = {name: FLOATS[code] for file in files for name, (_, code) in entries(file).items() if code in FLOATS}
     if not stored:
         return torch.float32, {}
     usual = Counter(stored.values()).most_common(1)[0][0]

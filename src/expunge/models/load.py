@@ -18,7 +18,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.data.encode import Encoder
 from expunge.models.adapter_folder import base_of, is_adapter, merge_folder
 from expunge.models.base import LanguageModel
-from expunge.models.checkpoint import stored_dtypes
+from expunge.models.checkpoint import FLOATS, aliases, entries, stored_dtypes
 from expunge.models.config import ModelConfig
 from expunge.models.gguf import check_gguf, load_gguf
 from expunge.models.pull import embedded, pull
@@ -145,6 +145,13 @@ def check_model_name(name: str, option: str = "model.name") -> None:
     path = Path(name)
     if name in embedded():
         return
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if not isinstance(error, FileNotFoundError):
+            raise UserError(f"{option}: {name[:80]}: {getattr(error, 'strerror', None) or error}") from None
+    if not name.strip():
+        raise UserError(f"{option}: is empty; give an embedded name, a folder, a .gguf file or a hub id")
     if path.is_dir():
         if not any((path / file).is_file() for file in (CONFIG, ADAPTER_CONFIG)):
             ggufs = sorted(path.glob("*.gguf"))
@@ -205,6 +212,8 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
         network, found = loaded
         _check_weights(config.name, found)
         usual, others = stored_dtypes(files, network)
+    if not getattr(network, "is_quantized", False):
+        _check_numbers(config.name, network, files)
     tokenizer = _tokenizer(folder, config)
     dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else usual
     if dtype != usual:
@@ -245,6 +254,12 @@ def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
         found: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         if not isinstance(found, PreTrainedTokenizerBase):
             raise ValueError(f"not a tokenizer of transformers: {type(found).__name__}")
+        if not isinstance(found.chat_template, str | dict | None):
+            raise ValueError(f"its chat template must be text, found {found.chat_template!r}")
+        if not isinstance(found.model_max_length, int | float):
+            raise ValueError(f"model_max_length must be a number, found {found.model_max_length!r}")
+        if not found("Who?", add_special_tokens=False)["input_ids"]:
+            raise ValueError("it knows no tokens: a text is encoded as nothing")
     return found
 
 
@@ -258,6 +273,18 @@ def _check_weights(name: str, found: dict[str, Any]) -> None:
     for kind, words in (("missing_keys", "its weights lack"), ("unexpected_keys", "config.json has no place for")):
         if keys := sorted(found[kind]):
             raise UserError(f"model.name: cannot load '{name}': {words} {keys[0]} (of {len(keys)} such)")
+
+
+def _check_numbers(name: str, network: Any, files: list[Path]) -> None:
+    """Refuse weights that are no numbers, or are stored as integers, which transformers would take for floats."""
+    weights = dict(network.named_parameters())
+    for file in files:
+        for key, (_, code) in entries(file).items():
+            if code not in FLOATS and any(alias in weights for alias in aliases(key, network)):
+                raise UserError(f"model.name: cannot load '{name}': {key} is stored as {code}, not as floating point")
+    for key, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"model.name: cannot load '{name}': weights hold NaN or infinity in {key}")
 
 
 def _other_dtypes(network: Any, usual: torch.dtype) -> dict[str, torch.dtype]:
@@ -298,8 +325,8 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"model.device: cannot use '{name}': {str(error).splitlines()[0]}") from None
+    except Exception as error:  # each backend raises its own
+        raise UserError(f"model.device: cannot use '{name}': {(str(error) or repr(error)).splitlines()[0]}") from None
     return device
 
 

@@ -69,7 +69,7 @@ def _method(record: Record) -> list[str]:
     text = (
         f"Recipe `{record.recipe}`; {record.num_steps:,} steps ({record.num_epochs:g} epochs) in "
         f"{record.provenance.precision}; weights chosen by `{chosen.localizer}`: {chosen.num_parameters:,} "
-        f"({share:.2g}% of the model) could move; adapter: {record.model.adapter}."
+        f"({share:.3g}% of the model) could move; adapter: {record.model.adapter}."
     )
     if guard.utility_floor is not None:
         text += f" A guard allowed utility to fall to {guard.utility_floor:.0%} of its value before."
@@ -123,7 +123,7 @@ def _use(record: Record) -> list[str]:
         "model = AutoModelForCausalLM.from_pretrained(folder)",
     ]
     layout = "with its chat template" if record.model.template == "chat" else "as plain text, without a chat template"
-    adapter = "" if record.model.adapter == "none" else " If this folder holds an adapter, `peft` must be installed."
+    adapter = "" if record.model.adapter == "none" else " If this folder holds `adapter_config.json`, it needs `peft` and the base model that the file names."
     return [
         "## How to load it",
         "\n".join(["```python", *code, "```"]),

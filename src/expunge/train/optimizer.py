@@ -71,6 +71,19 @@ def check_optimizer(config: TrainConfig) -> None:
         raise UserError(f"train.optimizer: no '{config.optimizer}'{near(config.optimizer, [*known, *names(_FOLDER)])}")
     if config.optimizer_options:
         _try_options(config, config.optimizer_options)
+    else:
+        _check_installed(config)
+
+
+def _check_installed(config: TrainConfig) -> None:
+    """Refuse an optimizer whose package is missing; what else it may lack depends on the model."""
+    arguments = TrainingArguments("unused", use_cpu=True, report_to="none", **optimizer_arguments(config))
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ImportError as error:
+        raise UserError(f"train.optimizer: {config.optimizer}: {str(error).splitlines()[0]}") from None
+    except ValueError:
+        return
 
 
 def _try_options(config: TrainConfig, options: dict[str, Any]) -> None:
