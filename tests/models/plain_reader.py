@@ -31,12 +31,12 @@ def read(folder: Path) -> dict[str, Any]:
     prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
     stored = load(folder, "auto")
-    wide = load(folder, torch.float32)
+    wide = stored if stored.dtype == torch.float32 else load(folder, torch.float32)
     answer = wide.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
     return {
         "dtype": str(stored.dtype),
         "logits": wide(ids).logits.flatten().tolist(),
-        "stored_logits": stored(ids).logits.float().flatten().tolist(),
+        "stored_logits": [] if wide is stored else stored(ids).logits.float().flatten().tolist(),
         "answer": answer.tolist(),
         "use_cache": wide.config.use_cache,
         "temperature": wide.generation_config.temperature,

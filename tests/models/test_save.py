@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from random_models import ARCHITECTURES, random_network
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.save import save_model
+from expunge.models.source import Source
 
 IDS = torch.arange(5, 25)[None]
 
@@ -92,3 +96,65 @@ def test_a_failed_save_leaves_the_older_folder(
         save_model(tiny, tmp_path / "out", card="the second")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "README.md").read_text().startswith("the first")
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "Mixtral"])
+def test_every_architecture_is_copied_in_its_own_names(
+    name: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Untouched: the same bytes. One block's matrices moved: those alone differ, also where experts are fused."""
+    options = {"num_local_experts": 4} if name == "Mixtral" else ARCHITECTURES[name]
+    random_network(name, **options).save_pretrained(tmp_path / "in", max_shard_size="30KB")
+    tokenizer.save_pretrained(tmp_path / "in")
+    model = load_model(ModelConfig(name=str(tmp_path / "in"), precision="float32"))
+    save_model(model, tmp_path / "same")
+    for path in (tmp_path / "in").iterdir():
+        assert (tmp_path / "same" / path.name).read_bytes() == path.read_bytes(), path.name
+    block = model.blocks()[1][1]
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight += 0.5
+    save_model(model, tmp_path / "moved")
+    before, after = (tensors(tmp_path / folder) for folder in ("in", "moved"))
+    assert list(before) == list(after)
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert changed == [key for key in before if ".1." in key.partition("experts")[0]]
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "moved")
+    assert torch.equal(logits(again), logits(model.network))
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
+
+
+def test_older_readers_find_what_they_look_for(tiny: LanguageModel, tmp_path: Path) -> None:
+    """transformers 4 takes the base of the rotary embedding, the dtype and the tokenizer's class by older names."""
+    tiny.origin = Source()
+    tiny.base.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 50000.0}
+    save_model(tiny, tmp_path / "out", card="# A card")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 50000.0
+    assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
+    assert config["torch_dtype"] == config["dtype"] == "float32"
+    tokenizer = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (tmp_path / "out" / "README.md").read_text() == "# A card"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.config.rope_parameters["rope_theta"] == 50000.0
+    assert again.config.rope_parameters["factor"] == 2.0
+
+
+def test_a_generation_config_that_transformers_does_not_save(tiny: LanguageModel, tmp_path: Path) -> None:
+    tiny.origin = Source()
+    tiny.base.generation_config.temperature = 0.5
+    with pytest.raises(ValueError, match="temperature"):
+        tiny.base.save_pretrained(tmp_path / "refused")
+    save_model(tiny, tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config.temperature == 0.5
+    assert tiny.base.generation_config.temperature == 0.5
+
+
+def test_files_get_the_mode_of_the_umask(tiny: LanguageModel, tmp_path: Path) -> None:
+    save_model(tiny, tmp_path / "out", tensors={"direction": torch.ones(3)})
+    (tmp_path / "probe").touch()
+    assert {path.stat().st_mode for path in (tmp_path / "out").iterdir()} == {(tmp_path / "probe").stat().st_mode}

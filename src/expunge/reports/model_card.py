@@ -123,7 +123,11 @@ def _use(record: Record) -> list[str]:
         "model = AutoModelForCausalLM.from_pretrained(folder)",
     ]
     layout = "with its chat template" if record.model.template == "chat" else "as plain text, without a chat template"
-    adapter = "" if record.model.adapter == "none" else " If this folder holds `adapter_config.json`, it needs `peft` and the base model that the file names."
+    adapter = (
+        ""
+        if record.model.adapter == "none"
+        else " If this folder holds `adapter_config.json`, it needs `peft` and the base model that the file names."
+    )
     return [
         "## How to load it",
         "\n".join(["```python", *code, "```"]),

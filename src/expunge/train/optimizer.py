@@ -82,8 +82,9 @@ def _check_installed(config: TrainConfig) -> None:
         Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
         raise UserError(f"train.optimizer: {config.optimizer}: {str(error).splitlines()[0]}") from None
-    except ValueError:
-        return
+    except ValueError as error:  # some want the model, which is not there yet
+        if "install" in str(error):
+            raise UserError(f"train.optimizer: {config.optimizer}: {str(error).splitlines()[0]}") from None
 
 
 def _try_options(config: TrainConfig, options: dict[str, Any]) -> None:
