@@ -45,7 +45,7 @@ class Unlearned:
     """An unlearned model with the evidence of what it forgot."""
 
     model: Any
-    """The transformers model (a peft model when an adapter was trained)."""
+    """The transformers model; a peft model where an adapter was trained on a named base, which is saved as an adapter."""
     tokenizer: Any
     record: Record
     run_dir: Path
@@ -100,8 +100,9 @@ def unlearn(
 ) -> Unlearned:
     """Make a model forget, and measure it before and after.
 
-    A loaded model is changed in place: its weights afterwards are the unlearned ones, and with `model.adapter = "lora"`
-    the adapter's layers are in it. Everything else of it (train or eval mode, hooks, gradients, `requires_grad`, dtype)
+    A loaded model is changed in place: its weights afterwards are the unlearned ones. An adapter that a peft model
+    brings is merged first, and one that `model.adapter = "lora"` trained on a loaded model afterwards, since no other
+    process could name its base. Everything else of it (train or eval mode, hooks, gradients, `requires_grad`, dtype)
     and the state of the random generators are as before. If the call fails, so are the weights; where there is no
     memory for a copy of them, the error says that they may have changed.
 
