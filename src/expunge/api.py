@@ -45,7 +45,7 @@ class Unlearned:
     """An unlearned model with the evidence of what it forgot."""
 
     model: Any
-    """The transformers model; a peft model where an adapter was trained on a named base, which is saved as an adapter."""
+    """The transformers model; a peft model where an adapter was trained on a model by name, and is saved as one."""
     tokenizer: Any
     record: Record
     run_dir: Path
