@@ -11,6 +11,7 @@ from pydantic import Field
 from expunge.attacks.base import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
+from expunge.core.catalog import RECIPES
 from expunge.core.errors import UserError, near
 from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
@@ -30,7 +31,6 @@ SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "comb
 _NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens"}
 """Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
-_RECIPES = plugins.ROOT / "recipes"
 _ABOUT = ("summary", "paper")
 """Keys of a recipe that describe it."""
 
@@ -172,22 +172,12 @@ def read_recipe(name: str) -> Tables:
         return read_toml(Path(name))
     if name not in recipe_names():
         raise UserError(f"recipe: no '{name}'{near(name, recipe_names())}")
-    return read_toml(_RECIPES / f"{name}.toml")
+    return read_toml(RECIPES / f"{name}.toml")
 
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(path.stem for path in _RECIPES.glob("*.toml"))
-
-
-def describe_recipes() -> list[dict[str, Any]]:
-    """Name, one line, the four choices and the paper of every shipped recipe."""
-    rows = []
-    for name in recipe_names():
-        tables = merge({slot: {} for slot in SLOTS}, read_recipe(name))
-        choices = {slot: tables[slot]["name"] for slot in SLOTS}
-        rows.append({"name": name, "summary": tables["summary"], **choices, "paper": tables["paper"]})
-    return rows
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def merge(low: Tables, high: Tables) -> Tables:
@@ -196,11 +186,10 @@ def merge(low: Tables, high: Tables) -> Tables:
     if "optimizer" in high and high["optimizer"] != low.get("optimizer"):
         merged.pop("optimizer_options", None)
     for key, value in high.items():
-        if key in _NAMED and isinstance(value, str):
-            value = {"name": value}
-        old = merged.get(key)
-        if key in _NAMED and isinstance(old, str):
-            old = {"name": old}
+        value, old = (
+            {"name": one} if key in (*_NAMED, "model") and isinstance(one, str) else one
+            for one in (value, merged.get(key))
+        )
         if isinstance(old, dict) and isinstance(value, dict):
             renamed = key in _NAMED and "name" in old and value.get("name", old["name"]) != old["name"]
             merged[key] = dict(value) if renamed else merge(old, value)
@@ -244,7 +233,7 @@ def _relative_to(tables: Tables, folder: Path) -> Tables:
             return {**value, **{key: found(value[key]) for key in ("name", "also") if key in value}}
         return beside(value, folder) if isinstance(value, str) else value
 
-    if "data" not in tables:
+    if not isinstance(tables.get("data"), dict):
         return tables
     data = {key: found(value) for key, value in tables["data"].items()}
     return {**tables, "data": data}

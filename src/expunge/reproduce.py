@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from expunge.config import Run, load_tables, merge, read_settings
-from expunge.core import plugins
+from expunge.core.catalog import REPRODUCTIONS, reproduction
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
@@ -33,7 +33,6 @@ from expunge.series import Runs
 from expunge.teach import execute_teach
 from expunge.train.teach import Teach
 
-FOLDER = plugins.ROOT / "reproductions"
 TABLE = "table.md"
 
 
@@ -129,7 +128,7 @@ _OF_PLAN = ("grid", "choose", "tune", "reported")
 
 def names() -> list[str]:
     """Names of the shipped reproductions."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in REPRODUCTIONS.glob("*.toml"))
 
 
 def load_reproduction(name: str) -> Reproduction:
@@ -143,7 +142,7 @@ def load_reproduction(name: str) -> Reproduction:
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"reproduce: no '{name}'{near(name, names())}")
     plan = _named_well(
-        check(Reproduction, _tables(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
+        check(Reproduction, _tables(Path(name) if name.endswith(".toml") else REPRODUCTIONS / f"{name}.toml"), "")
     )
     for subject in plan.parts().values():
         for method in plan.methods:
@@ -174,10 +173,14 @@ def _named_well(plan: Reproduction) -> Reproduction:
 
 
 def _tables(path: Path) -> Tables:
-    """A file's tables, and those that it lacks from the one that it extends."""
+    """A file's tables, and those that it lacks from the shipped one that it extends."""
     tables = read_toml(path)
     base = tables.pop("extends", None)
-    return {**_tables(FOLDER / f"{base}.toml"), **tables} if base else tables
+    if base is None:
+        return tables
+    if base not in names():
+        raise UserError(f"{path}: extends: no reproduction '{base}'{near(str(base), names())}")
+    return {**reproduction(base), **tables}
 
 
 def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progress = SILENT) -> Path:

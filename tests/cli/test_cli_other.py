@@ -144,12 +144,13 @@ def test_help_and_listings_do_not_import_torch() -> None:
     script = (
         "import sys\n"
         "from expunge.cli.main import main\n"
-        "for arguments in (['--help'], ['run', '--help'], ['--version'], ['forget'], ['metrics'], ['data']):\n"
+        "for arguments in (['--help'], ['run', '--help'], ['--version'], ['forget'], ['metrics'], ['data'],\n"
+        "                  ['recipes'], ['suites'], ['reproductions'], ['models'], ['no-such-command']):\n"
         "    sys.argv = ['expunge', *arguments]\n"
         "    try:\n"
         "        main()\n"
         "    except SystemExit as stop:\n"
-        "        assert not stop.code, arguments\n"
+        "        assert not stop.code or arguments == ['no-such-command'], arguments\n"
         "    heavy = {'torch', 'transformers', 'numpy', 'datasets', 'pydantic_core'} & set(sys.modules)\n"
         "    assert not heavy & {'torch', 'transformers', 'numpy', 'datasets'}, (arguments, heavy)\n"
     )

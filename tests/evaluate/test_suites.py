@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from published import LAYOUTS, write
 
+from expunge.core.catalog import SUITES
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
 from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.measure import Measured, Reference, measure
 from expunge.evaluate.score import load_metrics
-from expunge.evaluate.suite import FOLDER, Suite, load_suite, suite_names
+from expunge.evaluate.suite import Suite, load_suite, suite_names
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 
 VARIANTS = [
     f"{name}{variant}"
     for name in suite_names()
-    for variant in ("", *(f":{one}" for one in read_toml(FOLDER / f"{name}.toml").get("variants", ())))
+    for variant in ("", *(f":{one}" for one in read_toml(SUITES / f"{name}.toml").get("variants", ())))
 ]
 
 

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from expunge.core import plugins
 from expunge.core.attacked import Access
 from expunge.core.errors import UserError
 from expunge.core.frozen import Better, Frozen
@@ -235,6 +236,12 @@ class AttackConfig(Frozen):
             return value
         own = {key: table for key, table in value.items() if key not in cls.model_fields and isinstance(table, dict)}
         rest = {key: item for key, item in value.items() if key not in own}
+        for key in rest:
+            if key not in cls.model_fields and key in plugins.names("attacks"):
+                raise UserError(
+                    f"attacks.{key}: expected a table of options, got {rest[key]!r}; write attacks.{key}.OPTION=VALUE, "
+                    f"and see `expunge show attack {key}`"
+                )
         if isinstance(rest.get("names"), list):  # what a validator returns is no JSON any more, which has only lists
             rest["names"] = tuple(rest["names"])
         return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest

@@ -43,23 +43,22 @@ def _lister(folder: str) -> Callable[[bool], None]:
 
 def _recipes(as_json: AsJson = False) -> None:
     from expunge.cli._console import print_rows
-    from expunge.config import describe_recipes
+    from expunge.core import catalog
 
     shown = ("name", "summary", "paper")
-    rows = describe_recipes()
+    rows = catalog.recipes()
     print_rows(rows if as_json else [{key: row[key] for key in shown} for row in rows], as_json)
 
 
 def _suites(as_json: AsJson = False) -> None:
     from expunge.cli._console import print_rows
-    from expunge.evaluate.suite import describe_suites
+    from expunge.core import catalog
 
-    print_rows(describe_suites(), as_json)
+    print_rows(catalog.suites(), as_json)
 
 
 def _reproductions(as_json: AsJson = False) -> None:
     from expunge.cli._console import print_rows
-    from expunge.reproduce import load_reproduction, names
+    from expunge.core import catalog
 
-    plans = {name: load_reproduction(name) for name in names()}
-    print_rows([{"name": name, "summary": plan.summary, "paper": plan.paper} for name, plan in plans.items()], as_json)
+    print_rows(catalog.reproductions(), as_json)

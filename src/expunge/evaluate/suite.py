@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from expunge.core import plugins
+from expunge.core.catalog import SUITES
 from expunge.core.errors import UserError, near
 from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml
@@ -19,8 +19,6 @@ from expunge.evaluate.aliases import check_role
 from expunge.evaluate.base import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import RowSet
-
-FOLDER = plugins.ROOT / "evaluate" / "suites"
 
 
 class SetConfig(Frozen):
@@ -89,21 +87,7 @@ class Suite(Frozen):
 
 def suite_names() -> list[str]:
     """Names of the shipped suites."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
-def describe_suites() -> list[dict[str, str]]:
-    """Name, one line, variants and paper of every shipped suite."""
-    tables = {name: read_toml(FOLDER / f"{name}.toml") for name in suite_names()}
-    return [
-        {
-            "name": name,
-            "summary": table.get("summary", ""),
-            "variants": " ".join(table.get("variants", ())),
-            "paper": table.get("paper", ""),
-        }
-        for name, table in tables.items()
-    ]
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Suite:
@@ -137,7 +121,7 @@ def _find(name: str) -> tuple[Path, str]:
         return Path(stem), variant
     if stem not in suite_names():
         raise UserError(f"--suite: no '{stem}'{near(stem, suite_names())}")
-    return FOLDER / f"{stem}.toml", variant
+    return SUITES / f"{stem}.toml", variant
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> Tables:
