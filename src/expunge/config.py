@@ -46,7 +46,7 @@ class Run(Frozen):
     """Everything that decides what a run does. Written to `run.toml`; feeding that back repeats the run."""
 
     recipe: str = Field(description="Named combination of the four slots; see `expunge recipes`")
-    seed: int = Field(0, ge=0, description="Feeds every random choice")
+    seed: int = Field(0, ge=0, lt=2**32, description="Feeds every random choice")
     model: ModelConfig
     data: DataConfig
     forget: Filler

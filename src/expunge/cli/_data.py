@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from expunge.core.errors import UserError, near
 
+MOST_SEED = 2**32 - 1
+"""The largest seed that every generator takes."""
+
 
 def named_data(items: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """Split -> data; an item without a split is the forget split.
 
     Raises:
-        UserError: a split that the command does not know.
+        UserError: a split that the command does not know or that is named twice, or one without data.
     """
     splits: dict[str, str] = {}
     for item in items:
@@ -20,5 +23,9 @@ def named_data(items: Sequence[str], known: Sequence[str]) -> dict[str, str]:
             name, spec = "forget", item
         if name not in known:
             raise UserError(f"--data {item}: no split '{name}'{near(name, known)}")
+        if not spec.strip():
+            raise UserError(f"--data {item}: names no data; write it as {name}=DATA")
+        if name in splits:
+            raise UserError(f"--data {item}: {name} is named twice; one data set each, or a run file with a list")
         splits[name] = spec
     return splits

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path, resumable
 
 
@@ -34,7 +35,9 @@ def attack(
     access: Annotated[str, typer.Option(help="What the adversary has: prompts, logits or weights.")] = "weights",
     budget: Annotated[float | None, typer.Option(help="Seconds for all attacks. None: no limit.")] = None,
     template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn. None: the run's own, or 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MOST_SEED, help="Of what is drawn. None: the run's own, or 0.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="attacks.NAME.KEY=VALUE, attacks.max_rows=N or evaluate.KEY=VALUE."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def compare(
     sets: Annotated[list[str] | None, typer.Option("--set", help="Only this set; repeat for more.")] = None,
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; repeat for more.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also list where no difference is shown.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of resampled rows and swaps.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of resampled rows and swaps.")] = 0,
     out: Annotated[
         Path | None, typer.Option(parser=out_path, metavar="PATH", help="Write the comparison to this JSON file.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from expunge.cli._data import MOST_SEED
 from expunge.cli._help import CommandList
 from expunge.cli._out import out_path
 from expunge.cli._permission import permitted
@@ -48,7 +49,9 @@ def _looker(name: str) -> Callable[..., None]:
             list[str] | None, typer.Option("--set", help="KEY=VALUE; see `expunge show diagnostic NAME`.")
         ] = None,
         template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
-        seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn. None: the run's own, or 0.")] = None,
+        seed: Annotated[
+            int | None, typer.Option(min=0, max=MOST_SEED, help="Of what is drawn. None: the run's own, or 0.")
+        ] = None,
         out: Annotated[
             Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder for the record and the page.")
         ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def evaluate(
     suite: Annotated[
         str | None, typer.Option(help="One of `expunge suites`, with a variant (tofu:forget05), or your own TOML file.")
     ] = None,
-    folder: Annotated[str, typer.Option(help="Local copy of the suite's data instead of the hub.")] = "",
+    folder: Annotated[str | None, typer.Option(help="Local copy of the suite's data instead of the hub.")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,16 +34,17 @@ def evaluate(
     ] = None,
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
     depth: Annotated[
-        str, typer.Option(help="Comma-separated names of `expunge depth`: look inside, beside --original, --reference.")
-    ] = "",
+        str | None,
+        typer.Option(help="Comma-separated names of `expunge depth`: look inside; needs --original and --reference."),
+    ] = None,
     lm_eval: Annotated[
-        str,
+        str | None,
         typer.Option(help="Comma-separated tasks of lm-eval (pip install 'expunge[lm-eval]'), e.g. wmdp_bio,mmlu."),
-    ] = "",
+    ] = None,
     template: Annotated[str | None, typer.Option(help="chat or plain; none: as the suite says, else chat.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers for each forget question.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest generated answer.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of samples and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of samples and intervals.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,17 +69,19 @@ def evaluate(
 
     if suite is not None and data:
         raise UserError("--data: a suite names its own data; leave one of the two out")
-    if folder and suite is None:
+    if folder is not None and suite is None:
         raise UserError("--folder: only a suite has data that a folder can replace")
+    if folder is not None and not folder.strip():
+        raise UserError("--folder: names no folder")
     if template not in (None, "chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     if out is not None:
         check_out(out)
     asked = {"samples": samples, "max_new_tokens": max_new_tokens}
     tables = _tables(settings or (), asked, {"template": template})
-    tasks = _names(lm_eval)
+    tasks, depths = _names(lm_eval, "--lm-eval"), _names(depth, "--depth")
     data = data or ([] if tasks else None)
-    plan = _suite_plan(suite, folder, tables, seed) if suite else _data_plan(data, tables, seed)
+    plan = _suite_plan(suite, folder, tables, seed) if suite is not None else _data_plan(data, tables, seed)
     quiet_libraries()
     owned = claimed(out) if out is not None and is_first_process() else nullcontext()
     with resumable(), owned:
@@ -86,7 +90,7 @@ def evaluate(
             plan,
             original=original,
             reference=reference,
-            depth=_names(depth),
+            depth=depths,
             lm_eval=tasks,
             command=shlex.join(["expunge", *sys.argv[1:]]),
             progress=progress_for(quiet),
@@ -104,8 +108,15 @@ def evaluate(
         console().paths(table=out / TABLE_FILE, scores=out / CSV_FILE, record=out / EVALUATION_FILE)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str | None, option: str) -> list[str]:
+    from expunge.core.errors import UserError
+
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} {text!r}: write names with commas between them")
+    return names
 
 
 def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -118,17 +129,19 @@ def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str
     tables = read_settings(settings, dict(zip(names, known, strict=True)))
     if unknown := sorted(set(tables) - set(names)):
         raise UserError(f"--set: only options of 'evaluate' and 'model' can be set here, got '{unknown[0]}'")
+    if isinstance(tables["model"], dict) and "name" in tables["model"]:
+        raise UserError("--set model.name: models are arguments of this command, not options")
     for name in names:
         if not isinstance(tables[name], dict):
             raise UserError(f"--set: '{name}' is a table of options, got {tables[name]!r}")
     return tables
 
 
-def _suite_plan(name: str, folder: str, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
+def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
     from expunge.evaluate.suite import load_suite
     from expunge.evaluation import suite_plan
 
-    return suite_plan(load_suite(name, folder, tables), name, seed)
+    return suite_plan(load_suite(name, folder or "", tables), name, seed)
 
 
 def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:

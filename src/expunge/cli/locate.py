@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path
 
 
@@ -18,7 +19,7 @@ def locate(
     ] = None,
     by: Annotated[str, typer.Option(help="How to choose; see `expunge localize`.")] = "causal_tracing",
     template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any option of the localizer: localize.KEY=VALUE.")
     ] = None,

@@ -24,6 +24,7 @@ class Series(Frozen):
     lowest: list[float] = Field(default_factory=list, description="Lower whisker of each box")
     highest: list[float] = Field(default_factory=list, description="Upper whisker of each box")
     tone: Tone | None = Field(None, description="What it is of; decides its colour")
+    hue: int | None = Field(None, description="Lines of one hue share a colour; none: each its own")
     weight: int = Field(0, description="0, 1, 2...: tells lines of one tone apart")
 
 

@@ -54,7 +54,7 @@ class RelearnConfig(Frozen):
 class Pool(Frozen):
     """A pool file."""
 
-    seed: int = Field(0, ge=0, description="Of samples, training and intervals")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of samples, training and intervals")
     suite: str | None = Field(None, description="Name or file of a suite, e.g. tofu:forget01; or else a table `data`")
     folder: str = Field("", description="Local folder that the suite reads instead of the hub")
     data: PoolData | None = None

@@ -45,6 +45,7 @@ def curve_picture(curve: LayerCurve, layers: Sequence[int]) -> Picture:
     for start, end in _runs(layers):
         figure.add_vrect(x0=start - 0.5, x1=end + 0.5, fillcolor=FORGET, opacity=0.16, line_width=0, layer="below")
     figure.add_hline(y=0, line={"color": BEFORE, "width": 1})
+    figure.update_xaxes(dtick=max(1, len(blocks) // 8), tickformat="d")
     peak = max(blocks, key=lambda block: curve.values[block])
     chosen = f"Chosen: {named_layers(layers)}." if layers else ""
     caption = f"{chosen[:-1]} (shaded)." if chosen else ""

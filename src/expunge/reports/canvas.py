@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from expunge.core.records import Frozen
 
@@ -16,6 +17,8 @@ FORGET = "#d9642c"
 KEEP = "#249485"
 GRID = "rgba(128,128,128,0.22)"
 HEIGHT = 380
+_LINE = 40
+"""Characters of a vertical axis' title in one line; a longer one would be cut off."""
 
 
 class Picture(Frozen):
@@ -27,6 +30,9 @@ class Picture(Frozen):
     title: str
     caption: str
     alt: str = ""
+    choices: dict[str, list[bool]] = Field(
+        default_factory=dict, description="What a reader may choose to see -> whether each trace is shown"
+    )
     figure: go.Figure | None = None
     missing: str = ""
 
@@ -48,7 +54,7 @@ def blank(across: str, up: str) -> go.Figure:
     )
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
     figure.update_xaxes(**axis, title={"text": across, "font": {"size": 13}})
-    figure.update_yaxes(**axis, title={"text": up, "font": {"size": 13}})
+    figure.update_yaxes(**axis, title={"text": "<br>".join(textwrap.wrap(up, _LINE)), "font": {"size": 13}})
     return figure
 
 

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from itertools import cycle
+import math
 from typing import Any
 
 import plotly.graph_objects as go
 
 from expunge.core.finding import Chart, Mark, Series
-from expunge.reports.canvas import AFTER, BEFORE, FORGET, KEEP, blank
+from expunge.reports.canvas import AFTER, BEFORE, FORGET, HEIGHT, KEEP, blank
 
 _COLOURS = {"original": BEFORE, "unlearned": AFTER, "forget": FORGET, "retain": KEEP}
+_HUES = (AFTER, FORGET, KEEP, BEFORE, "#a35fc2", "#c99400", "#2aa5c9", "#c9508f")
+"""Apart for most eyes; what shares a hue has its own dashes or symbols."""
+_SYMBOLS = ("circle", "square", "diamond", "cross")
+_ROW = 20
+"""Pixels that a line of the legend takes."""
+_TICKS = 8
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def draw(chart: Chart) -> go.Figure:
     """The chart's figure."""
     figure = blank(chart.across, chart.up)
-    colours = cycle((AFTER, FORGET, KEEP, BEFORE))
-    for one in chart.series:
-        colour = _COLOURS[one.tone] if one.tone else next(colours)
+    for place, one in enumerate(chart.series):
+        hue = place if one.hue is None else one.hue
+        colour = _COLOURS[one.tone] if one.tone else _HUES[hue % len(_HUES)]
         _STYLES[chart.style](figure, one, colour)
     for mark in chart.marks:
         _mark(figure, mark)
+    names = [one.name for one in chart.series]
+    figure.update_layout(height=HEIGHT + _ROW * max(0, len(names) - 4), showlegend=len(names) > 1)
+    places = [x for one in chart.series for x in one.x]
+    if chart.style == "line" and places and all(isinstance(x, (int, float)) and x == int(x) for x in places):
+        numbers = [float(x) for x in places]
+        figure.update_xaxes(dtick=max(1, math.ceil((max(numbers) - min(numbers)) / _TICKS)), tickformat="d")
+    heights = [y for one in chart.series for y in one.y]
     if chart.log:
         figure.update_yaxes(type="log", dtick=1)
+    elif heights and min(heights) >= 0 and max(heights) <= 1 and chart.style != "histogram":
+        figure.update_yaxes(rangemode="tozero")
     return figure
 
 
@@ -35,7 +50,7 @@ def _line(figure: go.Figure, one: Series, colour: str) -> None:
         name=one.name,
         mode="lines+markers",
         line={"color": colour, "width": 2, "dash": _DASHES[one.weight % len(_DASHES)]},
-        marker={"size": 5, "color": colour},
+        marker={"size": 6, "color": colour, "symbol": _SYMBOLS[(one.hue or 0) // len(_HUES) % len(_SYMBOLS)]},
         error_y=_reach(one, colour),
     )
 

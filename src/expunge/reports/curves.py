@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.records import Estimate, GuardOutcome, Record, Squeeze, SqueezeCheck
-from expunge.reports.canvas import AFTER, BEFORE, FORGET, GRID, KEEP, Picture, blank, ribbon
+from expunge.reports.canvas import AFTER, BEFORE, FORGET, KEEP, Picture, blank, ribbon
 from expunge.reports.squeeze import high, low, mid, span, target
 from expunge.reports.words import ordered
 
@@ -22,7 +22,7 @@ def losses(record: Record) -> Picture:
     about: dict[str, Any] = {
         "name": "losses",
         "title": "Training",
-        "caption": "What each optimizer step logged. Choose what to show in the menu.",
+        "caption": "What each optimizer step logged.",
     }
     names = ordered((name for step in record.steps for name in step.values), LOSSES)
     if not names:
@@ -40,12 +40,10 @@ def losses(record: Record) -> Picture:
             line={"color": {"forget_loss": FORGET, "retain_loss": KEEP}.get(name, AFTER), "width": 2},
         )
     groups = [first, *([name] for name in names if name not in first)]
-    if len(groups) > 1:
-        _menu(figure, names, groups)
     alt = (
         f"Losses over {len(record.steps)} logged steps: {', '.join(f'{name} {_ends(record, name)}' for name in first)}."
     )
-    return Picture(**about, alt=alt, figure=figure)
+    return Picture(**about, alt=alt, choices=_choices(names, groups) if len(groups) > 1 else {}, figure=figure)
 
 
 def checks(record: Record) -> Picture:
@@ -157,20 +155,12 @@ def _kept(figure: go.Figure, guard: GuardOutcome) -> None:
         )
 
 
-def _menu(figure: go.Figure, names: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
-    buttons = [
-        {
-            "label": "losses" if not index and len(group) > 1 else group[0],
-            "method": "update",
-            "args": [{"visible": [name in group for name in names]}],
-        }
+def _choices(names: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, list[bool]]:
+    """What each entry of the menu shows."""
+    return {
+        "losses" if not index and len(group) > 1 else group[0]: [name in group for name in names]
         for index, group in enumerate(groups)
-    ]
-    place = {"x": 0, "xanchor": "left", "y": 1.16, "yanchor": "bottom"}
-    figure.update_layout(
-        margin={"t": 92},
-        updatemenus=[{"buttons": buttons, "bgcolor": "rgba(128,128,128,0.1)", "bordercolor": GRID, **place}],
-    )
+    }
 
 
 def _ends(record: Record, name: str) -> str:

@@ -15,6 +15,7 @@ from expunge.core.records import Frozen, Record, Squeeze
 from expunge.reports import squeeze
 from expunge.reports.aggregates import aggregate_text, wholes
 from expunge.reports.items import Item, Pair, pair, read_items
+from expunge.reports.keynumbers import key_numbers, short_verdict
 from expunge.reports.kinds import COLUMNS, MEANINGS, kind_rows
 from expunge.reports.table import Row, comparison, headline
 from expunge.reports.verdict import Outcome, verdict
@@ -33,6 +34,7 @@ from expunge.reports.words import (
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
     from expunge.reports.canvas import Picture
 
@@ -126,9 +128,22 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(metric_name=metric_name, duration=duration)
+    environment.filters.update(metric_name=metric_name, duration=duration, with_interval=with_interval)
     environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
     return environment
+
+
+def with_interval(text: str) -> Markup:
+    """A cell whose interval, or whose reason for being absent, can stand below its value."""
+    from markupsafe import Markup
+
+    value, bracket, interval = text.partition(" [")
+    if bracket:
+        return Markup('{} <span class="ci">[{}</span>').format(value, interval)
+    value, colon, reason = text.partition(f"{ABSENT}: ")
+    if colon and not value:
+        return Markup('{} <span class="reason">{}</span>').format(ABSENT, reason)
+    return Markup("{}").format(text)
 
 
 def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, object]:
@@ -152,6 +167,9 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "run_name": run_dir.name,
         "created": record.provenance.created.replace("T", " ")[:16],
         "verdict": judged,
+        "summary": short_verdict(judged.outcome, judged.cost),
+        "key_numbers": key_numbers(record),
+        "contents": _contents(robust is not None, bool(wholes(record)), squeezed is not None),
         "label": f"{label}, at a cost" if harmed else label,
         "splits": SPLITS,
         "absent": ABSENT,
@@ -172,6 +190,23 @@ def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, obje
         "evidence": numbers_only(record.selection.evidence),
         "config": json.dumps(record.config, indent=2, ensure_ascii=False, default=str),
     }
+
+
+def _contents(robust: bool, aggregates: bool, squeezed: bool) -> dict[str, str]:
+    """Anchor -> title of every section of the page, in order."""
+    sections = {
+        "not-tested": "What was not tested",
+        "scores": "Before and after",
+        "robustness": "Robustness" if robust else "",
+        "aggregates": "Aggregates" if aggregates else "",
+        "figures": "Figures",
+        "squeezing": "Squeezing" if squeezed else "",
+        "answers": "Answers side by side",
+        "moved": "Data and weights",
+        "time": "Time and memory",
+        "repeat": "Repeat this run",
+    }
+    return {anchor: title for anchor, title in sections.items() if title}
 
 
 def _squeezed(record: Record) -> Squeezed | None:

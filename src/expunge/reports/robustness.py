@@ -20,7 +20,8 @@ HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "we
 """What an adversary has of the model."""
 _NOTES = (
     "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows.",
-    "Recovered: (attacked - unlearned) / (before - unlearned), paired by row.",
+    "Recovered: (attacked - unlearned) / (before - unlearned), paired by row. 1: all of it is back; 0: nothing; below "
+    "0: under the attack the model says less than when it is asked plainly.",
     "The worst case takes for each row the best of all variants of an attack and of asking plainly: so does a patient "
     "adversary, and so does luck. What the same attack draws from a model that never knew is shown where one was given "
     "(--reference).",
@@ -255,15 +256,21 @@ def _curves(card: Robustness) -> Iterator[Chart]:
     for one in card.attacks:
         for along in dict.fromkeys(score.along for score in one.variants if score.curve):
             some = [score for score in one.variants if score.curve and score.along == along]
-            series = [_line(score.variant or spoken(one.name), score.curve) for score in some]
-            for name in card.controls:
-                lines = [(score, score.control_curves[name]) for score in some if name in score.control_curves]
-                series += [_line(f"{name}: {score.variant}", curve, control=True) for score, curve in lines]
+            series = [_line(score.variant or spoken(one.name), score.curve, hue) for hue, score in enumerate(some)]
+            for weight, name in enumerate(card.controls, start=1):
+                series += [
+                    _line(
+                        f"{name}: {score.variant}" if score.variant else name, score.control_curves[name], hue, weight
+                    )
+                    for hue, score in enumerate(some)
+                    if name in score.control_curves
+                ]
+            controlled = len(series) > len(some)
             plain = card.unlearned.value if card.unlearned is not None else None
             level = [Mark(text=PLAIN, axis="y", at=plain)] if plain is not None and some[0].measure is None else []
             yield Chart(
                 title=f"{_title(one.name)}, along {along}",
-                caption="Dashed: the control models." if card.controls else "",
+                caption="Dashed: the control models." if controlled else "",
                 across=along,
                 up=some[0].measure or "share of facts said",
                 style="line",
@@ -272,11 +279,12 @@ def _curves(card: Robustness) -> Iterator[Chart]:
             )
 
 
-def _line(name: str, curve: list[AttackPoint], control: bool = False) -> Series:
+def _line(name: str, curve: list[AttackPoint], hue: int, weight: int = 0) -> Series:
     known = [point for point in curve if point.knowledge.value is not None]
     return Series(
         name=name,
         x=[point.at for point in known],
         y=[point.knowledge.value for point in known if point.knowledge.value is not None],
-        weight=1 if control else 0,
+        hue=hue,
+        weight=weight,
     )

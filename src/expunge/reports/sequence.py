@@ -9,6 +9,7 @@ from expunge.core.files import write_atomic
 from expunge.core.records import KEYWORD_METRICS, Frozen, Score, SequenceRecord
 from expunge.reports.html import environment
 from expunge.reports.measures import FALLBACK_METRICS, UTILITY_METRICS, UTILITY_SPLITS
+from expunge.reports.verdict import KEPT_SHARE, PLAIN_LEAK, WORST_LEAK
 from expunge.reports.words import METRICS, metric_name, number, score_text
 
 if TYPE_CHECKING:
@@ -68,9 +69,46 @@ def verdict(record: SequenceRecord) -> str:
     return f"{sentence}; of the rest: {', '.join(changes)}." if changes else f"{sentence}."
 
 
+class Outcome(Frozen):
+    """The sequence so far, as a label and one short sentence."""
+
+    label: str
+    tone: str
+    summary: str
+
+
+def outcome(record: SequenceRecord) -> Outcome:
+    """Whether what was asked to be forgotten is gone after the last step, by the same limits as a run's verdict."""
+    found, last = matrices(record), len(record.steps) - 1
+    done = [line for line in found[0].lines if line.asked_at is not None and line.asked_at <= last] if found else []
+    known = [line for line in done if line.scores[last].value is not None and line.scores[0].value is not None]
+    if not last or not known:
+        return Outcome(label="No measure", tone="", summary="No request was carried out and measured yet.")
+    gone = [line for line in known if _gone(line, last)]
+    count = f"{len(gone)} of the {len(done)} requests carried out so far"
+    kept = [line for line in found[-1].lines if line.asked_at is None]
+    harmed = [line.name for line in kept if (line.scores[last].value or 0) < KEPT_SHARE * (line.scores[0].value or 0)]
+    cost = f", at a cost to {', '.join(harmed)}" if harmed else ""
+    label, tone = ("Forgotten", "forgotten") if len(gone) == len(done) else ("Partly forgotten", "partly")
+    if not gone:
+        label, tone = "Not forgotten", "not-forgotten"
+    if harmed and tone == "forgotten":
+        tone = "harmed"
+    verb = "is" if len(gone) == 1 else "are"
+    return Outcome(label=label, tone=tone, summary=f"{count} {verb} forgotten, as far as it was tested{cost}.")
+
+
+def _gone(line: Line, step: int) -> bool:
+    score = line.scores[step]
+    most = max(score.value or 0, score.high or 0)
+    return (score.value or 0) <= PLAIN_LEAK and most <= WORST_LEAK
+
+
 def print_sequence(record: SequenceRecord, terminal: Terminal) -> None:
     """Print the sentence and the first matrix of each kind."""
-    terminal.prose(f"\n{verdict(record)}", style="bold")
+    found = outcome(record)
+    terminal.prose(f"\n{found.label}: {found.summary}", style="bold")
+    terminal.prose(verdict(record))
     steps = [f"step {step.step}" if step.step else "before" for step in record.steps]
     for matrix in matrices(record):
         rows = [
@@ -97,6 +135,7 @@ def write_sequence(record: SequenceRecord, out: Path) -> Path:
         .render(
             record=record,
             verdict=verdict(record),
+            outcome=outcome(record),
             matrices=matrices(record),
             steps=[f"step {step.step}" if step.step else "before" for step in record.steps],
         )

@@ -34,7 +34,7 @@ class TeachData(Frozen):
 class Teach(Frozen):
     """One teaching run."""
 
-    seed: int = Field(0, ge=0, description="Feeds every random choice")
+    seed: int = Field(0, ge=0, lt=2**32, description="Feeds every random choice")
     model: ModelConfig
     data: TeachData
     train: TrainConfig = Field(default_factory=TrainConfig, description="Length and strength")
