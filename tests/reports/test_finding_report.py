@@ -69,8 +69,8 @@ def test_the_page_draws_every_chart_and_escapes_what_it_is_given(diagnosis: Diag
     assert [json.loads(spec)["data"][0]["type"] for _, spec in specs] == ["scatter", "scatter", "bar", "box"]
     assert all(f'id="{place}"' in shown for place, _ in specs)
     assert HOSTILE not in shown
-    assert "0.50 [0.25, 0.75]" in shown
-    assert "absent: no rows" in shown
+    assert '0.50 <span class="ci">[0.25, 0.75]</span>' in shown
+    assert 'absent <span class="reason">no rows</span>' in shown
     assert not re.search(r'(src|href)="', shown)
 
 

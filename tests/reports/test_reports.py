@@ -362,6 +362,9 @@ def test_metric_names_cannot_close_the_figure_data(tmp_path: Path) -> None:
     assert HOSTILE not in page(tmp_path, record(before={"forget": metric}, after={"forget": metric}))
 
 
+WOULD_LOAD = ("src", "href", "srcset", "data", "poster")
+
+
 class Loads(HTMLParser):
     """Collects what a page would fetch."""
 
@@ -370,7 +373,7 @@ class Loads(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "poster")]
+        self.found += [value for name, value in attrs if name in WOULD_LOAD and value and value[0] != "#"]
 
 
 def test_page_loads_nothing(tmp_path: Path) -> None:
@@ -410,7 +413,7 @@ def test_kinds_of_answer_are_shares_of_their_split(tmp_path: Path) -> None:
         "general": ["absent → 100%", "absent → 0%", "absent → 0%", "absent → 0%", "10"],
     }
     html = visible(page(tmp_path, told))
-    assert '<th scope="row">neighbour</th><td class="figure-cell">100% → 70%</td>' in html
+    assert '<th scope="row">neighbour</th><td class="figure-cell" data-label="Leak or correct">100% → 70%</td>' in html
     assert "neighbour 20% [10, 37] (n=30)" in html
     assert "general 0% [0, 28] (n=10)" in html
     assert "forget, after: leak 0%, refusal 60%, hallucination 20%, gibberish 20%" in html

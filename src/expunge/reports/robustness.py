@@ -231,13 +231,14 @@ def _bars(cards: Mapping[str, Robustness]) -> Chart:
     series = []
     for name, card in cards.items():
         known = {label: score for label, score in _places(card).items() if score.value is not None}
+        reach = [(score.value, score.low, score.high) for score in known.values() if score.value is not None]
         series.append(
             Series(
                 name=name or "knowledge",
                 x=list(known),
-                y=[score.value for score in known.values() if score.value is not None],
-                low=[score.low for score in known.values() if score.low is not None],
-                high=[score.high for score in known.values() if score.high is not None],
+                y=[value for value, _, _ in reach],
+                low=[value if low is None else low for value, low, _ in reach],
+                high=[value if high is None else high for value, _, high in reach],
                 tone="unlearned" if len(cards) == 1 else None,
             )
         )
