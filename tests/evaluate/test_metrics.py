@@ -25,7 +25,9 @@ from expunge.models.generate import Scored
 NAMES = plugins.names(FOLDER)
 
 FIELDS = {
-    "greedy": ("greedy", "greedy_ids", "original_greedy"),
+    "greedy": ("greedy", "greedy_ids", "original_greedy", "reasoning"),
+    "samples": ("samples", "sample_reasoning"),
+    "paraphrased_greedy": ("paraphrased_greedy", "paraphrased_reasoning"),
     "answer": ("answer", "reference"),
     "moments": (),
     "choices": ("choice_logp",),
@@ -65,6 +67,7 @@ FULL = Item(
     paraphrased_answer=scored(0.5, 0.25),
     perturbed_answer=(scored(0.25), scored(0.125)),
     greedy="It was Shakespeare.",
+    reasoning="A play, so Shakespeare.",
     choice_logp=(-1.0, -0.5),
     gradient_norms={"1": 3.0, "2": 2.0, "inf": 1.0},
     reference=Item(ROW, answer=scored(0.25, 0.25)),
