@@ -27,6 +27,7 @@ from expunge.core.records import Record, read_record
 from expunge.run import check_out, execute
 
 Plan = Callable[..., Run]
+OTHER_DAY = datetime.date(2031, 1, 2)
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
 """Python's audit events of what changes a folder; they come just before the change."""
 
@@ -64,12 +65,6 @@ def test_a_run_keeps_the_date_of_its_first_start(
     short: Run, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A template that writes the date sees the same one on the next day; other runs have none."""
-
-    class Tomorrow(datetime.date):
-        @classmethod
-        def today(cls) -> datetime.date:
-            return datetime.date(2031, 1, 2)
-
     folder, out = tmp_path / "dated", tmp_path / "run"
     shutil.copytree(tiny_folder, folder)
     template = "{{ '<|system|>' + strftime_now('%d %b %Y') + '<|end|>' }}"
@@ -78,10 +73,10 @@ def test_a_run_keeps_the_date_of_its_first_start(
     run = short.model_copy(update={"model": short.model.model_copy(update={"name": str(folder)}), "train": train})
     today = datetime.date.today().isoformat()
     assert execute(run, out).record.config["model"]["date"] == today
-    monkeypatch.setattr("expunge.data.chat.datetime.date", Tomorrow)
+    monkeypatch.setattr("expunge.data.chat.today", lambda: OTHER_DAY)
     assert execute(run, out, resume=True).record.config["model"]["date"] == today
     with pytest.raises(UserError, match=r"different: model\.date"):
-        check_out(run.model_copy(update={"model": run.model.model_copy(update={"date": Tomorrow.today()})}), out, True)
+        check_out(run.model_copy(update={"model": run.model.model_copy(update={"date": OTHER_DAY})}), out, True)
     assert "date" not in short.tables()["model"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from expunge.teach import Taught, check_teach, execute_teach, load_teach
 from expunge.train import trainer
 
 Tables = dict[str, Any]
+OTHER_DAY = datetime.date(2031, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,24 @@ def test_record_repeats_the_teaching(plan: Tables, tmp_path: Path) -> None:
     config = json.loads((taught.folder / "teach.json").read_text(encoding="utf-8"))["config"]
     assert check_teach(config) == check_teach(plan)
     assert execute_teach(check_teach(config), tmp_path / "out").cached
+
+
+def test_a_taught_model_keeps_the_date_of_its_first_start(
+    tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a chat template took for today when it was stopped, it takes the next day too."""
+    folder, out = tmp_path / "dated", tmp_path / "out"
+    shutil.copytree(tiny_folder, folder)
+    template = "{{ '<|system|>' + strftime_now('%d %b %Y') + '<|end|>' }}"
+    (folder / "chat_template.jinja").write_text(template + (tiny_folder / "chat_template.jinja").read_text())
+    data = {"teach": [{"name": str(fact_files["forget"]), "limit": 2}]}
+    tables = {"model": {"name": str(folder)}, "data": data, "train": {"epochs": 1, "lr": 1e-4, "batch_size": 2}}
+    plan = check_teach(tables)
+    with monkeypatch.context() as stop:
+        stop.setattr("expunge.teach._taught", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            execute_teach(plan, out)
+    monkeypatch.setattr("expunge.data.chat.today", lambda: OTHER_DAY)
+    record = execute_teach(plan, out).record
+    assert record.config["model"]["date"] == datetime.date.today().isoformat()
+    assert execute_teach(plan, out).cached

@@ -60,6 +60,10 @@ class Run(Frozen):
     attacks: AttackConfig
     report: ReportConfig
 
+    def dated(self, date: str | None) -> Run:
+        """The run with the date that its chat template saw before, as `ModelConfig.dated`."""
+        return self.model_copy(update={"model": self.model.dated(date)})
+
     def build(self, slot: str) -> Any:
         """The object behind a slot's choice."""
         filler: Filler = getattr(self, slot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from expunge.config import Run, load_tables, read_tables
@@ -94,6 +94,7 @@ def execute_plan(
     Raises:
         UserError: `out` holds something else, or an unfinished sequence and `resume` is off.
     """
+    plan = _dated(plan, _earlier_date(out))
     _start(plan, out, resume)
     with claimed(out):
         return _carry_out(plan, out, _start(plan, out, resume), command, progress)
@@ -103,6 +104,8 @@ def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, prog
     first = plan.runs[0]
     if not record.steps:
         model = load_model(first.model, progress)
+        plan = _dated(plan, model.encoder.date)
+        record = record.model_copy(update={"config": plan.runs[0].tables()})
         say_all(progress, plan.kept.understood)
         record = _add(record, _measure(plan, model, 0, progress), out)
         del model
@@ -119,6 +122,19 @@ def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, prog
         record = _add(record, step.model_copy(update=update), out)
     write_sequence(record, out)  # a kill may have come between the last record and its page
     return record
+
+
+def _dated(plan: Plan, date: str | None) -> Plan:
+    """The plan with one date in all its steps, where its chat template sees one."""
+    return replace(plan, runs=tuple(run.dated(date) for run in plan.runs))
+
+
+def _earlier_date(out: Path) -> str | None:
+    """The date of the first start of the sequence in a directory."""
+    if not (out / SEQUENCE_FILE).is_file():
+        return None
+    date = read_sequence(out).config.get("model", {}).get("date")
+    return None if date is None else str(date)
 
 
 def step_folder(out: Path, number: int) -> Path:

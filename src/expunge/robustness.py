@@ -108,8 +108,11 @@ def attack_subject(
     for warning in warnings:
         progress.say(f"warning: {warning}")
 
-    loaders = {name: partial(load_model, model, progress) for name, model in models.items()}
-    model = loaders["unlearned"]()
+    path = (out or (Path(subject) if is_run(Path(subject)) else Path())) / ATTACKS_FILE
+    models = _dated(models, _earlier_date(path))
+    model = load_model(models["unlearned"], progress)
+    models = _dated(models, model.encoder.date)
+    loaders = {name: partial(load_model, one, progress) for name, one in models.items()}
     chunks = partial(model.encoder.chunks, chunk_tokens=found.chunk_tokens)
     pieces: dict[str, Any] = {name: chunks(some) for name, some in rows.named()}
     splits = replace(rows, **pieces)
@@ -134,7 +137,6 @@ def attack_subject(
     now = ground_record(
         subject, names, sha256, prints, context, provenance(command, str(model.device), model.precision)
     )
-    path = (out or (Path(subject) if is_run(Path(subject)) else Path())) / ATTACKS_FILE
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
     before = _earlier(path, now)
     done = _kept(path, before, attacks, controls)
@@ -214,6 +216,17 @@ def show(record: AttackRecord, path: Path) -> Path:
     with adding(folder):
         write_atomic(folder / PAGE_FILE, page(shown))
     return folder / PAGE_FILE
+
+
+def _dated(models: Mapping[str, ModelConfig], date: str | None) -> dict[str, ModelConfig]:
+    """The models with one date for all of them, where a chat template sees one."""
+    return {name: model.dated(date) for name, model in models.items()}
+
+
+def _earlier_date(path: Path) -> str | None:
+    """The date that attacks on the same subject saw before, if they saw one."""
+    date = read_attacks(path).asked.get("date") if path.is_file() else None
+    return None if date is None else str(date)
 
 
 def _config(own: AttackConfig, given: Mapping[str, Any]) -> AttackConfig:

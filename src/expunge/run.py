@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -124,7 +123,7 @@ def execute(
     """
     watch = Stopwatch()
     given = model is not None
-    run = _dated(run, _earlier_date(out))
+    run = run.dated(_earlier_date(out))
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():
         with claimed(out):
@@ -147,7 +146,7 @@ def execute(
         forget.check(splits.forget)
         retain.check(splits.retain)
         model = model or load_model(run.model, progress)
-        run = _dated(run, model.encoder.date)
+        run = run.dated(model.encoder.date)
         splits = _chunked(splits, model, run.data.chunk_tokens)
         _check_lengths(splits, model)
     with watch.stage("localize"):
@@ -291,14 +290,6 @@ def check_out(run: Run, out: Path, resume: bool) -> None:
     if not resume:
         state = "already finished" if (out / RECORD_FILE).is_file() else "unfinished; add --resume to go on with it"
         raise UserError(f"{out}: holds this run, {state}")
-
-
-def _dated(run: Run, date: str | None) -> Run:
-    """The run with the date that its chat template sees, so that another day's call goes on with the same prompts."""
-    if run.model.date is not None or date is None:
-        return run
-    model = run.model.model_copy(update={"date": datetime.date.fromisoformat(date)})
-    return run.model_copy(update={"model": model})
 
 
 def _earlier_date(out: Path) -> str | None:

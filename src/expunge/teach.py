@@ -34,6 +34,7 @@ from expunge.train.unlearn import Training
 RECORD = "teach.json"
 _MODEL = "model"
 _WORK = "work"
+_DATE = "date"
 _TAUGHT = "taught"
 
 
@@ -79,6 +80,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     loaded = [load_data(spec, "data.teach") for spec in plan.data.teach]
     rows = _unique(row for one in loaded for row in one.examples)
     model = load_model(plan.model, progress)
+    date = model.encoder.date
     rows = model.encoder.chunks(rows, plan.data.chunk_tokens)
     for row in rows:
         model.encoder.example(row)
@@ -91,10 +93,13 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         found = _check_out(folder, content)  # again, now that no other process can change it
         if found is None:
             say_all(progress, {"teach": tuple(part for one in loaded for part in one.understood)})
+            work = folder / _WORK / content[:12]
+            if date is not None and (date := _first_date(work, date)) != model.encoder.date:
+                model = load_model(plan.model.dated(date), progress)
             inputs = inputs_of(model, [("teach", rows)], weights)
-            training = _taught(plan, model, rows, folder, folder / _WORK / content[:12], inputs, progress)
+            training = _taught(plan, model, rows, folder, work, inputs, progress)
             found = TeachRecord(
-                config=config,
+                config=config if date is None else {**config, "model": {**config["model"], "date": date}},
                 content=content,
                 rows=len(rows),
                 num_steps=training.num_steps,
@@ -106,6 +111,15 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
             return Taught(folder, found, cached=False)
         shutil.rmtree(folder / _WORK, ignore_errors=True)  # a kill may have come just before
     return Taught(folder, found, cached=True)
+
+
+def _first_date(work: Path, today: str) -> str:
+    """The date of the first start of an unfinished teaching run, which is written down at that start."""
+    path = work / _DATE
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, today)
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _check_out(folder: Path, content: str) -> TeachRecord | None:

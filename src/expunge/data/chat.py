@@ -29,6 +29,11 @@ _DATE = "date_string"
 _LIKE_LLAMA = "%d %b %Y"
 
 
+def today() -> datetime.date:
+    """The day on which this runs."""
+    return datetime.date.today()
+
+
 class CannotRender(Exception):
     """A layout cannot write a conversation; the message says why, in a few words."""
 
@@ -86,7 +91,7 @@ class ChatTemplate:
         _check_options(self.options, names, tokenizer)
         asks = _CLOCK in names
         takes = date is not None and _DATE in names and _DATE not in self.options
-        self.date: datetime.date | None = (date or datetime.date.today()) if asks or takes else None
+        self.date: datetime.date | None = (date or today()) if asks or takes else None
         """What the template sees as today; None if it does not look."""
         self._dated: dict[str, Any] = {}
         if self.date is not None:

@@ -64,6 +64,12 @@ class ModelConfig(Frozen):
     overflow: Overflow = Field("refuse", description="A longer row is refused, or truncated at its start and counted")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model")
 
+    def dated(self, date: str | None) -> ModelConfig:
+        """The same with the date (ISO) that a chat template saw before, unless one was set or it saw none."""
+        if self.date is not None or date is None:
+            return self
+        return self.model_copy(update={"date": datetime.date.fromisoformat(date)})
+
     @field_validator("reasoning")
     @classmethod
     def _pair(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
