@@ -63,6 +63,9 @@ class Encoded:
         return tuple(self.ids[place] for place in self.places)
 
 
+_NO_ROW = Example("")
+
+
 class Encoder:
     r"""Lays out questions and answers for one tokenizer.
 
@@ -177,7 +180,9 @@ class Encoder:
         if example.text is not None:
             return self.document(example.text, example.id, document_prompt).prompt
         if example.prompt is None and example.answer_start is None:
-            return self._fit(self._ids(self._prompt_text(example), self._is_text(example)), [], example.id).ids
+            return self._fit(
+                self._ids(self._prompt_text(example.question, example), self._is_text(example)), [], example.id
+            ).ids
         return self.answer_prompt(example)
 
     def choices(self, example: Example) -> tuple[Encoded, ...]:
@@ -269,7 +274,7 @@ class Encoder:
         """
         if example.prompt is not None:
             return example.prompt, "" if example.prompt[-1:].isspace() else " "
-        text, start = self._prompt_text(example), example.answer_start
+        text, start = self._prompt_text(example.question, example), example.answer_start
         lead, space = self._form.lead, self._form.space
         opening = self._form.markers[0] if self._form.markers else ""
         if opening and (answer if start is None else start).lstrip().startswith(opening):
@@ -280,9 +285,9 @@ class Encoder:
         text = f"{text}{lead}{space}{start}"
         return text, "" if text[-1:].isspace() else " "
 
-    def _prompt_text(self, example: Example) -> str:
-        question = (example.question or "").strip()
-        turns = [*self._start(example), {"role": "user", "content": question}]
+    def _prompt_text(self, question: str | None, example: Example = _NO_ROW) -> str:
+        """A question after the system prompt and history of a row, up to where the answer begins."""
+        turns = [*self._start(example), {"role": "user", "content": (question or "").strip()}]
         try:
             return self._layout.render(turns, generate=True)
         except CannotRender as reason:
