@@ -32,6 +32,7 @@ from expunge.evaluate.score import load_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import load_suite
 from expunge.evaluate.trust import metric_trust
+from expunge.evaluate.validity import check_keywords, row_warnings
 from expunge.evaluation import Plan, suite_plan
 from expunge.given import print_of
 from expunge.models.base import LanguageModel
@@ -62,6 +63,8 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     """
     start = time.perf_counter()
     plan = _plan(pool)
+    check_keywords(plan.sets)
+    warnings = row_warnings(plan.sets, pool.model.get("system_prompt"))
     scorer = _Scorer(pool, plan, progress)
     retrained = scorer.retrained()
     models = [scorer.member(member) for member in pool.models]
@@ -71,6 +74,7 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     names = dict.fromkeys(name for model in models for name in model.before)
     metrics = [metric_trust(name, models, retrained, pool.trust, pool.seed) for name in names]
     ordered = sorted(metrics, key=_rank)
+    found = finding_of(ordered, models, pool)
     return MetaRecord(
         pool=file,
         config=pool.model_dump(mode="json", exclude_none=True),
@@ -78,7 +82,7 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
         models=models,
         retrained=retrained,
         metrics=ordered,
-        finding=finding_of(ordered, models, pool),
+        finding=found.model_copy(update={"notes": [*(f"Warning: {one}" for one in warnings), *found.notes]}),
         provenance=provenance(command, *scorer.machine),
         seconds=round(time.perf_counter() - start, 3),
     )

@@ -11,6 +11,7 @@ from expunge.core.errors import UserError
 from expunge.core.validation import check
 from expunge.evaluate.base import EvaluateConfig
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
+from expunge.train.trainer import check_train
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,10 @@ def test_options_of_attacks_that_are_not_carried_out_are_checked(options: dict[s
     """They would be taken in silence, and be wrong in the next `expunge attack` on the run."""
     with pytest.raises(UserError, match=r"attacks\.(gcg|probe|noise)\."):
         load_attacks([], options)
+
+
+def test_a_warm_up_without_an_end_is_refused() -> None:
+    """The learning rate would stay near 0, and nothing would be forgotten."""
+    check_train(TrainConfig(epochs=2, warmup_epochs=2.0))
+    with pytest.raises(UserError, match="train.warmup_epochs: 3 is longer than the training"):
+        check_train(TrainConfig(epochs=2, warmup_epochs=3.0))

@@ -229,3 +229,27 @@ def test_the_command(tmp_path: Path) -> None:
     assert "perplexity" not in shown.output
     refused = runner.invoke(app, ["compare", str(a), str(b), "--stage", "during"])
     assert isinstance(refused.exception, UserError)
+
+
+def test_what_each_run_was_warned_of_and_other_layouts_are_told(tmp_path: Path) -> None:
+    """A warning of both runs stands once; a system prompt of one of them may make the difference."""
+    both, own = "forget: 2 of 60 rows repeat.", "Before the run 3 of 60 answers were cut."
+    config = {"recipe": "npo", "seed": 0, "evaluate": {"max_new_tokens": 64}, "model": {"template": "chat"}}
+    first = saved(tmp_path / "a", 0.4, warnings=[both], config=config)
+    prompted = {**config, "model": {"template": "chat", "system_prompt": "Be brief."}}
+    second = saved(tmp_path / "b", 0.3, seed=1, warnings=[both, own], config=prompted)
+    layout, common, single = compare([first, second]).warnings
+    assert layout.startswith(f"{second} and {first} were asked in different layouts (model.system_prompt)")
+    assert common == f"{first}, {second}: {both}"
+    assert single == f"{second}: {own}"
+    printed = CliRunner().invoke(app, ["compare", str(first), str(second)], env={"COLUMNS": "200"})
+    assert own in " ".join(printed.output.split())
+
+
+@pytest.mark.parametrize("key", ["match", "max_new_tokens", "temperature"])
+def test_scores_that_were_made_in_other_ways_are_not_compared(tmp_path: Path, key: str) -> None:
+    """Also where one record does not know the option: it had another default then."""
+    first = saved(tmp_path / "a", 0.4)
+    config = {"recipe": "npo", "seed": 1, "evaluate": {"max_new_tokens": 64, key: 7}}
+    with pytest.raises(UserError, match=f"measured with evaluate.{key} = 7"):
+        compare([first, saved(tmp_path / "b", 0.3, seed=1, config=config)])

@@ -37,7 +37,7 @@ def compare(
     Runs that differ by their seed only count as one, with an interval over seeds. P-values are corrected for the number
     of comparisons (Holm): name fewer sets and metrics for sharper ones.
     """
-    from expunge.cli._console import console, print_record
+    from expunge.cli._console import console, print_record, print_warnings
     from expunge.core.errors import UserError
     from expunge.core.output_dir import check_file, write_result
     from expunge.evaluate.compare import compare as compared
@@ -53,6 +53,7 @@ def compare(
         print_record(found)
         return
     _print(found, console(), everything)
+    print_warnings(found.warnings, console())
 
 
 def _print(found: Comparison, out: Terminal, everything: bool) -> None:

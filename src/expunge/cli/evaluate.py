@@ -60,12 +60,12 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Score models: every metric on every set, with intervals."""
-    from expunge.cli._console import console, print_record, progress_for, quiet_libraries
+    from expunge.cli._console import console, print_record, print_warnings, progress_for, quiet_libraries
     from expunge.core.errors import UserError
     from expunge.core.output_dir import claimed
     from expunge.core.records import EVALUATION_FILE
     from expunge.evaluation import check_out, evaluate_models, is_first_process, write_results
-    from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation
+    from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation, warnings_of
 
     if suite is not None and data:
         raise UserError("--data: a suite names its own data; leave one of the two out")
@@ -104,6 +104,7 @@ def evaluate(
         print_record(records[0] if len(records) == 1 else records)
         return
     print_evaluation(records, console())
+    print_warnings(warnings_of(records), console())
     if out is not None:
         console().paths(table=out / TABLE_FILE, scores=out / CSV_FILE, record=out / EVALUATION_FILE)
 

@@ -89,6 +89,7 @@ def runner(**tables: Any) -> Callable[..., None]:
                     "recipe": record.recipe,
                     "seconds": record.seconds["total"],
                     "verdict": verdict(record).sentence,
+                    "warnings": record.warnings,
                     **_squeeze(record),
                     "scores": {
                         stage: {

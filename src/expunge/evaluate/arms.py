@@ -26,6 +26,8 @@ from expunge.evaluate.paired import Numbers
 STAGES = ("before", "after")
 _FREE = ("metrics", "set_metrics", "max_rows", "token_budget", "cache", "kinds", "probe_splits")
 """Options of a measurement that leave a row's numbers as they are."""
+_LAYOUT = ("template", "chat_template", "template_options", "system_prompt")
+"""Options of a model that decide what it reads besides the rows."""
 
 
 class Measurement(NamedTuple):
@@ -45,6 +47,10 @@ class Measurement(NamedTuple):
     roles: Mapping[str, str]
     scores: Scores
     numbers: NumbersById
+    warnings: Sequence[str] = ()
+    """What its scores cannot mean."""
+    layout: Mapping[str, Any] | None = None
+    """How questions were laid out; None where it is not known."""
 
 
 class Group(NamedTuple):
@@ -121,6 +127,8 @@ def _of_run(folder: Path, stages: Sequence[str]) -> Iterator[Measurement]:
             roles={name: name for name in numbers[stage]},
             scores=record.after,
             numbers=numbers[stage],
+            warnings=record.warnings,
+            layout={key: value for key, value in record.config.get("model", {}).items() if key in _LAYOUT},
         )
 
 
@@ -147,6 +155,7 @@ def _of_evaluation(folder: Path) -> Iterator[Measurement]:
             roles=record.roles,
             scores=record.scores,
             numbers=numbers[record.model],
+            warnings=record.warnings,
         )
 
 
@@ -167,3 +176,22 @@ def _check_alike(first: Measurement, other: Measurement) -> None:
         here, there = other.settings.get(key), first.settings.get(key)
         if here != there:
             raise UserError(f"{other.name}: measured with evaluate.{key} = {here!r}, but {first.name} with {there!r}")
+
+
+def cautions(groups: Sequence[Group]) -> list[str]:
+    """What a comparison of these arms cannot show: other layouts of the questions, and what each arm was warned of."""
+    first = groups[0].members[0]
+    found = []
+    for one in (member for group in groups for member in group.members):
+        if first.layout is not None and one.layout is not None:
+            keys = [key for key in _LAYOUT if (first.layout.get(key) or None) != (one.layout.get(key) or None)]
+            if keys:
+                found.append(
+                    f"{one.name} and {first.name} were asked in different layouts (model.{keys[0]}): that alone "
+                    "may make a difference."
+                )
+    told: dict[str, list[str]] = {}
+    for group in groups:
+        for warning in dict.fromkeys(warning for member in group.members for warning in member.warnings):
+            told.setdefault(warning, []).append(group.name)
+    return [*found, *(f"{', '.join(names)}: {warning}" for warning, names in told.items())]

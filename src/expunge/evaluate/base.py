@@ -93,7 +93,7 @@ class EvaluateConfig(Frozen):
     probe_splits: tuple[Role, ...] = Field(
         ("forget",), description="Splits that are also sampled from, and asked in other words"
     )
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature; no top-k or top-p cut is made")
+    temperature: float = Field(1.0, gt=0, le=100, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
     cache: bool = Field(
         True,

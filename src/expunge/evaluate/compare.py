@@ -12,7 +12,7 @@ from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.records import Better, Frozen
 from expunge.evaluate.aliases import Named, named
-from expunge.evaluate.arms import Group, read_groups
+from expunge.evaluate.arms import Group, cautions, read_groups
 from expunge.evaluate.base import Metric
 from expunge.evaluate.paired import Paired, holm, over_seeds, paired
 from expunge.evaluate.score import FOLDER
@@ -72,6 +72,7 @@ class Comparison(Frozen):
     differences: list[Difference]
     seed: int = Field(description="Of resampled rows and swaps")
     left_out: list[str] = Field(default_factory=list, description="Comparisons without rows in common")
+    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting it")
 
 
 def compare(
@@ -114,7 +115,7 @@ def compare(
         _difference(group, part, metric, one, p) for (group, part, metric, one), p in zip(found, corrected, strict=True)
     ]
     arms = [_arm(group, chosen) for group in groups]
-    return Comparison(arms=arms, differences=differences, seed=seed, left_out=left_out)
+    return Comparison(arms=arms, differences=differences, seed=seed, left_out=left_out, warnings=cautions(groups))
 
 
 def sentence(found: Paired, better: Better, p_holm: float) -> str:

@@ -61,7 +61,20 @@ def as_markdown(records: Sequence[Evaluation]) -> str:
             texts = ["-" if aggregate is None else aggregate_text(aggregate) for aggregate in found]
             lines.append(f"| all | {metric} | {' | '.join(texts)} |")
     lines += [f"\nAbsent ({reason}): {', '.join(names)}." for reason, names in absent.items()]
+    lines += [f"\nWarning: {warning}" for warning in warnings_of(records)]
     return "\n".join(lines) + "\n"
+
+
+def warnings_of(records: Sequence[Evaluation]) -> list[str]:
+    """Each warning once; of several models, one that is not about all of them begins with its model."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for warning in record.warnings:
+            found.setdefault(warning, []).append(record.model)
+    return [
+        warning if len(models) == len(records) else f"{', '.join(models)}: {warning}"
+        for warning, models in found.items()
+    ]
 
 
 def cell(score: Score | None) -> str:

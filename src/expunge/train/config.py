@@ -31,7 +31,7 @@ class TrainConfig(Frozen):
     retain_ratio: int = Field(1, ge=1, le=1_000, description="Retain rows beside each forget row")
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="Learning rate after warm-up")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs over which the learning rate rises from 0")
-    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay")
+    weight_decay: float = Field(0.01, ge=0, le=1_000, description="Decoupled weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this global norm; 0: never")
     optimizer: str = Field(
         "adamw_torch_fused",

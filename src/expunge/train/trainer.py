@@ -243,12 +243,17 @@ class _Keys(Dataset[Pair]):
 
 
 def check_train(config: TrainConfig) -> None:
-    """Refuse names that transformers does not know, before anything heavy happens.
+    """Refuse names that transformers does not know, and a warm-up without an end, before anything heavy happens.
 
     Raises:
-        UserError: unknown optimizer, option of it, or logger.
+        UserError: unknown optimizer, option of it, or logger; a warm-up longer than the training.
     """
     check_optimizer(config)
+    if config.warmup_epochs > config.epochs:
+        raise UserError(
+            f"train.warmup_epochs: {config.warmup_epochs:g} is longer than the training (train.epochs = "
+            f"{config.epochs}), so that train.lr would never be reached"
+        )
     for name in config.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
