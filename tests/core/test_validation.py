@@ -64,5 +64,5 @@ def test_options_of_attacks_that_are_not_carried_out_are_checked(options: dict[s
 def test_a_warm_up_without_an_end_is_refused() -> None:
     """The learning rate would stay near 0, and nothing would be forgotten."""
     check_train(TrainConfig(epochs=2, warmup_epochs=2.0))
-    with pytest.raises(UserError, match="train.warmup_epochs: 3 is longer than the training"):
+    with pytest.raises(UserError, match="3 is longer than the training"):
         check_train(TrainConfig(epochs=2, warmup_epochs=3.0))
