@@ -51,7 +51,10 @@ def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> Plan:
         UserError: what a run refuses; fewer than two requests; a row that two requests share.
     """
     tables = read_tables(file)
-    data: Tables = dict(tables.get("data", {}))
+    data = tables.get("data", {})
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: data: expected a table, [data], got {data!r}")
+    data = dict(data)
     specs = data.pop("requests", None)
     if not isinstance(specs, list) or len(specs) < 2:
         raise UserError(f"{file}: data.requests: name at least two data sets, to be forgotten one after another")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -122,6 +123,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     try:
         for argument in arguments:
+            if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
+                name = argument.partition("=")[0].strip() or "an argument"
+                raise UserError(f"{name} is empty; give a value or leave it out")
             if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
                 raise UserError(f"{argument}: not valid UTF-8, so it cannot be recorded; rename it")
         command = get_command(app)

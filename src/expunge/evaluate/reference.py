@@ -110,6 +110,8 @@ def import_openunlearning(path: Path) -> ReferenceFile:
         for role, metric, numbers in _read(name, log, f"{path}: {name}"):
             if rows.setdefault(role, len(numbers)) != len(numbers):
                 raise UserError(f"{path}: {name}: {len(numbers)} {role} rows, other metrics have {rows[role]}")
+            if all(number is None for number in numbers):
+                raise UserError(f"{path}: {name}: no {role} row has a value")
             values.setdefault(role, {})[metric] = numbers
     if not values:
         known = "forget_truth_ratio, forget_Q_A_Prob, mia_min_k and their like"

@@ -86,7 +86,11 @@ def cell(score: Score | None) -> str:
 
 
 def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
-    """Print the scores that any model has, side by side, what is absent with its reason, and the aggregates."""
+    """Print warnings, what any model scores, side by side, what is absent with its reason, and the aggregates."""
+    for record in records:
+        of = f" ({record.model})" if len(records) > 1 else ""
+        for warning in record.warnings:
+            terminal.prose(f"Warning{of}: {warning}", style="bold yellow")
     titles = [f"{name} [95%]" for name in short_names([record.model for record in records])]
     rows: list[list[str]] = []
     absent: dict[str, dict[str, list[str]]] = {}
