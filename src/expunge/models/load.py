@@ -115,14 +115,18 @@ def wrap_model(
 
 
 def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up.
+    """Refuse a tokenizer with tokens that the embedding lacks; those that pad or stand for unknown text are spared.
 
     Raises:
         UserError: there are some.
     """
     rows = network.get_input_embeddings().weight.shape[0]
-    pad = tokenizer.pad_token_id
-    beyond = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= rows and place != pad)
+    unused = (
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+    )  # GGUF tokenizers get an unknown token that they never use
+    places = tokenizer.get_vocab().items()
+    beyond = sorted((place, token) for token, place in places if place >= rows and place not in unused)
     if beyond:
         place, token = beyond[0]
         raise UserError(
