@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,22 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"model.name: cannot load '{path}': it lacks {missing[0]} (of {len(missing)} missing weights)")
+    _drop_tokens(tokenizer, model.get_input_embeddings().weight.shape[0])
     for mark in _MARKS:
         vars(model).pop(mark, None)
     vars(model.config).pop("quantization_config", None)
     return model, tokenizer
+
+
+def _drop_tokens(tokenizer: Any, rows: int) -> None:
+    """Take out tokens that the file does not have: transformers' converter adds GPT-2's end of text to any."""
+    backend = getattr(tokenizer, "_tokenizer", None)
+    if backend is None:
+        return
+    spec = json.loads(backend.to_str())
+    kept = [token for token in spec["added_tokens"] if token["id"] < rows]
+    if len(kept) < len(spec["added_tokens"]):
+        tokenizer._tokenizer = type(backend).from_str(json.dumps({**spec, "added_tokens": kept}))
 
 
 def convert(path: Path, target: Path) -> None:

@@ -115,7 +115,7 @@ def wrap_model(
 
 
 def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with tokens that the embedding lacks; those that pad or stand for unknown text are spared.
+    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up.
 
     Raises:
         UserError: there are some.
