@@ -101,8 +101,8 @@ def check_free(folder: Path, name: str) -> None:
     Raises:
         UserError: one of that name is there, or nothing can be written there.
     """
-    refuse_link(folder)
     check_folder(folder)
+    refuse_link(folder)
     record, _ = _paths(folder, name)
     if record.exists():
         raise UserError(f"{record}: is there already; choose another --out")
