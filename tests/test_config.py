@@ -247,3 +247,18 @@ def test_attacks_are_chosen_by_name_and_given_options() -> None:
     assert load_tables({**BASE, "attacks": {"names": []}}).attacks.names == ()
     with pytest.raises(UserError, match=r"attacks\.names: .*array"):
         load_tables({**BASE, "attacks": {"names": "noise"}})
+
+
+def test_a_chat_template_is_found_beside_its_run_file(tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+    file = tmp_path / "run.toml"
+    model = '[model]\nname = "smollm2-135m"\nchat_template = "own.jinja"\ntemplate_options = {reasoning_effort="low"}\n'
+    data = '[data]\nforget = "people:forget"\nretain = "people:retain"\n'
+    file.write_text(f'recipe = "npo"\n{model}{data}', encoding="utf-8")
+    run = load_run(file, None, ["model.template_options={enable_thinking=false}", "model.date=2026-01-02"])
+    assert run.model.chat_template == str(tmp_path / "own.jinja")
+    assert run.model.template_options == {"reasoning_effort": "low", "enable_thinking": False}
+    assert run.tables()["model"]["date"] == "2026-01-02"
+    assert check_run(run.tables()) == run
+    with pytest.raises(UserError, match=r"model\.reasoning: .*what opens and what closes"):
+        load_run(file, None, ['model.reasoning=["<think>"]'])

@@ -228,7 +228,7 @@ def _setting(text: str) -> Tables:
 
 
 def _relative_to(tables: Tables, folder: Path) -> Tables:
-    """Data files named in a run file are looked up beside that file when they are not found from here."""
+    """Data files and a chat template named in a run file are looked up beside it when they are not found from here."""
 
     def found(value: Any) -> Any:
         if isinstance(value, list):
@@ -237,6 +237,9 @@ def _relative_to(tables: Tables, folder: Path) -> Tables:
             return {**value, **{key: found(value[key]) for key in ("name", "also") if key in value}}
         return beside(value, folder) if isinstance(value, str) else value
 
+    model = tables.get("model")
+    if isinstance(model, dict) and isinstance(model.get("chat_template"), str):
+        tables = {**tables, "model": {**model, "chat_template": beside(model["chat_template"], folder)}}
     if not isinstance(tables.get("data"), dict):
         return tables
     data = {key: found(value) for key, value in tables["data"].items()}
