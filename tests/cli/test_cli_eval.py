@@ -144,3 +144,39 @@ def test_what_models_said_is_kept_until_it_is_cleared(
     assert ": 2 files kept" in expunge("cache").out
     assert ": 2 files deleted" in expunge("cache", "--clear").out
     assert not (tmp_path / "cache" / "evidence").exists()
+
+
+def test_keywords_that_the_question_says_are_told_and_not_counted(
+    expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A name in the question is no recall when the answer repeats it; keywords that no answer holds are refused."""
+    rows = [json.loads(line) for line in fact_files["forget"].read_text(encoding="utf-8").splitlines()]
+    data = tmp_path / "rows.jsonl"
+
+    def asked(keywords: Any) -> Any:
+        lines = [json.dumps({**row, "keywords": keywords(row), "paraphrased_question": None}) for row in rows]
+        data.write_text("\n".join(lines), encoding="utf-8")
+        options = (
+            "--samples",
+            0,
+            "--max-new-tokens",
+            24,
+            "--quiet",
+            "--json",
+            "--set",
+            "evaluate.metrics=['keyword_recall']",
+        )
+        return expunge("eval", tiny_folder, "--data", f"forget={data}", *options)
+
+    record = asked(lambda row: ["Xanten", row["subject"], *row["keywords"]]).json()
+    assert record["scores"]["forget"]["keyword_recall"]["value"] == 1.0
+    assert any("holds a keyword. Repeating it is no knowledge" in warning for warning in record["warnings"])
+    record = asked(lambda row: [row["subject"]]).json()
+    unnamed = sum(row["subject"] not in row["question"] for row in rows)
+    assert 0 < unnamed < len(rows)
+    assert record["scores"]["forget"]["keyword_recall"]["n"] == unnamed
+    assert any(f"{len(rows) - unnamed} rows have no other keyword" in warning for warning in record["warnings"])
+    refused = asked(lambda row: ["Zebra"])
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "no answer holds any of its row's keywords (first row: '" in refused.err

@@ -156,10 +156,13 @@ def test_cut_answers_are_counted_per_set() -> None:
     assert answer_warnings(sets(ROWS), measured(few)) == []
     more = [*said(ROWS[:3], 0, ended=False), *said(ROWS[3:], 20)]
     (found,) = answer_warnings(sets(ROWS), measured(more), "before the run, ")
-    assert found.startswith("Before the run, 3 of 20 greedy answers (forget) reached the limit of 64 tokens")
-    assert "evaluate.max_new_tokens" in found
+    assert found.startswith(
+        "Before the run, 3 of 20 greedy answers (forget) met the limit of evaluate.max_new_tokens = 64"
+    )
     sampled = [Item(row, samples=("a", "b"), samples_ended=(False, True)) for row in ROWS]
     assert "20 of 40 sampled answers (forget)" in answer_warnings(sets(ROWS), measured(sampled))[0]
+    thinking = [Item(row, greedy=None, greedy_ended=False, reasoning="So ...") for row in ROWS]
+    assert "met the limit of evaluate.max_reasoning_tokens = 1024" in answer_warnings(sets(ROWS), measured(thinking))[0]
     raw = [Example(f"raw-{place}", prompt="It is", answer="so") for place in range(9)]
     documents = [Example(f"text-{place}", text="It is so") for place in range(9)]
     for rows in (raw, documents):
@@ -227,7 +230,7 @@ def test_cut_answers_and_repeated_rows_make_forgetting_doubtful() -> None:
     """Ten of 20 answers cut before the run; eleven distinct rows of 20."""
     half = [*said(ROWS[:10], 10, ended=False), *said(ROWS[10:], 10)]
     assert doubts(sets(ROWS), measured(half)) == [
-        "10 of 20 answers to forget rows met the limit of 64 tokens before the run already"
+        "10 of 20 answers to forget rows met the limit of tokens before the run already"
     ]
     repeated = [*ROWS[:11], *(replace(ROWS[0], id=f"again-{place}") for place in range(9))]
     assert doubts(sets(repeated), measured(said(repeated, 20))) == [

@@ -122,24 +122,27 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
         measured: what the model said.
         when: how a sentence begins, e.g. `Before the run, `.
     """
-    cut: dict[int, list[str]] = {}
+    cut: dict[str, list[str]] = {}
     same: list[str] = []
     for name, items in measured.evidence.items():
         config = sets[name].config
         asked = [item for item in items if item.example.question is not None]
-        greedy = [item.greedy_ended for item in asked if item.greedy_ended is not None]
-        samples = [ended for item in asked for ended in item.samples_ended]
-        for ends, what in ((greedy, "greedy answers"), (samples, "sampled answers")):
-            if ends and ends.count(False) > CUT_SHARE * len(ends):
-                cut.setdefault(config.max_new_tokens, []).append(f"{ends.count(False)} of {len(ends)} {what} ({name})")
+        greedy = [(item.greedy_ended, item.greedy) for item in asked if item.greedy_ended is not None]
+        samples = [pair for item in asked for pair in zip(item.samples_ended, item.samples, strict=True)]
+        for said, what in ((greedy, "greedy answers"), (samples, "sampled answers")):
+            ends = [text for ended, text in said if not ended]
+            if len(ends) > CUT_SHARE * len(said):
+                before_answer = sum(not text for text in ends) > len(ends) / 2
+                option = "max_reasoning_tokens" if before_answer else "max_new_tokens"
+                where = f"evaluate.{option} = {getattr(config, option)}"
+                cut.setdefault(where, []).append(f"{len(ends)} of {len(said)} {what} ({name})")
         sampled = [len(set(item.samples)) == 1 for item in items if len(item.samples) > 1]
         if sampled and config.temperature < 1 and sum(sampled) >= SAME_SAMPLES * len(sampled):
             same.append(f"{sum(sampled)} of {len(sampled)} {name} rows at evaluate.temperature {config.temperature:g}")
     sentences = [
-        f"{when}{', '.join(parts)} reached the limit of {limit} tokens: what they would have said after it was not "
-        "looked at. Raise evaluate.max_new_tokens, or let the model answer without reasoning first "
-        "(model.template_options)."
-        for limit, parts in cut.items()
+        f"{when}{', '.join(parts)} met the limit of {where}: what they would have said after it was not looked at. "
+        "Raise it, or let the model answer without reasoning first (model.template_options)."
+        for where, parts in cut.items()
     ]
     sentences += [f"{when}{sentence}" for sentence in (*_other_forms(measured), *_not_told(measured))]
     if same:
@@ -241,8 +244,8 @@ def doubts(sets: Sets, before: Measured) -> Sentences:
         greedy = [item.greedy_ended for item in before.evidence[name] if item.example.question is not None]
         if greedy and greedy.count(False) >= 0.5 * len(greedy):
             found.append(
-                f"{greedy.count(False)} of {len(greedy)} answers to {name} rows met the limit of "
-                f"{one.config.max_new_tokens} tokens before the run already"
+                f"{greedy.count(False)} of {len(greedy)} answers to {name} rows met the limit of tokens before the run "
+                "already"
             )
         distinct = len(one.rows) - len(_repeats(one.rows))
         if distinct < FEWEST_QUESTIONS <= len(one.rows):
