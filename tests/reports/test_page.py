@@ -10,12 +10,13 @@ from test_reports import forget, record, splits
 
 from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.finding import Chart, Series
-from expunge.core.records import Score, StepLog
+from expunge.core.records import Score, SequenceRecord, SequenceStep, StepLog
 from expunge.reports.charts import draw
 from expunge.reports.curves import losses
 from expunge.reports.html import with_interval, write_html
 from expunge.reports.keynumbers import key_numbers, short_verdict
 from expunge.reports.robustness import finding, spoken
+from expunge.reports.sequence import outcome, write_sequence
 
 
 def page(told: object, tmp_path: Path) -> str:
@@ -152,3 +153,26 @@ def test_a_table_of_many_columns_is_dense(tmp_path: Path) -> None:
     )
     assert 'class="dense"' in html
     assert 'aria-hidden="true">The table goes on' in html
+
+
+def test_a_sequence_says_in_one_line_what_is_gone(tmp_path: Path) -> None:
+    """Two requests of 40 rows: 0 of 40 reaches up to 9%, 20 of 40 is half; neighbours fell from 1 to 0.5."""
+    gone, known = Score(value=0.0, low=0.0, high=0.09, n=40), Score(value=0.5, low=0.35, high=0.65, n=40)
+    full = Score(value=1.0, low=0.91, high=1.0, n=40)
+    steps = [
+        SequenceStep(
+            step=step,
+            requests=[{"keyword_recall": first}, {"keyword_recall": second}],
+            utility={"neighbour": {"keyword_recall": kept}},
+        )
+        for step, first, second, kept in ((0, full, full, full), (1, gone, full, full), (2, gone, known, known))
+    ]
+    told = SequenceRecord(recipe="npo", config={}, requests=["a", "b"], data=["", ""], steps=steps)
+    assert outcome(told).summary.startswith("1 of the 2 requests carried out so far is forgotten")
+    assert outcome(told).summary.endswith("at a cost to neighbour.")
+    assert outcome(told.model_copy(update={"steps": steps[:2]})).label == "Forgotten"
+    html = write_sequence(told, tmp_path).read_text(encoding="utf-8")
+    regions = re.findall(r'role="region" aria-label="([^"]+)"', html)
+    assert len(set(regions)) == len(regions) == 2
+    assert '<th scope="col"></th>' not in html
+    assert "<script" not in html

@@ -41,6 +41,8 @@ class Matrix(Frozen):
     metric: str
     explanation: str
     lines: list[Line]
+    of: str = "request"
+    """What each line is: a request, a split or an aggregate."""
 
 
 def matrices(record: SequenceRecord) -> list[Matrix]:
@@ -122,8 +124,7 @@ def print_sequence(record: SequenceRecord, terminal: Terminal) -> None:
             ]
             for line in matrix.lines
         ]
-        kept = matrix.lines[0].asked_at is None
-        terminal.table(["split" if kept else "request", *steps], rows, title=metric_name(matrix.metric))
+        terminal.table([matrix.of, *steps], rows, title=metric_name(matrix.metric))
     terminal.print(f"{_NOW} the step that was to forget it", style="dim")
 
 
@@ -171,7 +172,7 @@ def _whole(record: SequenceRecord) -> Matrix | None:
         )
         for name in names
     ]
-    return _matrix("model utility", lines) if lines else None
+    return _matrix("model utility", lines, "aggregate") if lines else None
 
 
 def _kept(record: SequenceRecord) -> Matrix | None:
@@ -183,9 +184,9 @@ def _kept(record: SequenceRecord) -> Matrix | None:
             if record.steps[0].utility.get(split, {}).get(metric, Score(value=None)).value is not None
         ]
         if lines:
-            return _matrix(metric, lines)
+            return _matrix(metric, lines, "split")
     return None
 
 
-def _matrix(metric: str, lines: list[Line]) -> Matrix:
-    return Matrix(metric=metric, explanation=METRICS.get(metric, ""), lines=lines)
+def _matrix(metric: str, lines: list[Line], of: str = "request") -> Matrix:
+    return Matrix(metric=metric, explanation=METRICS.get(metric, ""), lines=lines, of=of)
