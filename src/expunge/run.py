@@ -123,6 +123,7 @@ def execute(
     """
     watch = Stopwatch()
     given = model is not None
+    check_folder(out)
     run = run.dated(_earlier_date(out))
     check_out(run, out, resume)
     if (out / RECORD_FILE).is_file():

@@ -41,7 +41,7 @@ def test_places_that_cannot_be_written_to_are_refused_first(
     for out in ("", "x" * 300 + ending, "file/below" + ending, f"nowhere-link/x{ending}", "nowhere-link", "pipe"):
         result = expunge(*COMMANDS[name], "--out", out)
         assert result.code == 2, (out, result.err)
-        assert result.err.startswith("expunge: --out"), (out, result.err)
+        assert result.err.startswith("expunge: --out" if out else "expunge: "), (out, result.err)
         assert len(result.err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "nowhere-link", "pipe"]
     assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
