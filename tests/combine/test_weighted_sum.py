@@ -6,6 +6,7 @@ from torch import Tensor
 
 from expunge.combine.base import Step, StepLosses
 from expunge.combine.weighted_sum import WeightedSum
+from expunge.core.errors import UserError
 
 
 def test_gradient_is_that_of_the_summed_loss() -> None:
@@ -44,3 +45,9 @@ def test_a_stream_of_weight_zero_is_never_computed(absent: str) -> None:
     assert getattr(losses, absent) is None
     assert x.grad is not None
     assert x.grad.item() == (3.0 if absent == "forget" else 4.0)
+
+
+def test_two_weights_of_zero_are_refused() -> None:
+    """Nothing would be trained, and the report would say that nothing was forgotten."""
+    with pytest.raises(UserError, match="both 0"):
+        WeightedSum(WeightedSum.Config(forget_weight=0.0, retain_weight=0.0))

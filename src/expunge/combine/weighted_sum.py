@@ -10,6 +10,7 @@ from torch import Tensor
 
 from expunge.combine._products import Products, conflict_logs
 from expunge.combine.base import Combine, Step, StepLosses
+from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 
 
@@ -31,6 +32,8 @@ class WeightedSum(Combine):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        if config.forget_weight == config.retain_weight == 0:
+            raise UserError("combine: forget_weight and retain_weight are both 0, so nothing would be trained")
         self.logged = ("gradient_conflict", "gradient_cosine") if config.watch_conflict else ()
 
     def accumulate(self, step: Step) -> StepLosses:

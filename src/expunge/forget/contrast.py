@@ -46,7 +46,10 @@ class Contrast(ForgetLoss):
 
         temperature: float = Field(0.7, gt=0, description="Of the contrast (tau); lower lets go of a token sooner")
         negatives: int = Field(
-            1, ge=1, description="Original states that a token is turned from: its own, then others of its row (Z)"
+            1,
+            ge=1,
+            le=1_000,
+            description="Original states that a token is turned from: its own, then others of its row (Z)",
         )
         norm_weight: float = Field(
             0.0, ge=0, description="Weight of the squared relative change of a state's norm; 0: norms are free"
