@@ -84,7 +84,9 @@ def test_eval_of_the_saved_model_gives_the_after_scores(
     after = read_record(finished.folder).model_dump()["after"]["forget"]
     assert printed["scores"]["forget"].pop("cosine_similarity")["value"] is None
     assert 0 <= after.pop("cosine_similarity")["value"] < 1
-    assert printed["scores"]["forget"] == after
+    for metric, score in after.items():  # the rows of a pass decide how its products are rounded
+        assert printed["scores"]["forget"].pop(metric) == pytest.approx(score, rel=1e-6), metric
+    assert not printed["scores"]["forget"]
     table = expunge("eval", finished.folder / "model", *data, *options)
     assert "keyword_recall" in table.out
 
