@@ -104,7 +104,10 @@ def outputs(rng: random.Random, world: World, folder: Path) -> Call:
     (folder / "full" / "mine.txt").write_text("mine", encoding="utf-8")
     (folder / "dangling").symlink_to("nowhere/at/all")
     ways = ["file/below", "n" * 300, "dangling", "/dev/null", ""]
-    ways += ["file", "full"] if name not in ("compare", "import-ou", "locate") else ["full"] * (name != "locate")
+    if name not in ("compare", "import-ou", "locate"):  # which write a file
+        ways.append("file")
+    if name not in ("locate", "meta-eval"):  # which add to what a folder holds
+        ways.append("full")
     place = rng.choice(ways)
     arguments = [one for one in world.command(name) if not one.startswith("--out")]
     if name == "attack":
