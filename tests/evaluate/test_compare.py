@@ -220,7 +220,7 @@ def test_the_command(tmp_path: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "140"})
     shown = runner.invoke(app, ["compare", str(a), str(b / RECORD_FILE), "--out", str(tmp_path / "c.json")])
     assert shown.exit_code == 0, shown.output
-    assert "-0.100" in shown.output
+    assert "-0.10 [-0.10, -0.10]" in shown.output
     assert "1 of 2 comparisons: no difference shown" in " ".join(shown.output.split())
     printed = runner.invoke(app, ["compare", str(a), str(b), "--json"])
     assert json.loads(printed.output)["differences"] == json.loads((tmp_path / "c.json").read_text())["differences"]

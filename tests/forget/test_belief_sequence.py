@@ -12,6 +12,7 @@ from fake_view import BigramView
 from torch import Tensor
 
 from expunge.core.errors import UserError
+from expunge.core.permission import granted
 from expunge.core.plugins import find
 from expunge.core.validation import check
 from expunge.data.batch import collate
@@ -288,7 +289,7 @@ def test_documents_are_continued(real: Real, draws: list[Any]) -> None:
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with granted(options), pytest.raises(UserError, match=message):
         check(BeliefSequence.Config, options, "forget")
 
 

@@ -10,6 +10,7 @@ import torch
 from short_run import Unlearning
 
 from expunge.core.errors import UserError
+from expunge.core.permission import granted
 from expunge.train.config import TrainConfig
 from expunge.train.trainer import check_train
 
@@ -49,7 +50,8 @@ def test_a_large_epsilon_stops_adamw(unlearning: Callable[..., Unlearning], opti
     ],
 )
 def test_options_that_are_known(optimizer: str, options: dict[str, Any]) -> None:
-    check_train(TrainConfig(optimizer=optimizer, optimizer_options=options))
+    with granted(classes=[optimizer]):
+        check_train(TrainConfig(optimizer=optimizer, optimizer_options=options))
 
 
 @pytest.mark.parametrize(
@@ -67,5 +69,5 @@ def test_options_that_are_known(optimizer: str, options: dict[str, Any]) -> None
     ],
 )
 def test_options_that_would_not_arrive_are_refused(optimizer: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with granted(classes=[optimizer]), pytest.raises(UserError, match=message):
         check_train(TrainConfig(optimizer=optimizer, optimizer_options=options))
