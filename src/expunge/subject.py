@@ -20,7 +20,7 @@ from expunge.data.load import load_data, splits_of
 from expunge.diagnose.base import Stage
 from expunge.evaluate.base import EvaluateConfig
 from expunge.models.config import ModelConfig
-from expunge.models.save import TENSORS
+from expunge.models.save import OLD_TENSORS, TENSORS
 from expunge.run import MODEL_FOLDER, RUN_FILE
 
 
@@ -108,12 +108,18 @@ def _finished(run_dir: Path, splits: Sequence[str]) -> Subject:
         seed=run.seed,
         evaluate=run.evaluate,
         attacks=run.attacks,
-        tensors=load_file(folder / TENSORS) if (folder / TENSORS).is_file() else {},
+        tensors=_kept(folder),
         steered=run.forget.options.get("layer"),
         trained=tuple(record.selection.names),
         steps=tuple(record.steps),
         expected={split: record.data[split].sha256 for split in splits if split in record.data},
     )
+
+
+def _kept(folder: Path) -> dict[str, Tensor]:
+    """What a run kept beside its weights."""
+    places = [folder / name for name in (TENSORS, OLD_TENSORS) if (folder / name).is_file()]
+    return load_file(places[0]) if places else {}
 
 
 def _plain(name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage) -> Subject:

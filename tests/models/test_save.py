@@ -17,7 +17,7 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
-from expunge.models.save import save_model
+from expunge.models.save import TENSORS, save_model
 from expunge.models.source import Source
 
 IDS = torch.arange(5, 25)[None]
@@ -159,4 +159,12 @@ def test_a_generation_config_that_transformers_does_not_save(tiny: LanguageModel
 def test_files_get_the_mode_of_the_umask(tiny: LanguageModel, tmp_path: Path) -> None:
     save_model(tiny, tmp_path / "out", tensors={"direction": torch.ones(3)})
     (tmp_path / "probe").touch()
-    assert {path.stat().st_mode for path in (tmp_path / "out").iterdir()} == {(tmp_path / "probe").stat().st_mode}
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "probe").stat().st_mode}
+
+
+def test_a_server_that_reads_every_safetensors_file_finds_weights_only(tiny: LanguageModel, tmp_path: Path) -> None:
+    save_model(tiny, tmp_path / "out", tensors={"direction": torch.ones(3)})
+    names = {name for path in (tmp_path / "out").glob("*.safetensors") for name in load_file(path)}
+    assert names <= {name for name, _ in tiny.base.named_parameters()}
+    assert torch.equal(load_file(tmp_path / "out" / TENSORS)["direction"], torch.ones(3))

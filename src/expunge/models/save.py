@@ -31,7 +31,10 @@ from expunge.models.source import (
 
 CARD = "README.md"
 ORIGINAL_CARD = "README.original.md"
-TENSORS = "expunge.safetensors"
+TENSORS = Path("expunge") / "tensors.safetensors"
+"""What a run keeps beside its weights: in a folder, since servers read every safetensors file beside `config.json`."""
+OLD_TENSORS = Path("expunge.safetensors")
+"""Where version 0.1 kept it."""
 
 
 def save_model(
@@ -62,6 +65,7 @@ def save_model(
         if card is not None:
             (partial / CARD).write_text(card + _requirement(partial), encoding="utf-8")
         if tensors:
+            (partial / TENSORS).parent.mkdir(exist_ok=True)
             save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial / TENSORS)
 
 
