@@ -106,7 +106,7 @@ def outputs(rng: random.Random, world: World, folder: Path) -> Call:
     ways = ["file/below", "n" * 300, "dangling", "/dev/null", ""]
     if name not in ("compare", "import-ou", "locate"):  # which write a file
         ways.append("file")
-    if name not in ("locate", "meta-eval"):  # which add to what a folder holds
+    if name not in ("locate", "meta-eval", "attack", "diagnose confidence"):  # which add to what a folder holds
         ways.append("full")
     place = rng.choice(ways)
     arguments = [one for one in world.command(name) if not one.startswith("--out")]

@@ -126,6 +126,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other width": (lambda f: edited(f / "config.json", intermediate_size=128), r"down_proj\.weight has the shape"),
     "activation": (lambda f: edited(f / "config.json", hidden_act="nope"), "nope"),
     "quantized": (lambda f: edited(f / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}), ""),
+    "quantized by nobody": (
+        lambda f: edited(f / "config.json", quantization_config={"quant_method": "nope"}),
+        "quantized by 'nope'",
+    ),
     "generation list": (lambda f: (f / "generation_config.json").write_text("[1]"), r"generation_config\.json: must"),
     "tokenizer list": (lambda f: (f / "tokenizer.json").write_text("[]"), r"tokenizer\.json: must hold a JSON object"),
     "tokenizer {}": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.permission import check_remote_code
@@ -204,6 +205,7 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     with reading(config.name):
         settings = AutoConfig.from_pretrained(folder, **options)
+        _check_quantization(config.name, settings)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=settings,
@@ -265,6 +267,17 @@ def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
         if not found("Who?", add_special_tokens=False)["input_ids"]:
             raise ValueError("it knows no tokens: a text is encoded as nothing")
     return found
+
+
+def _check_quantization(name: str, settings: Any) -> None:
+    """Refuse weights that transformers would read as they are, although they are quantized by something it lacks."""
+    quantized = getattr(settings, "quantization_config", None)
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    if method is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        raise UserError(
+            f"model.name: cannot load '{name}': config.json says that its weights are quantized by '{method}', which "
+            "this version of transformers does not know; give the model before quantization"
+        )
 
 
 def _check_weights(name: str, found: dict[str, Any]) -> None:
