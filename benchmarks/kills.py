@@ -111,8 +111,18 @@ class Ground:
             "train": {"lr": 1e-3, "epochs": 2, "batch_size": 4, "checkpoint_every": 1},
         }
         continual = {"recipe": "npo", "model": model, "data": {"requests": requests, "retain": str(retain)}}
-        for name, tables in (("teach", teach), ("continual", continual)):
+        pool = {
+            "original": str(self.model),
+            "data": {"forget": str(forget)},
+            "evaluate": {"samples": 0, "max_new_tokens": 4, "metrics": ["keyword_recall", "probability"]},
+            "models": [{"path": str(self.model), "knows": True}, {"path": "run/model", "knows": False}],
+        }
+        files = {"teach": teach, "continual": continual, "pool": pool, "reproduction": _reproduction(teach, retain)}
+        for name, tables in files.items():
             (folder / f"{name}.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
+        log = folder / "TOFU_EVAL.json"
+        values = {str(row): {"prob": 0.1 * row, "avg_loss": 1.0} for row in range(8)}
+        log.write_text(json.dumps({"forget_Q_A_Prob": {"agg_value": 0.35, "value_by_index": values}}), encoding="utf-8")
         data = ("--data", f"forget={forget}", "--data", f"retain={retain}")
         run = ("run", "--model", str(self.model), "--forget", str(forget), "--retain", str(retain), "--out", "out")
         recipes = {
@@ -145,6 +155,9 @@ class Ground:
             Command("diagnose", ("diagnose", "alignment", "run", "--out", "out"), needs=("run npo_kl",)),
             Command("compare", ("compare", "run", "--out", "out.json"), needs=("run npo_kl",)),
             Command("report", ("report", "run"), needs=("run npo_kl",)),
+            Command("meta-eval", ("meta-eval", str(folder / "pool.toml"), "--out", "out"), needs=("run npo_kl",)),
+            Command("import-ou", ("import-ou", str(log), "--out", "out.reference.json")),
+            Command("reproduce", ("reproduce", str(folder / "reproduction.toml"), "--out", "out")),
         ]
         self.whole: dict[str, Path] = {}
         self.events: dict[str, int] = {}
@@ -242,7 +255,7 @@ class Ground:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-_TALKING = ("compare", "report")
+_TALKING = ("compare", "report", "import-ou")
 """Commands without --quiet."""
 
 
@@ -346,6 +359,28 @@ def _exit_code(work: Callable[[], None]) -> int:
 
 def _set(*settings: str) -> tuple[str, ...]:
     return tuple(word for setting in settings for word in ("--set", setting))
+
+
+def _reproduction(teach: dict[str, Any], retain: Path) -> dict[str, Any]:
+    """One method at two strengths, on a taught target, beside a reference that never saw the forget rows."""
+    return {
+        "summary": "Two strengths of one method",
+        "paper": "none",
+        "seeds": [0],
+        "utility": "keyword recall",
+        "columns": {"keyword recall": "after.retain.keyword_recall"},
+        "grid": {"key": "train.lr", "values": [1e-3, 2e-3]},
+        "methods": {"npo": {"recipe": "npo"}},
+        "teach": teach,
+        "retrained": {"data": {"teach": [str(retain)]}},
+        "run": {
+            "data": {"forget": teach["data"]["teach"][0], "retain": str(retain)},
+            "train": {"epochs": 1, "batch_size": 4},
+            "evaluate": {"samples": 0, "max_new_tokens": 4, "metrics": ["keyword_recall", "probability"]},
+            "guard": {"utility_floor": 0.0},
+            "attacks": {"names": []},
+        },
+    }
 
 
 def _save_tiny(folder: Path, texts: list[str]) -> None:
