@@ -21,7 +21,8 @@ from expunge.core.records import Score
 from expunge.core.trust import MetaRecord, MetricTrust, PoolModel
 from expunge.core.validation import check
 from expunge.data.example import Example, Splits
-from expunge.data.load import load_examples
+from expunge.data.load import load_data
+from expunge.data.understood import say_all, warnings_of
 from expunge.evaluate.base import Metric
 from expunge.evaluate.deep import DepthSession
 from expunge.evaluate.evidence import sampled
@@ -64,7 +65,9 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     start = time.perf_counter()
     plan = _plan(pool)
     check_keywords(plan.sets)
-    warnings = row_warnings(plan.sets, pool.model.get("system_prompt"))
+    understood = {name: one.understood for name, one in plan.sets.items()}
+    say_all(progress, understood)
+    warnings = [*warnings_of(understood), *row_warnings(plan.sets, pool.model.get("system_prompt"))]
     scorer = _Scorer(pool, plan, progress)
     retrained = scorer.retrained()
     models = [scorer.member(member) for member in pool.models]
@@ -162,10 +165,11 @@ def _plan(pool: Pool) -> Plan:
         return replace(plan, model_config={**plan.model_config, **pool.model})
     assert pool.data is not None
     specs = {name: spec for name in PoolData.model_fields if (spec := getattr(pool.data, name)) is not None}
-    rows: dict[str, Any] = {"retain": (), **{name: load_examples(spec, f"data.{name}") for name, spec in specs.items()}}
-    splits = Splits(**rows)
+    loaded = {name: load_data(spec, f"data.{name}") for name, spec in specs.items()}
+    rows: dict[str, Any] = {"retain": (), **{name: one.examples for name, one in loaded.items()}}
+    splits = Splits(**rows, understood={name: one.understood for name, one in loaded.items()})
     splits.check()
-    prints = {name: print_of(str(specs[name]), some) for name, some in splits.named()}
+    prints = {name: print_of(str(specs[name]), some, loaded[name].understood) for name, some in splits.named()}
     return Plan(sets_of(splits, pool.evaluate), prints, pool.evaluate, pool.seed, None, pool.model)
 
 

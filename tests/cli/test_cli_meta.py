@@ -33,7 +33,10 @@ def test_prints_a_table_and_writes_the_record(expunge: Any, pool: Path, tmp_path
 
 
 def test_as_json(expunge: Any, pool: Path) -> None:
-    found = expunge("meta-eval", pool, "--quiet", "--json").json()
+    """Standard output holds the record alone; how the rows were read is on standard error."""
+    outcome = expunge("meta-eval", pool, "--json")
+    assert "questions" in outcome.err
+    found = outcome.json()
     assert found["metrics"][0]["faithfulness"]["value"] == 1.0
 
 

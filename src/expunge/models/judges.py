@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ class Unavailable(ExpungeError):
     """A judge that cannot be had now: neither on this machine nor over the network."""
 
 
-class Reader:
+class Reader(ABC):
     """What judges have in common: a language in which they read.
 
     A judge whose model card names English alone says nothing about other languages; one without a card, or with
@@ -47,10 +48,10 @@ class Reader:
     _place: str
     """Folder or hub id."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def _parts(self) -> tuple[Any, Any]:
         """Model and tokenizer."""
-        raise NotImplementedError
 
     def cannot_read(self, text: str) -> str | None:
         """Why the judge has nothing to say about a text; None: it has.
