@@ -17,6 +17,7 @@ from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
 from expunge.models.partial import BlockStates, block_output, started, trained_blocks
+from expunge.models.precision import float64
 
 _EPS = 1e-12
 
@@ -132,7 +133,7 @@ class _Collector:
         if inputs is seen:
             self._sums[weight] = sum_of_seen
             return
-        kept = inputs[self.chosen].double()
+        kept = float64(inputs[self.chosen])
         if self._normalise:
             kept /= kept.norm(dim=-1, keepdim=True).clamp(min=_EPS)
         size = kept.shape[1]

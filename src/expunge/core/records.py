@@ -245,7 +245,7 @@ class Provenance(Frozen):
     python: str
     platform: str
     device: str
-    precision: str = Field(description="float32, or bfloat16 autocast over float32 masters")
+    precision: str = Field(description="Of matrix products: float32, or autocast to bfloat16 or float16")
     packages: dict[str, str] = Field(default_factory=dict)
 
 

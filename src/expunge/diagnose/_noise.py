@@ -16,6 +16,7 @@ from expunge.diagnose._length import best_coefficient, derivatives
 from expunge.diagnose._numbers import Numbers
 from expunge.diagnose._states import TOKEN_BUDGET, mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
+from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 
 
@@ -108,7 +109,7 @@ def _reactions(
         clean = outputs_above(model, batch, start, hidden[start], end)
         found = []
         for noise in noises[:, start]:
-            moved = outputs_above(model, batch, start, hidden[start] + noise, end)
+            moved = outputs_above(model, batch, start, widen(hidden[start]) + noise, end)
             ratios = [
                 sensitivity(tokens.of(before), tokens.of(after)) for before, after in zip(clean, moved, strict=True)
             ]
@@ -125,5 +126,5 @@ def _all_outputs(model: LanguageModel, batch: Batch) -> list[Tensor]:
 
 
 def _numpy(values: Tensor) -> Numbers:
-    found: Numbers = values.double().cpu().numpy()
+    found: Numbers = values.cpu().double().numpy()
     return found

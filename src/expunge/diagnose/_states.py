@@ -14,7 +14,7 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.activations import HiddenLossConfig, Scope, Site, Tokens
 from expunge.losses.base import Setup
-from expunge.losses.token import sequence_length
+from expunge.losses.token import sequence_length, widen
 from expunge.models.base import LanguageModel
 from expunge.models.partial import block_output, entering
 
@@ -52,7 +52,7 @@ def row_states(model: LanguageModel, rows: Sequence[Example], layer: int, tokens
 
 
 def outputs_above(model: LanguageModel, batch: Batch, layer: int, hidden: Tensor | None, last: int) -> list[Tensor]:
-    """Outputs of the blocks above one, in full precision of the weights.
+    """Outputs of the blocks above one, in the model's arithmetic; what is given enters in float32.
 
     Args:
         model: any model.
@@ -69,8 +69,8 @@ def outputs_above(model: LanguageModel, batch: Batch, layer: int, hidden: Tensor
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         seen.append(output if isinstance(output, Tensor) else output[0])
 
-    start = nullcontext() if hidden is None else entering(model, layer + 1, hidden)
-    with ExitStack() as stack, start:
+    start = nullcontext() if hidden is None else entering(model, layer + 1, widen(hidden))
+    with ExitStack() as stack, model.autocast(), start:
         for _, block in model.blocks()[layer + 1 : last]:
             stack.callback(block.register_forward_hook(keep).remove)
         top = block_output(model, batch, last)

@@ -110,7 +110,7 @@ class Confidence(Diagnostic):
             with model.autocast():
                 logits = model.head(hidden)
             found.append(quantities(logits))
-        values: Numbers = torch.cat(found).double().cpu().numpy()
+        values: Numbers = torch.cat(found).cpu().double().numpy()
         return values
 
 

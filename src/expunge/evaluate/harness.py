@@ -62,7 +62,7 @@ def harness_scores(model: LanguageModel, tasks: Sequence[Any], seed: int, batch_
         backend="causal",
         tokenizer=model.tokenizer,
         batch_size=batch_size,
-        mixed_precision_dtype="bfloat16" if model.precision == "bfloat16" else None,
+        mixed_precision_dtype=None if model.precision == "float32" else model.precision,
     )
     try:
         with model.evaluating():

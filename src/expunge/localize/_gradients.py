@@ -13,6 +13,7 @@ from expunge.data.encode import Encoded
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET, Forward
+from expunge.models.precision import float64
 
 
 def gradient_cosines(
@@ -24,7 +25,7 @@ def gradient_cosines(
     cosines = []
     for group in names:
         one, other = (
-            torch.cat([gradients[name].flatten() for name in group]).double() for gradients in (first, second)
+            float64(torch.cat([gradients[name].flatten() for name in group])) for gradients in (first, second)
         )
         cosines.append(float(one @ other / (one.norm() * other.norm())))
     return cosines

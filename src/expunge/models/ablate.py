@@ -24,7 +24,7 @@ def ablated(model: LanguageModel, layer: int, directions: Tensor) -> Iterator[No
         layer: index of the block.
         directions: (K, D), linearly independent, of any length.
     """
-    basis = torch.linalg.qr(directions.to(model.device, torch.promote_types(directions.dtype, torch.float32)).mT).Q
+    basis = torch.linalg.qr(widen(directions.cpu()).mT).Q.to(model.device)  # MPS has no QR
 
     def remove(_: nn.Module, __: Any, output: Any) -> Any:
         hidden = output if isinstance(output, Tensor) else output[0]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
 from expunge.models.merging import merge, merged_names
+from expunge.models.precision import MASTER
 from expunge.models.source import Source
 from expunge.models.store import StateMemory
 
@@ -29,7 +30,7 @@ class LanguageModel:
         network: a transformers causal LM, or a peft model around one.
         tokenizer: its tokenizer.
         encoder: how questions and answers are laid out.
-        precision: `float32`, or `bfloat16` for autocast over the weights.
+        precision: dtype of matrix products: `float32`, or `bfloat16` or `float16` for autocast over the weights.
         source: the name, path or id that the user gave.
         stored_dtype: dtype of the weights where they came from, and where they will be saved.
         stored_otherwise: parameters that are stored in another dtype, by name in the plain network.
@@ -94,9 +95,18 @@ class LanguageModel:
         device: torch.device = next(self.network.parameters()).device
         return device
 
+    @property
+    def compute(self) -> torch.dtype:
+        """Of matrix products."""
+        found = getattr(torch, self.precision)
+        assert isinstance(found, torch.dtype)
+        return found
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The arithmetic of every forward pass."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        if self.compute == torch.float32:
+            return torch.autocast(self.device.type, enabled=False)
+        return torch.autocast(self.device.type, dtype=self.compute)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -119,12 +129,12 @@ class LanguageModel:
         kept: list[tuple[nn.Module, nn.Parameter]] = []
         layers: list[nn.Module] = [module for module in self.network.modules() if type(module) is nn.Linear]
         try:
-            for layer in layers if self.precision == "bfloat16" else ():
+            for layer in layers if self.compute != torch.float32 else ():
                 weight = layer.weight
                 assert isinstance(weight, nn.Parameter)
-                if weight.dtype == torch.float32:
+                if weight.dtype != self.compute:
                     if id(weight) not in converted:
-                        converted[id(weight)] = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
+                        converted[id(weight)] = nn.Parameter(weight.detach().to(self.compute), requires_grad=False)
                     kept.append((layer, weight))
                     layer.weight = converted[id(weight)]
             yield
@@ -173,9 +183,9 @@ class LanguageModel:
         wanted = set(names)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in wanted)
-            if name in wanted and parameter.dtype != torch.float32:
+            if name in wanted and parameter.dtype != MASTER:
                 self._widened[name] = parameter.dtype
-                parameter.data = parameter.data.float()
+                parameter.data = parameter.data.to(MASTER)
 
     def narrow(self) -> None:
         """Give the trained parameters the dtype that they came in; they keep their values once they are settled."""
@@ -254,4 +264,6 @@ class LanguageModel:
         """
         bad = next((name for name, weight in self.base.named_parameters() if not torch.isfinite(weight).all()), None)
         where = f"weights hold NaN or infinity in {bad}" if bad else "its logits are NaN or infinite"
+        if not bad and self.compute == torch.float16:
+            where += ', in float16, whose largest number is 65504; set model.precision = "float32" or "bfloat16"'
         raise UserError(f"model: cannot use '{self.source}': {where}")

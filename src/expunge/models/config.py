@@ -50,9 +50,10 @@ class ModelConfig(Frozen):
     adapter: Literal["none", "lora"] = Field("none", description="Train the weights themselves, or a LoRA adapter")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Options of the adapter")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic; bfloat16 is autocast over float32 masters; auto: where the device is fast at it",
+        description="Arithmetic of matrix products; trained weights are always float32; auto: bfloat16 or else float16 "
+        "where the device is fast at it",
     )
     states_gb: float = Field(
         4.0, ge=0, description="Kept hidden states take at most this much memory; the rest goes to a temporary file"

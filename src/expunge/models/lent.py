@@ -70,6 +70,7 @@ def model_kept(model: Any, *, changed: bool = False) -> Iterator[None]:
         return
     modules = {module: _kept(module) for module in model.modules()}
     parameters = {parameter: (parameter.requires_grad, parameter.dtype, parameter.grad) for parameter in _all(model)}
+    buffers = [(buffer, buffer.dtype) for buffer in model.buffers()]
     attributes, checkpointing = set(vars(model)), getattr(model, "is_gradient_checkpointing", False)
     config = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)
@@ -103,6 +104,9 @@ def model_kept(model: Any, *, changed: bool = False) -> Iterator[None]:
                 vars(module).pop("forward", None)
             else:
                 vars(module)["forward"] = kept.forward
+        for buffer, dtype in buffers:
+            if buffer.dtype != dtype:
+                buffer.data = buffer.data.to(dtype)
         for parameter, (trainable, dtype, gradient) in parameters.items():
             if parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)

@@ -22,6 +22,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.checkpoint import FLOATS, aliases, entries, stored_dtypes
 from expunge.models.config import ModelConfig
 from expunge.models.gguf import check_gguf, load_gguf
+from expunge.models.precision import Hardware, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
 from expunge.models.source import (
     ADAPTER_CONFIG,
@@ -99,13 +100,13 @@ def wrap_model(
         reasoning=config.reasoning,
     )
     first = next(inner.parameters())
-    precision = _precision(config.precision, first.device)
     stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
+    compute = hold(network, config.precision, first.device)
     model = LanguageModel(
         network.eval(),
         tokenizer,
         encoder,
-        precision,
+        name_of(compute),
         config.name,
         stored.stored_dtype,
         stored.stored_otherwise,
@@ -209,7 +210,7 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=settings,
-            dtype=_load_dtype(config.device),
+            dtype=load_dtype(config.precision, Hardware.of(_device(config.device))),
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with the name
@@ -345,21 +346,3 @@ def _device(name: str) -> torch.device:
     except Exception as error:  # each backend raises its own
         raise UserError(f"model.device: cannot use '{name}': {(str(error) or repr(error)).splitlines()[0]}") from None
     return device
-
-
-def _load_dtype(device: str) -> torch.dtype | str:
-    """Frozen weights keep the dtype they were stored in on an accelerator; a CPU computes in float32."""
-    return "auto" if _device(device).type != "cpu" else torch.float32
-
-
-def _precision(wanted: str, device: torch.device) -> str:
-    """bfloat16 autocast only where it is fast: without the instructions for it a CPU is about 100 times slower."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        fast = any(bool(has) for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    else:
-        fast = False
-    return "bfloat16" if fast else "float32"

@@ -88,8 +88,8 @@ class BlockStates:
 
     They are computed when first asked for. Where only weights below the block are frozen, that may be at any time; what
     is kept of the original model must be asked for (`compute`) before a weight below has moved.
-    The values are those of a full forward up to float32 rounding: a matrix product may round differently in a batch of
-    another shape.
+    A pass that starts here goes on in the dtype that the block gave, so that its values are those of a full forward up
+    to rounding: a matrix product may round differently in a batch of another shape.
 
     Args:
         model: any model.
@@ -125,7 +125,8 @@ class BlockStates:
     @contextmanager
     def entered(self, indices: Sequence[int]) -> Iterator[None]:
         """Within this block of code a forward pass of those rows starts here."""
-        with entering(self._model, self.first, self.batch(indices)):
+        rows = self._rows
+        with entering(self._model, self.first, rows.batch(indices, self._model.device).to(rows.given)):
             yield
 
     @cached_property

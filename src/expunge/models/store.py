@@ -40,10 +40,13 @@ class RowStore:
         self._on_disk: dict[int, tuple[int, torch.Size]] = {}
         self._file: IO[bytes] | None = None
         self._claimed = [0]
+        self.given = torch.float32
+        """Dtype of the states that were put, which may be narrower than what they are kept in."""
         weakref.finalize(self, _give_back, memory, self._claimed)
 
     def put(self, index: int, states: Tensor) -> None:
         """Keep a copy of a row's (T, D) states."""
+        self.given = states.dtype
         kept = states.detach().to("cpu", self._memory.dtype, copy=True)
         if self._memory.used + kept.nbytes <= self._memory.bound:
             self._memory.used += kept.nbytes
