@@ -17,7 +17,8 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
 from expunge.models.forward import score_rows
-from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.generate import decode, score_answers
+from expunge.models.prefix import encode_prompts
 
 ROWS = [
     Encoded((5, 9, 17, 3, 40), 2),

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts, next_logp, score_answers
+from expunge.models.generate import decode, next_logp, score_answers
+from expunge.models.prefix import encode_prompts
 
 NUM_SAMPLES = 2000
 

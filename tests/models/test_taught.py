@@ -2,7 +2,8 @@
 
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.generate import decode, encode_prompts
+from expunge.models.generate import decode
+from expunge.models.prefix import encode_prompts
 
 
 def test_tiny_model_knows_what_it_was_taught(tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]) -> None:

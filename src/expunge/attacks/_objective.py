@@ -14,9 +14,9 @@ from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import reduce_tokens, token_logp, widen
 from expunge.models.base import LanguageModel
-from expunge.models.generate import encode_prompts
 from expunge.models.hooks import leaving
 from expunge.models.outputs import label_states
+from expunge.models.prefix import encode_prompts
 from expunge.models.soft import soft_ids, softened
 
 _TOKEN_BUDGET = 4096
@@ -79,8 +79,8 @@ class Candidates:
         self._goals = goals
         self._match = match
         starts = [one.hole.before for one in goals]
-        self._prefix = encode_prompts(model, starts) if all(starts) else None
-        """None where a prompt begins in its hole, and nothing can be kept."""
+        self._prefix = encode_prompts(model, starts) if all(starts) and model.caching.keeps else None
+        """None where a prompt begins in its hole, or nothing can be kept."""
 
     @torch.no_grad()
     def losses(self, rows: Sequence[int], candidates: Sequence[Sequence[int]]) -> Tensor:

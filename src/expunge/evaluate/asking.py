@@ -14,7 +14,8 @@ from expunge.data.example import Example, paraphrased
 from expunge.data.reasoning import Parts, Watch
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
-from expunge.models.generate import Prefix, Read, Scored, decode, encode_prompts, next_logp, read_answers
+from expunge.models.generate import Read, Scored, decode, next_logp, read_answers
+from expunge.models.prefix import Prefix, encode_prompts
 
 _ENOUGH = 1024
 """Answer tokens that keep a processor busy: beyond them, padding costs more than another forward pass."""
@@ -165,7 +166,7 @@ def _draft(
     drafted = [
         place for place, (row, answer) in enumerate(part) if answer.need == "answer" and batch[row].greedy is not None
     ]
-    if not drafted or not read.behind.attends_to_all:
+    if not drafted or not read.behind.model.caching.holes:
         return
     rows = [part[place][0] for place in drafted]
     starts = [part[place][1].ids[: read.num_agreed[place]] for place in drafted]

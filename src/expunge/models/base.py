@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
+from expunge.models.caching import Caching
 from expunge.models.merging import merge, merged_names
 from expunge.models.precision import MASTER
 from expunge.models.source import Source
@@ -62,6 +63,8 @@ class LanguageModel:
         self.unsettled: set[str] = set()
         """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
         self._widened: dict[str, torch.dtype] = {}
+        self.caching = Caching(keeps=False, holes=True)
+        """How answers are computed; `load` lets a self-check decide."""
         self.state_memory = StateMemory()
         self._check_head()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 _ROOM = 32
 """Positions allocated beyond what is filled."""
@@ -91,12 +92,43 @@ def earlier(cache: Any, length: int, first_row: int = 0) -> Cache:
     return Cache([EarlierLayer(*part) for part in parts])
 
 
-def roomy_cache(config: Any) -> DynamicCache:
-    """An empty cache; blocks with a sliding window keep transformers' own layers."""
+def roomy_cache(config: Any, longest: int = 0) -> DynamicCache:
+    """An empty cache; layers that forget nothing within `longest` positions have room to grow.
+
+    Args:
+        config: of the network.
+        longest: positions that will be filled at most. A sliding window at least as long never moves, so that its
+            layer may keep everything.
+    """
     cache = DynamicCache(config=config)
     roomy: Callable[[], RoomyLayer] = RoomyLayer
-    cache.layers = [roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [roomy() if _keeps_all(layer, longest) else layer for layer in cache.layers]
     return cache
+
+
+def _keeps_all(layer: Any, longest: int) -> bool:
+    if type(layer) is DynamicSlidingWindowLayer:
+        return layer.sliding_window >= longest > 0
+    return type(layer) is DynamicLayer
+
+
+def select_rows(cache: Cache, rows: Tensor) -> Cache:
+    """A cache of these rows, in this order, which may repeat; shares no memory with the first one."""
+    selected = copy.copy(cache)
+    selected.layers = [_selected(layer, rows) for layer in cache.layers]
+    return selected
+
+
+def _selected(layer: Any, rows: Tensor) -> Any:
+    # Selecting gives a layer new tensors, so that a shallow copy leaves the old ones alone; recurrent layers keep
+    # theirs in dictionaries.
+    layer = copy.copy(layer)
+    vars(layer).update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
+    if hasattr(layer, "batch_select_indices"):
+        layer.batch_select_indices(rows)
+    else:
+        layer.reorder_cache(rows)
+    return layer
 
 
 def _grown(filled: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:

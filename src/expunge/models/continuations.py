@@ -10,7 +10,8 @@ from expunge.core.progress import Bar
 from expunge.data.batch import by_length
 from expunge.data.reasoning import Watch
 from expunge.models.base import LanguageModel
-from expunge.models.generate import Scored, decode, encode_prompts, score_answers
+from expunge.models.generate import Scored, decode, score_answers
+from expunge.models.prefix import encode_prompts
 
 _TOKEN_BUDGET = 8192
 

@@ -1,22 +1,18 @@
-"""Prompts encoded once: their key/value cache serves the scored answers, the greedy answer and the samples."""
+"""What follows prompts that were read once: scored answers, the greedy answer, samples."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from expunge.data.reasoning import Watch
 from expunge.losses.token import logp_moments, token_logp
-from expunge.models.base import LanguageModel
-from expunge.models.cache import RoomyLayer, roomy_cache
+from expunge.models.prefix import Prefix
 
 
 @dataclass(frozen=True)
@@ -38,83 +34,6 @@ class Scored:
 
 
 @dataclass
-class Prefix:
-    """P prompts after one forward pass."""
-
-    model: LanguageModel
-    cache: Any
-    mask: Tensor
-    """(P, T) attention mask, left-padded."""
-    logits: Tensor
-    """(P, V) logits after the last prompt token."""
-
-    @property
-    def attends_to_all(self) -> bool:
-        """Whether every block's cache keeps all positions, however long ago."""
-        return all(isinstance(layer, RoomyLayer) for layer in self.cache.layers)
-
-    def select(self, rows: Tensor) -> Prefix:
-        """The same prompts in another order, repeated or left out; shares no memory with this one."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(rows)  # gives each layer new tensors; the old ones stay with this prefix
-        return Prefix(self.model, cache, self.mask[rows], self.logits[rows])
-
-    def extend(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Feed S more tokens a row and give their final hidden states; the cache and the mask grow.
-
-        Args:
-            ids: (P, S) tokens, right-padded.
-            mask: (P, S) 1 for real tokens.
-
-        Returns:
-            (P, S, D).
-        """
-        self.mask = torch.cat([self.mask, mask], dim=1)
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        with self.model.autocast():
-            output = self.model.decoder(
-                input_ids=ids,
-                attention_mask=self.mask,
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-
-@torch.no_grad()
-def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Run P prompts through the model once: what they all begin with a single time, the rest left-padded."""
-    shared = _shared_length(prompts)
-    empty = torch.zeros(1, 0, dtype=torch.long, device=model.device)
-    prefix = Prefix(model, roomy_cache(model.base.config), empty, torch.empty(0))
-    if shared:
-        start = torch.tensor([prompts[0][:shared]], device=model.device)
-        prefix.extend(start, torch.ones_like(start))
-        prefix.cache.batch_repeat_interleave(len(prompts))
-    prefix.mask = prefix.mask.repeat(len(prompts), 1)
-    rests = [prompt[shared:] for prompt in prompts]
-    width = max(map(len, rests))
-    ids = torch.zeros(len(rests), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, rest in enumerate(rests):
-        ids[row, width - len(rest) :] = torch.tensor(rest)
-        mask[row, width - len(rest) :] = 1
-    hidden = prefix.extend(ids.to(model.device), mask.to(model.device))
-    with model.autocast():
-        prefix.logits = model.head(hidden[:, -1]).float()
-    return prefix
-
-
-def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, less than the whole of any."""
-    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-@dataclass
 class Read:
     """Answers read after their prompts: what the model thinks of each, and where it would have said something else."""
 
@@ -130,7 +49,7 @@ class Read:
         """Some of the prompts, each with the agreed start of its answer behind it: decoding goes on from there.
 
         What follows that start stays in the cache, where no position looks at it: only where every block attends to
-        all positions (`Prefix.attends_to_all`).
+        all positions (`Caching.holes`).
         """
         kept = torch.tensor(rows, device=self.hidden.device)
         turn = self.behind.select(kept)
@@ -288,8 +207,7 @@ def decode(
             break
         if len(going) < len(tokens):
             keep = torch.tensor(going, device=prefix.mask.device)
-            prefix.cache.batch_select_indices(keep)
-            prefix.mask = prefix.mask[keep]
+            prefix.keep(keep)
         ids = torch.tensor([[tokens[row]] for row in going], device=prefix.mask.device)
         hidden = prefix.extend(ids, torch.ones_like(ids))
         with prefix.model.autocast():

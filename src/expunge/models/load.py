@@ -24,6 +24,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.gguf import check_gguf, load_gguf
 from expunge.models.precision import Hardware, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
+from expunge.models.self_check import choose_caching
 from expunge.models.source import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -113,6 +114,7 @@ def wrap_model(
         stored.origin,
     )
     model.state_memory = StateMemory(int(config.states_gb * 1e9), getattr(torch, config.states_precision))
+    model.caching = choose_caching(model)
     return model
 
 

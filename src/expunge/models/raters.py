@@ -30,9 +30,10 @@ from expunge.data.batch import by_length
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.generate import decode, encode_prompts
+from expunge.models.generate import decode
 from expunge.models.judges import Unavailable
 from expunge.models.load import check_model_name, load_model
+from expunge.models.prefix import encode_prompts
 
 HIGHEST = 5.0
 """Ratings are from 0 to this."""

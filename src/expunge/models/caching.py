@@ -1,0 +1,29 @@
+"""What a model's cache may be used for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Caching:
+    """How answers are computed; whichever way, they are those of plain passes.
+
+    Args:
+        keeps: a cache is used; without one every token is read again for each new one, which is slow.
+        holes: padding may lie between tokens, so that what prompts begin with is read once for all of them.
+        longest: positions that a cache must be able to hold.
+        reason: why the cache is used for less than a plain transformer's.
+    """
+
+    keeps: bool
+    holes: bool
+    longest: int = 0
+    reason: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The way in a few words, for records."""
+        if not self.keeps:
+            return "no cache"
+        return "cache with a shared start" if self.holes else "cache for each prompt"

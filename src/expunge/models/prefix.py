@@ -1,0 +1,156 @@
+"""Prompts that a model has read, and what may follow them.
+
+What it takes to go on from a prompt depends on the model (`LanguageModel.caching`): a key/value cache, whose padding
+must not change any answer, or else the tokens themselves, which are read again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from expunge.models.base import LanguageModel
+from expunge.models.cache import roomy_cache, select_rows
+
+
+class Past(Protocol):
+    """What is kept of P rows of T places."""
+
+    def select(self, rows: Tensor) -> Past:
+        """The same rows in another order, repeated or left out; shares no memory with this one."""
+
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+        """Read S more tokens a row and keep them.
+
+        Args:
+            model: the model that read what is kept.
+            ids: (P, S) tokens.
+            mask: (P, T + S) 1 for the real tokens, new ones included.
+
+        Returns:
+            (P, S, D) final hidden states; those of padding mean nothing.
+        """
+
+
+@dataclass
+class CachedPast:
+    """Keys, values and states of every block."""
+
+    cache: Cache
+
+    def select(self, rows: Tensor) -> CachedPast:
+        """The same rows in another order, repeated or left out; shares no memory with this one."""
+        return CachedPast(select_rows(self.cache, rows))
+
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+        """Read the new tokens only; positions count the real tokens."""
+        known = inspect.signature(model.decoder.forward).parameters
+        name = "past_key_values" if "past_key_values" in known or "cache_params" not in known else "cache_params"
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with model.autocast():
+            output = model.decoder(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{name: self.cache}
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+
+@dataclass
+class TokenPast:
+    """The tokens themselves."""
+
+    ids: Tensor
+    """(P, T), with padding anywhere."""
+
+    def select(self, rows: Tensor) -> TokenPast:
+        """The same rows in another order, repeated or left out."""
+        return TokenPast(self.ids[rows])
+
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+        """Read everything again, with padding on the right only, which no real token can see."""
+        self.ids = torch.cat([self.ids, ids], dim=1)
+        order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
+        hidden = plain_hidden(model, self.ids.gather(1, order), mask.gather(1, order))
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :, None]
+        return hidden.gather(1, places.expand(-1, -1, hidden.shape[-1]))
+
+
+def plain_hidden(model: LanguageModel, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(B, T, D) final hidden states of one pass over right-padded rows, without a cache."""
+    with model.autocast():
+        hidden: Tensor = model.decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return hidden
+
+
+@dataclass
+class Prefix:
+    """P prompts after one forward pass."""
+
+    model: LanguageModel
+    past: Past
+    mask: Tensor
+    """(P, T) attention mask."""
+    logits: Tensor
+    """(P, V) logits after the last prompt token."""
+
+    def select(self, rows: Tensor) -> Prefix:
+        """The same prompts in another order, repeated or left out; shares no memory with this one."""
+        return Prefix(self.model, self.past.select(rows), self.mask[rows], self.logits[rows])
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows only, in this order; the logits stay as they are."""
+        self.past, self.mask = self.past.select(rows), self.mask[rows]
+
+    def extend(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Read S more tokens a row and give their final hidden states.
+
+        Args:
+            ids: (P, S) tokens, right-padded. Rows with padding can be extended again only if padding may lie between
+                tokens (`Caching.holes`).
+            mask: (P, S) 1 for real tokens.
+
+        Returns:
+            (P, S, D).
+        """
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        return self.past.feed(self.model, ids, self.mask)
+
+
+@torch.no_grad()
+def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Read P prompts once; what they all begin with is read a single time where that changes nothing."""
+    device, caching = model.device, model.caching
+    shared = _shared_length(prompts) if caching.holes and caching.keeps else 0
+    past: Past = TokenPast(torch.zeros(1, 0, dtype=torch.long, device=device))
+    if caching.keeps:
+        past = CachedPast(roomy_cache(model.base.config, caching.longest))
+    prefix = Prefix(model, past, torch.zeros(1, 0, dtype=torch.long, device=device), torch.empty(0))
+    if shared:
+        start = torch.tensor([prompts[0][:shared]], device=device)
+        prefix.extend(start, torch.ones_like(start))
+    prefix.past = prefix.past.select(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    prefix.mask = prefix.mask.repeat(len(prompts), 1)
+    rests = [prompt[shared:] for prompt in prompts]
+    width = max(map(len, rests))
+    ids = torch.zeros(len(rests), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, rest in enumerate(rests):
+        ids[row, width - len(rest) :] = torch.tensor(rest)
+        mask[row, width - len(rest) :] = 1
+    hidden = prefix.extend(ids.to(device), mask.to(device))
+    with model.autocast():
+        prefix.logits = model.head(hidden[:, -1]).float()
+    return prefix
+
+
+def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, less than the whole of any."""
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

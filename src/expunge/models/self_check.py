@@ -1,0 +1,176 @@
+"""A few tokens through a model in every way that answers are computed, so that a cache that changes them is not used.
+
+What a cache does to scores cannot be read off a model's name: windows and attention biases that count places instead of
+tokens, recurrent states that padding changes or that are not kept, positions that are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import (
+    DynamicIndexedLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionLayer,
+)
+
+from expunge.core.errors import UserError
+from expunge.models.base import LanguageModel
+from expunge.models.cache import RoomyLayer, roomy_cache
+from expunge.models.caching import Caching
+from expunge.models.prefix import CachedPast, Prefix, encode_prompts, plain_hidden
+
+_SHARED, _LENGTHS = 3, (5, 8)
+"""Tokens that the two prompts begin with alike, and their lengths."""
+_ANSWERS = (2, 3)
+"""Tokens of their answers."""
+_FINE = 5e-5
+"""Largest error in float32: rounding stays well below, and the smallest fault of a model of random weights above."""
+_COARSE = 1e-5
+_GAP = 4096
+"""Places of padding between prompt and answer at most: windows shorter than this are found out."""
+_PER_TOKEN = (
+    RoomyLayer,
+    DynamicSlidingWindowLayer,
+    DynamicIndexedLayer,
+    LinearAttentionLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
+"""Cache layers that hold something for each token, or one state. Others may sum up blocks of more tokens than are tried
+here."""
+
+
+@torch.no_grad()
+def choose_caching(model: LanguageModel) -> Caching:
+    """The fastest way to compute answers that gives what plain passes give.
+
+    Raises:
+        UserError: even passes without a cache give something else for a row in a batch than for the row alone.
+    """
+    reason = ""
+    with model.evaluating():
+        ids = _tokens(model)
+        truth = _checked_plain(model, ids)
+        for caching in _ways(model):
+            model.caching = caching
+            try:
+                error = max(map(float, _errors(model, ids, truth)))
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as failure:  # models raise anything at a cache or a padding that they cannot handle
+                reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
+                continue
+            if error <= _tolerance(model):
+                return caching
+            reason = f"it changes hidden states by {error:.2g} of their size"
+    return Caching(False, True, reason=reason or "it holds something else than keys and values of each token")
+
+
+def _ways(model: LanguageModel) -> list[Caching]:
+    longest = 2 * model.encoder.max_length  # the longest prompt beside the longest answer of another row
+    try:
+        layers = roomy_cache(model.base.config, longest).layers
+    except Exception:  # a configuration that transformers makes no cache of
+        return []
+    ways = [Caching(True, False, longest)] if all(type(layer) in _PER_TOKEN for layer in layers) else []
+    if layers and all(type(layer) is RoomyLayer for layer in layers):
+        ways.insert(0, Caching(True, True, longest))
+    return ways
+
+
+def _tokens(model: LanguageModel) -> Tensor:
+    """(2, T) tokens that begin alike, none of them with a meaning of its own to the network, such as an image."""
+    base: Any = model.base
+    config = base.config.to_dict() | base.config.get_text_config().to_dict()
+    special = {value for value in config.values() if isinstance(value, int)}
+    size = base.get_input_embeddings().weight.shape[0]
+    usual = [token for token in range(min(size, 4096)) if token not in special] or list(range(size))
+    length = max(_LENGTHS) + max(_ANSWERS) + 3
+    order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(2 * length)[: 2 * length]
+    rows = torch.tensor(usual)[order].view(2, length)
+    rows[1, :_SHARED] = rows[0, :_SHARED]
+    return rows.to(model.device)
+
+
+def _checked_plain(model: LanguageModel, ids: Tensor) -> Tensor:
+    """(2, T, D) final hidden states of plain passes over whole rows, after a look at shorter rows with padding."""
+    truth = plain_hidden(model, ids)
+    lengths = torch.tensor(_LENGTHS, device=ids.device)
+    width = max(_LENGTHS)
+    mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
+    found = plain_hidden(model, ids[:, :width] * mask, mask)
+    error = float(_error(model, found[mask.bool()], truth[:, :width][mask.bool()]))
+    if not error <= 10 * _tolerance(model):
+        alone = plain_hidden(model, ids[:1, : _LENGTHS[0]])
+        causal = float(_error(model, alone, truth[:1, : _LENGTHS[0]])) <= 10 * _tolerance(model)
+        why = "padding after a row changes" if causal else "later tokens change"
+        raise UserError(
+            f"model.name: cannot score with '{model.source}': {why} what {type(model.base).__name__} computes for the "
+            f"tokens before (hidden states by {error:.2g} of their size), so it is no causal language model"
+        )
+    return truth
+
+
+def _errors(model: LanguageModel, ids: Tensor, truth: Tensor) -> Iterator[Tensor]:
+    """How far the model is from plain passes after two prompts, at single tokens, and at answers after these.
+
+    Where padding may lie between tokens, a long gap of it follows the prompts, and one more token each answer.
+    """
+    device, caching = ids.device, model.caching
+    prompts = [row[:length].tolist() for row, length in zip(ids, _LENGTHS, strict=True)]
+    prefix = encode_prompts(model, prompts)
+    at = torch.tensor(_LENGTHS, device=device)
+    rows = torch.arange(2, device=device)[:, None]
+    with model.autocast():
+        yield _error(model, prefix.logits, model.head(truth[rows[:, 0], at - 1]).float())
+    prefix = prefix.select(torch.tensor([1, 0], device=device)).select(torch.tensor([1, 0], device=device))
+    if caching.holes:
+        _open_gap(prefix, min(caching.longest, _GAP))
+    ones = torch.ones(2, 1, dtype=torch.long, device=device)
+    for _ in range(1 if caching.holes else 2):
+        yield _error(model, prefix.extend(ids[rows, at[:, None]], ones), truth[rows, at[:, None]])
+        at = at + 1
+    lengths = torch.tensor(_ANSWERS, device=device)
+    steps = torch.arange(max(_ANSWERS), device=device)
+    real = steps < lengths[:, None]
+    places = at[:, None] + steps
+    yield _error(model, prefix.extend(ids[rows, places] * real, real.long())[real], truth[rows, places][real])
+    if caching.holes:
+        at = (at + lengths)[:, None]
+        yield _error(model, prefix.extend(ids[rows, at], ones), truth[rows, at])
+
+
+def _open_gap(prefix: Prefix, places: int) -> None:
+    """Put padding behind what was read: keys and values that nothing may look at, without computing them."""
+    assert isinstance(prefix.past, CachedPast)
+    for layer in prefix.past.cache.layers:
+        if isinstance(layer, RoomyLayer) and layer.keys is not None and layer.values is not None:
+            nothing = [kept.new_zeros(*kept.shape[:-2], places, kept.shape[-1]) for kept in (layer.keys, layer.values)]
+            layer.update(nothing[0], nothing[1])
+    prefix.mask = torch.nn.functional.pad(prefix.mask, (0, places))
+
+
+def _error(model: LanguageModel, found: Tensor, truth: Tensor) -> Tensor:
+    """Distance of vectors in parts of their length: (..., D) -> ()."""
+    errors: Tensor = (found.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1)
+    # where arithmetic is coarse, a token may be sent to other experts by rounding alone
+    return errors.max() if _resolution(model) < _COARSE else errors.median()
+
+
+def _tolerance(model: LanguageModel) -> float:
+    return max(_FINE, 16 * _resolution(model))
+
+
+def _resolution(model: LanguageModel) -> float:
+    """Relative spacing of numbers in the coarsest arithmetic of a forward pass."""
+    with model.autocast():
+        kind = model.device.type
+        used = {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
+    used |= {weight.dtype for weight in model.base.parameters() if weight.dtype in (torch.float16, torch.bfloat16)}
+    return max(torch.finfo(dtype).eps for dtype in {torch.float32, *used})
