@@ -182,7 +182,7 @@ def evaluate_models(
         if lm_eval:
             result.scores.update(harness_scores(model, lm_eval, plan.seed))
         prompting = model.encoder.prompting()
-        source, sha256, where = model.source, model.fingerprint(), (str(model.device), model.precision)
+        source, sha256, where = model.source, model.fingerprint(), model.machine
         del model
         if depth:
             place_of = next(name for name, one in plan.sets.items() if one.role == "forget")

@@ -241,7 +241,7 @@ class _Scorer:
     def _load(self, name: str) -> LanguageModel:
         config = check(ModelConfig, {**self._plan.model_config, "name": name}, "model")
         model = load_model(config, self._progress)
-        self.machine = (str(model.device), model.precision)
+        self.machine = model.machine
         return model
 
     def _measure(self, model: LanguageModel, label: str, **options: Any) -> Measured:

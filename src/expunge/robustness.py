@@ -135,7 +135,7 @@ def attack_subject(
     prints = _prints(splits, {key: text for key, text in found.expected.items() if key not in (data or {})})
     names = {name: model.name for name, model in models.items()}
     now = ground_record(
-        subject, names, sha256, prints, context, provenance(command, str(model.device), model.precision)
+        subject, names, sha256, prints, context, provenance(command, *model.machine)
     )
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
     before = _earlier(path, now)

@@ -189,7 +189,7 @@ def execute(
             *answer_warnings(sets, after, "after the run, "),
             *warnings,
         ]
-        made = provenance(command, str(model.device), model.precision)
+        made = provenance(command, *model.machine)
         attacked = None
         if attacks:
             with watch.stage("attack"):

@@ -15,7 +15,7 @@ from expunge.core.records import Provenance
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "rouge-score")
 
 
-def provenance(command: str, device: str, precision: str) -> Provenance:
+def provenance(command: str, device: str, precision: str, caching: str | None = None) -> Provenance:
     """Everything that names this process, its code and its machine."""
     commit, dirty = _commit()
     return Provenance(
@@ -28,6 +28,7 @@ def provenance(command: str, device: str, precision: str) -> Provenance:
         platform=platform.platform(),
         device=device,
         precision=precision,
+        caching=caching,
         packages={name: found for name in _PACKAGES if (found := _version(name))},
     )
 

@@ -246,6 +246,9 @@ class Provenance(Frozen):
     platform: str
     device: str
     precision: str = Field(description="Of matrix products: float32, or autocast to bfloat16 or float16")
+    caching: str | None = Field(
+        None, description="How answers were computed: with a cache (for each prompt, or with a shared start), or without"
+    )
     packages: dict[str, str] = Field(default_factory=dict)
 
 

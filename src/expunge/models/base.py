@@ -105,6 +105,11 @@ class LanguageModel:
         assert isinstance(found, torch.dtype)
         return found
 
+    @property
+    def machine(self) -> tuple[str, str, str]:
+        """What computed, for records: the device, the precision of matrix products, the use of a cache."""
+        return str(self.device), self.precision, self.caching.summary
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The arithmetic of every forward pass."""
         if self.compute == torch.float32:

@@ -52,6 +52,8 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
     check_tokens(found.network, found.tokenizer)
     model = wrap_model(found.network.to(device), found.tokenizer, config, found)
     model.unsettled = found.merged
+    if not model.caching.keeps:
+        progress.say(f"answers are computed without a cache, which is slow: {model.caching.reason}")
     return model
 
 
