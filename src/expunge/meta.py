@@ -193,7 +193,7 @@ class _Scorer:
         self._forget = [name for name, one in plan.sets.items() if one.role == "forget"]
         if not self._forget:
             raise UserError("data: no set to forget")
-        self.machine = ("", "")
+        self.machine = ("", "", "")
         self._original: Measured | None = None
         self._reference: Reference | None = None
         self._full: float | None = None

@@ -134,9 +134,7 @@ def attack_subject(
     sha256 = None if out is None and is_run(Path(subject)) else model.fingerprint()
     prints = _prints(splits, {key: text for key, text in found.expected.items() if key not in (data or {})})
     names = {name: model.name for name, model in models.items()}
-    now = ground_record(
-        subject, names, sha256, prints, context, provenance(command, *model.machine)
-    )
+    now = ground_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
     before = _earlier(path, now)
     done = _kept(path, before, attacks, controls)

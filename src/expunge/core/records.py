@@ -247,7 +247,7 @@ class Provenance(Frozen):
     device: str
     precision: str = Field(description="Of matrix products: float32, or autocast to bfloat16 or float16")
     caching: str | None = Field(
-        None, description="How answers were computed: with a cache (for each prompt, or with a shared start), or without"
+        None, description="Whether answers were computed with a cache, and whether prompts shared their start in it"
     )
     packages: dict[str, str] = Field(default_factory=dict)
 
