@@ -28,7 +28,7 @@ from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
 SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer}
 """The four choices, each with its contract."""
-_NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens"}
+_NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens", "max_tokens"}
 """Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
 _ABOUT = ("summary", "paper")

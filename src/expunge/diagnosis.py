@@ -72,7 +72,7 @@ def diagnose(
         trained=found.trained,
         expected={split: sha256 for split, sha256 in found.expected.items() if split not in (data or {})},
         max_rows=diagnostic.config.max_rows,
-        chunk_tokens=found.chunk_tokens,
+        documents=found.documents,
         steps=found.steps,
         progress=progress,
     )

@@ -113,8 +113,7 @@ def attack_subject(
     model = load_model(models["unlearned"], progress)
     models = _dated(models, model.encoder.date)
     loaders = {name: partial(load_model, one, progress) for name, one in models.items()}
-    chunks = partial(model.encoder.chunks, chunk_tokens=found.chunk_tokens)
-    pieces: dict[str, Any] = {name: chunks(some) for name, some in rows.named()}
+    pieces: dict[str, Any] = {name: found.documents.rows(model.encoder, some) for name, some in rows.named()}
     splits = replace(rows, **pieces)
     context = Context(
         model,

@@ -33,6 +33,7 @@ from expunge.core.records import (
     read_record,
 )
 from expunge.core.toml import read_toml
+from expunge.data.encode import Documents
 from expunge.data.example import Splits, fingerprint, paraphrased
 from expunge.data.load import load_splits
 from expunge.data.understood import say_all, unused_of, warnings_of
@@ -148,7 +149,7 @@ def execute(
         retain.check(splits.retain)
         model = model or load_model(run.model, progress)
         run = run.dated(model.encoder.date)
-        splits = _chunked(splits, model, run.data.chunk_tokens)
+        splits = _chunked(splits, model, run.data.documents)
         _check_lengths(splits, model)
     with watch.stage("localize"):
         model.merge_adapter()
@@ -332,8 +333,8 @@ def _different(ours: object, theirs: object, path: str = "") -> list[str]:
     return [] if ours == theirs else [path]
 
 
-def _chunked(splits: Splits, model: LanguageModel, chunk_tokens: int) -> Splits:
-    pieces: dict[str, Any] = {name: model.encoder.chunks(rows, chunk_tokens) for name, rows in splits.named()}
+def _chunked(splits: Splits, model: LanguageModel, documents: Documents) -> Splits:
+    pieces: dict[str, Any] = {name: documents.rows(model.encoder, rows) for name, rows in splits.named()}
     return replace(splits, **pieces)
 
 

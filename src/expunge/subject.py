@@ -15,6 +15,7 @@ from expunge.core.errors import UserError
 from expunge.core.records import RECORD_FILE, StepLog, read_record
 from expunge.core.validation import check
 from expunge.data.base import DataSpec, spec_of
+from expunge.data.encode import Documents
 from expunge.data.example import Splits
 from expunge.data.load import load_data, splits_of
 from expunge.diagnose.base import Stage
@@ -30,7 +31,7 @@ class Subject:
 
     models: dict[Stage, ModelConfig]
     data: dict[str, DataSpec]
-    chunk_tokens: int = 256
+    documents: Documents = field(default_factory=Documents)
     seed: int = 0
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     attacks: AttackConfig = field(default_factory=AttackConfig)
@@ -104,7 +105,7 @@ def _finished(run_dir: Path, splits: Sequence[str]) -> Subject:
             "unlearned": run.model.model_copy(update={"name": str(folder), "revision": None}),
         },
         data={split: spec for split, spec in specs.items() if spec is not None},
-        chunk_tokens=run.data.chunk_tokens,
+        documents=run.data.documents,
         seed=run.seed,
         evaluate=run.evaluate,
         attacks=run.attacks,

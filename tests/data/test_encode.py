@@ -252,6 +252,21 @@ def test_documents_are_cut_without_losing_text(tokenizer: PreTrainedTokenizerFas
     assert min(lengths) >= 2
 
 
+def test_documents_are_cut_off_where_a_limit_says_so(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The first 12 tokens of a document, and for each topic its own number; topics without one are split."""
+    encoder = Encoder(tokenizer, "plain", max_length=2048)
+    rows = [Example(topic, text=" ".join(TEXTS), topic=topic) for topic in ("bio", "cyber")]
+    question = Example("q", "Who?", "I.")
+    whole = encoder.document(" ".join(TEXTS)).ids
+    bio, cyber, last = encoder.chunks([*rows, question], 64, 12)
+    assert encoder.document(bio.text or "").ids == encoder.document(cyber.text or "").ids == whole[:12]
+    assert (bio.id, last) == ("bio", question)
+    first, *others = encoder.chunks(rows, 16, {"bio": 20})
+    assert encoder.document(first.text or "").ids == whole[:20]
+    assert [piece.id for piece in others] == [f"cyber#{number}" for number in range(len(others))]
+    assert len(others) > 1
+
+
 def test_no_piece_is_a_single_token() -> None:
     """9 words of one token each in pieces of 8: 4 and 5, not 8 and 1, which would leave nothing to predict."""
     encoder = Encoder(byte_level(CHAT), "plain")

@@ -51,3 +51,28 @@ def test_pairs_depend_on_seed_and_epoch_alone() -> None:
 
 def test_no_retain_stream() -> None:
     assert all(rows == () for _, rows in PairBatches(5, 0, 2, 3, seed=0).pairs(0))
+
+
+def test_topics_take_turns() -> None:
+    """Rows as stored; the topic without retain rows of its own is paired with all of them."""
+    forget = ["bio", "cyber", "bio", "bio", "cyber", "bio", "bio"]
+    retain = ["cyber", None, "cyber"]
+    batches = PairBatches(7, 3, 2, 1, seed=0, shuffled=False, topics=forget, retain_topics=retain)
+    assert list(batches) == [
+        [(0, (0,)), (2, (1,))],
+        [(1, (0,)), (4, (2,))],
+        [(3, (2,)), (5, (0,))],
+        [(6, (1,))],
+    ]
+    assert len(batches) == 4
+    batches.set_epoch(1)
+    assert list(batches)[:2] == [[(0, (2,)), (2, (0,))], [(1, (0,)), (4, (2,))]]
+
+
+def test_shuffled_topics_hold_the_same_rows() -> None:
+    topics = ["a"] * 5 + ["b"] * 3
+    batches = PairBatches(8, 4, 2, 1, seed=0, topics=topics)
+    seen = list(batches)
+    assert [{topics[row] for row, _ in batch} for batch in seen] == [{"a"}, {"b"}, {"a"}, {"b"}, {"a"}]
+    assert sorted(row for batch in seen for row, _ in batch) == list(range(8))
+    assert [row for row, _ in batches.pairs(0)] != [row for row, _ in batches.pairs(1)]

@@ -109,6 +109,18 @@ def test_log_says_what_each_step_did(unlearning: Callable[..., Unlearning]) -> N
     assert (found.num_steps, found.num_epochs) == (12, 3.0)
 
 
+def test_steps_end_a_run_within_an_epoch(unlearning: Callable[..., Unlearning]) -> None:
+    """8 forget rows in batches of 2 are 4 steps an epoch: 6 steps are an epoch and a half; the decay ends there."""
+    train = TrainConfig(lr=1e-3, steps=6, epochs=1, batch_size=2, checkpoints=False)
+    found = unlearning(train=train).run()
+    assert (found.num_steps, found.num_epochs) == (6, 1.5)
+    rates = [entry.values["learning_rate"] for entry in found.steps]
+    assert rates == pytest.approx([1e-3 * (6 - n) / 6 for n in range(6)])
+    assert [check.step for check in found.checks] == [0, 4, 6]
+    with pytest.raises(UserError, match=r"train\.warmup_epochs: 8 steps are more than train\.steps"):
+        unlearning(train=train.model_copy(update={"warmup_epochs": 2.0})).run()
+
+
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=4)])
 def test_retain_kl_starts_at_zero(unlearning: Callable[..., Unlearning], lora: LoraConfig | None) -> None:
     found = unlearning(retain="kl", lora=lora).run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from expunge.core import plugins
 from expunge.core.records import Frozen
 from expunge.core.toml import read_value
 from expunge.core.validation import check
+from expunge.data.encode import Documents
 from expunge.data.files import exists
 
 
@@ -101,6 +102,9 @@ def spec_of(text: str, where: str) -> DataSpec:
     return check(DataSpec, as_table(text), where)
 
 
+TokenLimit = Annotated[int, Field(ge=8)]
+
+
 class DataConfig(Frozen):
     """What to forget, what to keep, and what to measure besides."""
 
@@ -111,4 +115,14 @@ class DataConfig(Frozen):
     holdout: DataSpec | None = Field(
         None, description="Rows like those to forget that no model was trained on, only measured"
     )
-    chunk_tokens: int = Field(256, ge=8, description="Documents are cut into even pieces of about this many tokens")
+    chunk_tokens: int = Field(256, ge=8, description="Documents are split into even pieces of about this many tokens")
+    max_tokens: TokenLimit | dict[str, TokenLimit] | None = Field(
+        None,
+        description="Cut documents off after this many tokens instead of splitting them; a table gives the number for "
+        "each topic",
+    )
+
+    @property
+    def documents(self) -> Documents:
+        """How documents become rows."""
+        return Documents(self.chunk_tokens, self.max_tokens)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Template = Literal["chat", "plain"]
 Overflow = Literal["refuse", "truncate"]
 Ids = tuple[int, ...]
+MaxTokens = int | Mapping[str, int] | None
+"""Where documents are cut off: everywhere, by topic, or nowhere."""
 
 DOCUMENT_PROMPT = 0.25
 """Share of a document that serves as the prompt when its continuation is measured."""
@@ -61,6 +63,18 @@ class Encoded:
     def labels(self) -> tuple[int, ...]:
         """Ids that are predicted: the answer and the end token, unless `targets` says otherwise."""
         return tuple(self.ids[place] for place in self.places)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """How documents become rows; see `Encoder.chunks`."""
+
+    chunk_tokens: int = 256
+    max_tokens: MaxTokens = None
+
+    def rows(self, encoder: Encoder, examples: Sequence[Example]) -> tuple[Example, ...]:
+        """The rows that training and measurement see."""
+        return encoder.chunks(examples, self.chunk_tokens, self.max_tokens)
 
 
 _NO_ROW = Example("")
@@ -246,12 +260,28 @@ class Encoder:
         count = max(1, count - len(self._front))
         return text if len(ends) <= count else text[: ends[count - 1]]
 
-    def chunks(self, examples: Sequence[Example], chunk_tokens: int) -> tuple[Example, ...]:
-        """Documents cut into even pieces of at most `chunk_tokens` of their tokens; no text is lost.
+    def chunks(
+        self, examples: Sequence[Example], chunk_tokens: int, max_tokens: MaxTokens = None
+    ) -> tuple[Example, ...]:
+        """Documents as rows: split into even pieces of at most `chunk_tokens` of their tokens, or cut off.
 
-        A piece that starts or ends within a word can have a few tokens more when it is encoded by itself.
+        Splitting loses no text. A piece that starts or ends within a word can have a few tokens more when it is encoded
+        by itself.
+
+        Args:
+            examples: any rows; those that are no documents stay as they are.
+            chunk_tokens: tokens of a piece.
+            max_tokens: keep only this many tokens of a document, start tokens included, and do not split it; a mapping
+                gives the number for each topic, and documents of other topics are split.
         """
-        return tuple(piece for example in examples for piece in self._pieces(example, chunk_tokens))
+        rows: list[Example] = []
+        for example in examples:
+            limit = max_tokens.get(example.topic or "") if isinstance(max_tokens, Mapping) else max_tokens
+            if example.text is not None and limit is not None:
+                rows.append(replace(example, text=self.first_tokens(example.text, limit)))
+            else:
+                rows += self._pieces(example, chunk_tokens)
+        return tuple(rows)
 
     def _pieces(self, example: Example, chunk_tokens: int) -> Iterator[Example]:
         if example.text is None:

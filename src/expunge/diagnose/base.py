@@ -15,6 +15,7 @@ from expunge.core.errors import UserError
 from expunge.core.finding import Finding
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, StepLog
+from expunge.data.encode import Documents
 from expunge.data.example import Example, Splits, fingerprint
 from expunge.data.generator import named_generator
 from expunge.data.understood import unused_of
@@ -46,7 +47,7 @@ class Context:
     expected: Mapping[str, str] = field(default_factory=dict)
     """Split -> fingerprint of the rows that the run saw."""
     max_rows: int = 64
-    chunk_tokens: int = 256
+    documents: Documents = field(default_factory=Documents)
     steps: Sequence[StepLog] = ()
     """What the run logged while it trained."""
     progress: Progress = SILENT
@@ -72,7 +73,7 @@ class Context:
         self.progress.say(f"looking at the {stage} model")
         model = self.loaders[stage]()
         self.device, self.precision = str(model.device), model.precision
-        pieces = {name: model.encoder.chunks(some, self.chunk_tokens) for name, some in self.splits.named()}
+        pieces = {name: self.documents.rows(model.encoder, some) for name, some in self.splits.named()}
         self.data.update({name: self._print(name, rows) for name, rows in pieces.items()})
         chosen = sample_rows(Splits(pieces["forget"], pieces.get("retain", ())), self.max_rows, self.seed)
         with model.evaluating():

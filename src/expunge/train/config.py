@@ -14,8 +14,17 @@ class TrainConfig(Frozen):
 
     lr: float = Field(1e-5, gt=0, description="Peak learning rate")
     epochs: int = Field(5, ge=1, description="Passes over the forget rows")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps in all, in place of `epochs`; none: by epochs")
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
+    order: Literal["shuffled", "stored"] = Field(
+        "shuffled", description="Rows in a new random order in each pass, or always as they are stored"
+    )
+    topics: Literal["mixed", "alternate"] = Field(
+        "mixed",
+        description="alternate: topics take turns, each micro-batch holds forget rows of one topic, and retain rows of "
+        "that topic where there are any",
+    )
     answers: Literal["stored", "own"] = Field(
         "stored", description="Train on the answers of the data, or on the original model's own greedy ones"
     )

@@ -41,6 +41,8 @@ class Stream:
     """forget, retain or teach: its loss is logged as `NAME_loss`."""
     loss: Loss | None
     rows: RowSet
+    topics: tuple[str | None, ...] = ()
+    """Topic of each row."""
 
 
 NOTHING = Stream("nothing", None, RowSet([]))
@@ -87,13 +89,7 @@ class UnlearnTrainer(Trainer):
         self.task = task
         self.step_values: dict[str, list[float]] = {}
         self._step_size: dict[str, int] = {}
-        self.batches = PairBatches(
-            len(task.forget.rows.sequences),
-            len(task.retain.rows.sequences),
-            config.batch_size,
-            config.retain_ratio,
-            seed,
-        )
+        self.batches = batches_of(task, config, seed)
         arguments = _arguments(config, seed, folder, model.device, len(self.batches), _whole_epochs(task))
         self.folder = folder
         super().__init__(
@@ -249,7 +245,7 @@ def check_train(config: TrainConfig) -> None:
         UserError: unknown optimizer, option of it, or logger; a warm-up longer than the training.
     """
     check_optimizer(config)
-    if config.warmup_epochs > config.epochs:
+    if config.steps is None and config.warmup_epochs > config.epochs:
         raise UserError(
             f"train.warmup_epochs: {config.warmup_epochs:g} is longer than the training (train.epochs = "
             f"{config.epochs}), so that train.lr would never be reached"
@@ -259,6 +255,21 @@ def check_train(config: TrainConfig) -> None:
             raise UserError(f"train.report_to: no '{name}'{near(name, INTEGRATION_TO_CALLBACK)}")
         if name not in _LOCAL_LOGGERS:
             check_logger("train.report_to", name)
+
+
+def batches_of(task: Task, config: TrainConfig, seed: int) -> PairBatches:
+    """The micro-batches of a training run."""
+    alternate = config.topics == "alternate"
+    return PairBatches(
+        len(task.forget.rows.sequences),
+        len(task.retain.rows.sequences),
+        config.batch_size,
+        config.retain_ratio,
+        seed,
+        shuffled=config.order == "shuffled",
+        topics=task.forget.topics if alternate else (),
+        retain_topics=task.retain.topics if alternate else (),
+    )
 
 
 def _whole_epochs(task: Task) -> int:
@@ -273,15 +284,22 @@ def _arguments(
     updates = -(-steps_per_epoch // config.accumulation)
     unit = whole_epochs * updates or 1
     every = -(-(config.checkpoint_every or updates) // unit) * unit
+    warmup = round(config.warmup_epochs * updates)
+    if config.steps is not None and warmup > config.steps:
+        raise UserError(
+            f"train.warmup_epochs: {warmup} steps are more than train.steps ({config.steps}), so that train.lr would "
+            "never be reached"
+        )
     try:
         return TrainingArguments(
             output_dir=str(folder),
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.accumulation,
             num_train_epochs=config.epochs,
+            max_steps=config.steps or -1,
             learning_rate=config.lr,
             lr_scheduler_type=config.schedule,
-            warmup_steps=round(config.warmup_epochs * updates),
+            warmup_steps=warmup,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             **optimizer_arguments(config),

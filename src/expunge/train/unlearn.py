@@ -28,7 +28,7 @@ from expunge.train.checkpoints import checkpoints, clear_unfinished, newest, rem
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, checks_of, steps_of, unseen_bounds
 from expunge.train.squeeze import follow
-from expunge.train.trainer import STAGING, Stream, Task, UnlearnTrainer
+from expunge.train.trainer import STAGING, Stream, Task, UnlearnTrainer, batches_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def prepare(
         targets = own_answers(model, forget_rows, progress, unproven=False, match=match)
         forget_rows = [*targets, *other_wordings(model, targets, train.wordings, f"{seed}/wordings", progress, match)]
         trained_on = own_answers(model, trained_on, progress, match=match)
-    encode, epochs = model.encoder.example, train.epochs
+    encode, epochs = model.encoder.example, _passes(len(forget_rows), train)
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     with progress.bar("preparing", 2) as bar, reference.swapped_in() if reference else nullcontext():
         sequences = [encode_forget(row) for row in forget_rows]
@@ -157,7 +157,7 @@ def unlearn(
     follower = None
     if squeeze is not None:
         follower = follow(
-            model, prepared.targets, squeeze, _steps_per_epoch(task, train), seed, progress, prepared.match
+            model, prepared.targets, squeeze, _steps_per_epoch(task, train, seed), seed, progress, prepared.match
         )
     callbacks = [] if follower is None else [follower]
     training = fit(model, task, prepared.held_out, train, guard, seed, folder, progress, callbacks, inputs)
@@ -189,12 +189,12 @@ def fit(
         UserError: the checkpoint was made with other inputs.
         ExpungeError: training diverged, and nothing was kept that could be gone back to.
     """
-    steps_per_epoch = _steps_per_epoch(task, train)
+    steps_per_epoch = _steps_per_epoch(task, train, seed)
     clear_unfinished(folder, STAGING)
     checkpoint = newest(folder, inputs or {}, progress)
     config = model.base.config
     use_cache = getattr(config, "use_cache", None)
-    with progress.bar("training", steps_per_epoch * train.epochs) as bar:
+    with progress.bar("training", train.steps or steps_per_epoch * train.epochs) as bar:
         watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
         if checkpoint is not None and not watch.can_go_back():
             progress.say("the weights that the guard kept are damaged or missing; going on from the start")
@@ -227,12 +227,20 @@ def fit(
     )
 
 
-def _steps_per_epoch(task: Task, train: TrainConfig) -> int:
+def _steps_per_epoch(task: Task, train: TrainConfig, seed: int) -> int:
     """Optimizer steps."""
-    return -(-len(task.forget.rows.sequences) // (train.batch_size * train.accumulation))
+    return -(-len(batches_of(task, train, seed)) // train.accumulation)
+
+
+def _passes(num_rows: int, train: TrainConfig) -> int:
+    """At most how often the forget rows are passed over."""
+    if train.steps is None:
+        return train.epochs
+    return -(-train.steps // max(1, num_rows // (train.batch_size * train.accumulation)))
 
 
 def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
     loss.prepare(setup)
-    return Stream(name, loss, row_set(setup.model, setup.sequences, loss.needs, inputs=setup.inputs))
+    rows = row_set(setup.model, setup.sequences, loss.needs, inputs=setup.inputs)
+    return Stream(name, loss, rows, tuple(row.topic for row in setup.rows))
