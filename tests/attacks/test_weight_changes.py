@@ -15,7 +15,7 @@ from expunge.attacks.interpolation import soon
 from expunge.attacks.noise import noisy
 from expunge.attacks.pruning import pruned
 from expunge.core.errors import UserError
-from expunge.models.changed import plain_weights
+from expunge.models.matrices import plain_weights
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from expunge.models.base import LanguageModel
-from expunge.models.changed import block_matrices, changed_weights, plain_weights
+from expunge.models.changed import changed_weights
+from expunge.models.matrices import block_matrices, plain_weights
 
 
 def test_only_what_is_changed_differs_and_all_comes_back(tiny: LanguageModel) -> None:

@@ -10,7 +10,7 @@ from expunge.models.changed import Change, changed_weights
 
 def strength_curve(
     context: Context, strengths: Sequence[float], changes: Callable[[float], Sequence[Change]], label: str
-) -> list[Point]:
+) -> tuple[list[Point], float]:
     """What the model says, plainly asked, with its weights changed by each strength.
 
     Args:
@@ -18,16 +18,20 @@ def strength_curve(
         strengths: of the change.
         changes: from a strength to one change of the weights, or to several draws; a row's value is the mean over them.
         label: what to call it on the progress bar.
+
+    Returns:
+        One point for each strength, and the share of the weights of the decoder blocks that was changed.
     """
-    points = []
+    points, covered = [], 1.0
     for strength in sorted(set(strengths)):
         draws = []
         for change in changes(strength):
             context.check_time()
-            with changed_weights(context.model, change):
+            with changed_weights(context.model, change) as changed:
+                covered = min(covered, changed)
                 draws.append(context.said(f"{label} {strength:g}"))
         points.append(Point(strength, [_mean(values) for values in zip(*draws, strict=True)]))
-    return points
+    return points, covered
 
 
 def strongest(curve: Sequence[Point]) -> Point:

@@ -12,6 +12,8 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
 from expunge.models.forward import Forward
+from expunge.models.matrices import block_matrices, share_of_blocks
+from expunge.models.merging import merged_names
 
 
 def tuned(
@@ -31,7 +33,7 @@ def tuned(
         steps: how many.
         lr: learning rate.
         batch_size: rows of a step; fewer where there are fewer.
-        lora: train this adapter on all linear layers of the blocks; None: every weight.
+        lora: train this adapter on all matrices of the blocks; None: every weight.
         seed: of the adapter's random factor.
     """
     names = [name for name, _ in model.network.named_parameters()]
@@ -51,3 +53,10 @@ def tuned(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             yield step + 1
+
+
+def moved_share(model: LanguageModel) -> float:
+    """Share of the weights of the decoder blocks that training moves, themselves or through an adapter."""
+    if model.is_adapted:
+        return share_of_blocks(model, block_matrices(model).keys() & merged_names(model.network))
+    return share_of_blocks(model, [name for name, weight in model.network.named_parameters() if weight.requires_grad])

@@ -12,6 +12,7 @@ numbers can be compared. Statistics, intervals, the share recovered, time and th
   shown apart and never mixed with what was said.
 - Time may be limited: asking raises `OutOfTime` when it is over, and so does `Context.check_time` in other long loops.
 - A row that the adversary was given (e.g. trained on) has no number but the reason.
+- An attack that changes weights says what share of the decoder blocks' weights it changed (`Attempt.covered`).
 - What is yielded is kept, whatever happens later: an attack that fails, or whose time is over, loses only the rest.
 """
 
@@ -97,6 +98,8 @@ class Attempt:
     """None: `knowledge` is what the model said."""
     tries: tuple[str, ...] = ()
     """What this variant alone tests, as `Attack.tries`."""
+    covered: float | None = None
+    """Share of the weights of the decoder blocks that it changed; None: it changes none."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import Field
 from expunge.attacks._curves import strength_curve
 from expunge.attacks.base import Attack, Attempt, Context, Inside, Point, Value
 from expunge.core.errors import UserError
-from expunge.models.changed import Change, plain_weights
+from expunge.models.changed import Change
+from expunge.models.matrices import plain_weights
 
 HALFWAY = 0.5
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -46,9 +47,9 @@ class Interpolation(Attack):
         def changes(share: float) -> list[Change]:
             return [lambda name, weight: torch.lerp(weight.float(), theirs[name].to(weight.device).float(), share)]
 
-        curve = strength_curve(context, (*self.config.shares, HALFWAY), changes, "back by")
+        curve, covered = strength_curve(context, (*self.config.shares, HALFWAY), changes, "back by")
         halfway = next(point for point in curve if point.at == HALFWAY)
-        yield Attempt("halfway", halfway.knowledge, along="share of the way", curve=curve)
+        yield Attempt("halfway", halfway.knowledge, along="share of the way", curve=curve, covered=covered)
         soonest = soon([Point(0.0, context.unlearned_plain), *curve])
         measure = "1 less the share of the way back to the original weights at which an answer is said"
         yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))

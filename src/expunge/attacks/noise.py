@@ -11,7 +11,8 @@ from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.models.changed import Change, block_matrices
+from expunge.models.changed import Change
+from expunge.models.matrices import block_matrices
 
 Size = Annotated[float, Field(gt=0)]
 
@@ -19,8 +20,9 @@ Size = Annotated[float, Field(gt=0)]
 class Noise(Attack):
     """A thin cover of unlearning over knowledge may tear before the knowledge does.
 
-    Normal numbers on each matrix of the decoder blocks, their deviation a share of that of the matrix. A row's value is
-    its mean over the draws of a size; the number of the attack is that of the size which gets most.
+    Normal numbers on each matrix of the decoder blocks, every expert's by itself, their deviation a share of that of the
+    matrix; norms, biases and routers stay. A row's value is its mean over the draws of a size; the number of the attack
+    is that of the size which gets most.
     """
 
     access = "weights"
@@ -38,21 +40,31 @@ class Noise(Attack):
 
     def run(self, context: Context) -> Iterator[Attempt]:
         """One attempt, with a curve over the sizes."""
-        names = block_matrices(context.model)
+        matrices = block_matrices(context.model)
 
         def changes(size: float) -> list[Change]:
             return [
                 lambda name, weight, draw=draw: (  # type: ignore[misc]
-                    noisy(weight, size, context.generator(f"noise/{size}/{draw}/{name}")) if name in names else None
+                    noisy(weight, size, context.generator(f"noise/{size}/{draw}/{name}"), matrices[name].num)
+                    if name in matrices
+                    else None
                 )
                 for draw in range(self.config.draws)
             ]
 
-        curve = strength_curve(context, self.config.sizes, changes, "noise of")
-        yield Attempt("", strongest(curve).knowledge, along="size of the noise", curve=curve)
+        curve, covered = strength_curve(context, self.config.sizes, changes, "noise of")
+        yield Attempt("", strongest(curve).knowledge, along="size of the noise", curve=curve, covered=covered)
 
 
-def noisy(weight: Tensor, size: float, generator: torch.Generator) -> Tensor:
-    """The same with normal noise of `size` times its own deviation: any shape."""
-    drawn = torch.randn(weight.shape, generator=generator)
-    return (weight.float() + size * weight.float().std() * drawn.to(weight.device)).to(weight.dtype)
+def noisy(weight: Tensor, size: float, generator: torch.Generator, num: int = 1) -> Tensor:
+    """The same with normal noise of `size` times its own deviation.
+
+    Args:
+        weight: any shape.
+        size: share of the deviation.
+        generator: of the noise.
+        num: matrices that the weight holds one after another; each has a deviation of its own.
+    """
+    drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
+    parts = zip(weight.float().reshape(num, -1), drawn.view(num, -1), strict=True)
+    return torch.stack([part + size * part.std() * noise for part, noise in parts]).view_as(weight).to(weight.dtype)

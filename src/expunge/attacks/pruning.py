@@ -10,7 +10,8 @@ from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.models.changed import Change, block_matrices
+from expunge.models.changed import Change, each_matrix
+from expunge.models.matrices import block_matrices
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -18,8 +19,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Pruning(Attack):
     """Small changes of many weights may hide knowledge, and go with the small weights.
 
-    In each matrix of the decoder blocks by itself, the given share of weights with the smallest magnitudes. The number
-    of the attack is that of the share which gets most.
+    In each matrix of the decoder blocks by itself, every expert's too, the given share of weights with the smallest
+    magnitudes; norms, biases and routers stay. The number of the attack is that of the share which gets most.
     """
 
     access = "weights"
@@ -36,13 +37,19 @@ class Pruning(Attack):
 
     def run(self, context: Context) -> Iterator[Attempt]:
         """One attempt, with a curve over the shares."""
-        names = block_matrices(context.model)
+        matrices = block_matrices(context.model)
 
         def changes(share: float) -> list[Change]:
-            return [lambda name, weight: pruned(weight, share) if name in names else None]
+            def change(name: str, weight: Tensor) -> Tensor | None:
+                return each_matrix(matrices[name], weight, prune) if name in matrices else None
 
-        curve = strength_curve(context, self.config.shares, changes, "pruned")
-        yield Attempt("", strongest(curve).knowledge, along="share of weights", curve=curve)
+            def prune(matrix: Tensor) -> Tensor:
+                return pruned(matrix, share)
+
+            return [change]
+
+        curve, covered = strength_curve(context, self.config.shares, changes, "pruned")
+        yield Attempt("", strongest(curve).knowledge, along="share of weights", curve=curve, covered=covered)
 
 
 def pruned(weight: Tensor, share: float) -> Tensor:

@@ -12,7 +12,9 @@ from expunge.models.quantize import Quantization, quantized
 
 
 class Quantize(Attack):
-    """Weights of the linear layers rounded to the levels of common formats, and the plain questions asked again.
+    """Matrices of the decoder blocks rounded to the levels of common formats, and the plain questions asked again.
+
+    Every expert's matrix is rounded by itself; norms, biases, routers and embeddings stay, as in common libraries.
 
     Steps of unlearning that are smaller than half a level are undone by the rounding. What is measured is the rounding
     itself, by our own code on any device or by a library that is named; packed kernels of a device compute the same.
@@ -46,6 +48,6 @@ class Quantize(Attack):
         """One attempt for each format."""
         for how in self.config.formats:
             context.check_time()
-            with quantized(context.model, how):
+            with quantized(context.model, how) as covered:
                 said = context.said(f"rounded to {how}")
-            yield Attempt(str(how), said)
+            yield Attempt(str(how), said, covered=covered)

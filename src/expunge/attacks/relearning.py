@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from expunge.attacks._tuning import tuned
+from expunge.attacks._tuning import moved_share, tuned
 from expunge.attacks._weights import on_copy
 from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
 from expunge.core.records import Frozen
@@ -76,7 +76,10 @@ class Relearning(Attack):
                     said = iter(replace(context, rows=asked).said(f"relearned: {name}"))
                     values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
                     curve.append(Point(step, values))
-        return Attempt(name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve)
+            covered = moved_share(context.model)
+        return Attempt(
+            name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve, covered=covered
+        )
 
     def _pool(self, context: Context, kind: Kind) -> list[Example]:
         """Rows of a kind in a seeded order; those that are not attacked, where there are such, come first."""

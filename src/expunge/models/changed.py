@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.models.base import LanguageModel
+from expunge.models.matrices import Matrix, plain_weights, share_of_blocks
+from expunge.models.merging import merged_names
 
 Change = Callable[[str, Tensor], Tensor | None]
 """(name, weight) -> the weight that stands in its place, a new tensor of the same shape; None leaves it."""
 
 
 @contextmanager
-def changed_weights(model: LanguageModel, change: Change) -> Iterator[None]:
+def changed_weights(model: LanguageModel, change: Change) -> Iterator[float]:
     """Within this block of code the weights are what `change` makes of them.
 
     The old tensors wait untouched and are put back, also after an error. An adapter is merged first, since that is what
@@ -24,21 +26,26 @@ def changed_weights(model: LanguageModel, change: Change) -> Iterator[None]:
     Args:
         model: any model.
         change: asked once for each weight.
+
+    Yields:
+        The share of the weights of the decoder blocks that `change` replaced.
     """
     adapted = hasattr(model.network, "peft_config")
     weights = dict(plain_weights(model))
     kept = {name: weight.data for name, weight in weights.items()}
+    replaced = []
     try:
         if adapted:
-            for weight in weights.values():
-                weight.data = weight.data.clone()
+            for name in merged_names(model.network) & weights.keys():
+                weights[name].data = weights[name].data.clone()
             model.network.merge_adapter()
         with torch.no_grad():
             for name, weight in weights.items():
                 found = change(name, weight.data)
                 if found is not None:
                     weight.data = found.to(weight.data)
-        yield
+                    replaced.append(name)
+        yield share_of_blocks(model, replaced)
     finally:
         if adapted:
             model.network.unmerge_adapter()
@@ -46,14 +53,12 @@ def changed_weights(model: LanguageModel, change: Change) -> Iterator[None]:
             weight.data = kept[name]
 
 
-def plain_weights(model: LanguageModel) -> Iterator[tuple[str, nn.Parameter]]:
-    """Name and weight of every parameter of the transformers model, without an adapter's own; tied ones once."""
-    for name, weight in model.base.named_parameters():
-        if ".lora_" not in name:
-            yield name.replace(".base_layer", ""), weight
+def each_matrix(matrix: Matrix, weight: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A weight with every matrix in it changed by itself.
 
-
-def block_matrices(model: LanguageModel) -> frozenset[str]:
-    """Names of the weight matrices of the decoder blocks."""
-    prefixes = tuple(f"{prefix}." for prefix, _ in model.blocks())
-    return frozenset(name for name, weight in plain_weights(model) if weight.dim() == 2 and name.startswith(prefixes))
+    Args:
+        matrix: what the weight holds.
+        weight: of its shape.
+        change: (out, in) -> (out, in).
+    """
+    return matrix.together(torch.stack([change(one) for one in matrix.apart(weight)]))

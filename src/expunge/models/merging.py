@@ -18,10 +18,18 @@ def merged_names(network: Any) -> set[str]:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    owners = {name.removeprefix(_PREFIX) for name, module in network.named_modules() if isinstance(module, kinds)}
+    owners, exact = set(), set()
+    for path, module in network.named_modules():
+        if isinstance(module, kinds):
+            place = path.removeprefix(_PREFIX).replace(".base_layer", "")
+            parameter = getattr(module, "parameter_name", None)  # of a wrapper around one parameter of a module
+            if parameter is None:
+                owners.add(place)
+            else:
+                exact.add(f"{place}.{parameter}")
     inner = [name for name, _ in network.get_base_model().named_parameters()]
-    plain = {name.replace(".base_layer.", ".").replace(".original_module.", ".") for name in inner}
-    return {name for name in plain if name.rpartition(".")[0] in owners}
+    plain = {name.replace(".base_layer", "").replace(".original_module.", ".") for name in inner}
+    return {name for name in plain if name in exact or name.rpartition(".")[0] in owners}
 
 
 def merge(network: Any) -> tuple[Any, bool]:

@@ -13,13 +13,14 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
+from expunge.models.changed import changed_weights, each_matrix
+from expunge.models.matrices import block_matrices
 
 Levels = Literal["int8", "int4", "nf4"]
 
@@ -149,50 +150,34 @@ def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
 
 
 @contextmanager
-def quantized(model: LanguageModel, how: Quantization) -> Iterator[None]:
-    """Within this block of code the linear layers of a model's blocks have rounded weights.
+def quantized(model: LanguageModel, how: Quantization) -> Iterator[float]:
+    """Within this block of code the matrices of a model's blocks have rounded weights.
 
-    Embeddings, norms, biases and the output matrix stay, as in bitsandbytes. An adapter is merged first, since that is
-    what would be published. Afterwards every weight is what it was, to the bit.
+    Every matrix of a stack of experts is rounded by itself. Embeddings, norms, biases, routers and the output matrix
+    stay, as in bitsandbytes. An adapter is merged first, since that is what would be published. Afterwards every weight
+    is what it was, to the bit.
 
     Args:
         model: any model.
         how: levels and groups.
 
+    Yields:
+        The share of the weights of the decoder blocks that was rounded.
+
     Raises:
-        UserError: the blocks hold no linear layer.
+        UserError: the blocks hold no matrix.
     """
-    layers = _linear_layers(model)
-    if not layers:
-        raise UserError(f"model: the blocks of {type(model.base).__name__} hold no linear layer to quantize")
-    kept = [layer.weight.data for layer in layers]
-    adapted = hasattr(model.network, "peft_config")
-    try:
-        if adapted:
-            for layer in layers:
-                layer.weight.data = layer.weight.data.clone()
-            model.network.merge_adapter()
-        for layer in layers:
-            by_output = isinstance(layer, nn.Linear)
-            weight = layer.weight.data if by_output else layer.weight.data.T
-            found = quantize(weight, how)
-            layer.weight.data = found if by_output else found.T.contiguous()
-        yield
-    finally:
-        if adapted:
-            model.network.unmerge_adapter()
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.weight.data = weight
+    matrices = block_matrices(model)
+    if not matrices:
+        raise UserError(f"model: the blocks of {type(model.base).__name__} hold no matrix to quantize")
 
+    def rounded(name: str, weight: Tensor) -> Tensor | None:
+        if name not in matrices:
+            return None
+        return each_matrix(matrices[name], weight, lambda matrix: quantize(matrix, how))
 
-def _linear_layers(model: LanguageModel) -> list[nn.Linear | Conv1D]:
-    """Those of the blocks, without an adapter's own."""
-    return [
-        module
-        for _, block in model.blocks()
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in f".{name}"
-    ]
+    with changed_weights(model, rounded) as share:
+        yield share
 
 
 def _scaled(groups: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
