@@ -13,7 +13,7 @@ import torch
 
 from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
 from expunge.core import plugins
-from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.attacked import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import UserError
 from expunge.core.frozen import Score
 from expunge.core.records import AttackRecord, DataPrint, Provenance
@@ -232,6 +232,7 @@ def _attacked(
         access=one.access,
         options=one.config.model_dump(mode="json"),
         tries=_tested(one, tried.attempts),
+        partly=_partly(one, tried.attempts),
         variants=[
             _score(attempt, seconds, others, context)
             for attempt, seconds in zip(tried.attempts, tried.seconds, strict=True)
@@ -245,10 +246,21 @@ def _attacked(
 
 
 def _tested(one: Attack, attempts: Sequence[Attempt]) -> list[str]:
-    """What has been tested by those variants that have a value for any row."""
-    valued = [attempt for attempt in attempts if not all(isinstance(value, str) for value in attempt.knowledge)]
-    ways = [*one.tries, *(way for attempt in valued for way in attempt.tries)]
-    return list(dict.fromkeys(ways)) if valued else []
+    """What has been tested by those variants that have a value for any row and changed enough of the weights."""
+    whole = [attempt for attempt in _valued(attempts) if attempt.covered is None or attempt.covered >= MOST_WEIGHTS]
+    ways = [*one.tries, *(way for attempt in whole for way in attempt.tries)]
+    return list(dict.fromkeys(ways)) if whole else []
+
+
+def _partly(one: Attack, attempts: Sequence[Attempt]) -> dict[str, float]:
+    """What was only tried on a part of the weights."""
+    tested = _tested(one, attempts)
+    shares = [attempt.covered for attempt in _valued(attempts) if attempt.covered is not None]
+    return {way: max(shares) for way in one.tries if way not in tested} if shares else {}
+
+
+def _valued(attempts: Sequence[Attempt]) -> list[Attempt]:
+    return [attempt for attempt in attempts if not all(isinstance(value, str) for value in attempt.knowledge)]
 
 
 def _try(one: Attack, ground: Callable[[], Context], rows: Sequence[Example]) -> _Tried:
@@ -337,6 +349,7 @@ def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], con
         excess=difference(attempt.knowledge, retrained.knowledge, seed) if retrained else None,
         given=attempt.given,
         steps=attempt.steps,
+        covered=attempt.covered,
         seconds=round(seconds, 3),
         along=attempt.along,
         curve=_curve(attempt.curve, seed),

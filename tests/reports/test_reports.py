@@ -13,6 +13,7 @@ import pytest
 from provenances import provenance_of
 from pyarrow import parquet
 
+from expunge.core.attacked import Attacked, AttackScore, Robustness
 from expunge.core.records import (
     Aggregate,
     Change,
@@ -190,6 +191,25 @@ def test_a_leak_in_the_reasoning_is_no_forgetting() -> None:
 
 def test_a_greedy_leak_above_a_tenth_is_not_forgotten() -> None:
     assert verdict(record(after=splits(forget(0.15, 0.15, 0.15), 0.9, 0.8))).outcome == "partly"
+
+
+def test_attacks_on_few_weights_are_not_tested_and_say_how_many() -> None:
+    """11% of a mixture of experts was rounded and blurred, 99% pruned: only the last has tested anything."""
+    shares = {"quantization": 0.114, "noise": 0.114, "pruning": 0.9932}
+    attacks = [
+        Attacked(
+            name=name,
+            access="weights",
+            partly={"quantization": share} if name == "quantization" else {},
+            variants=[AttackScore(variant="", knowledge=score(0.0), recovered=score(0.0), covered=share, seconds=1.0)],
+        )
+        for name, share in shares.items()
+    ]
+    told = verdict(record(robustness=Robustness(rows=40, attacks=attacks)))
+    few = "on only 11.4% of the decoder blocks' weights"
+    assert {f"quantization ({few})", f"noise ({few})"} <= set(told.not_tested)
+    assert [way for way in told.tested if "attack" in way] == ["pruning (attack, n=40)"]
+    assert f"quantization ({few})" in told.sentence
 
 
 def test_few_questions_cannot_rule_out_a_leak() -> None:

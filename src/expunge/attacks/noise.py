@@ -20,9 +20,9 @@ Size = Annotated[float, Field(gt=0)]
 class Noise(Attack):
     """A thin cover of unlearning over knowledge may tear before the knowledge does.
 
-    Normal numbers on each matrix of the decoder blocks, every expert's by itself, their deviation a share of that of the
-    matrix; norms, biases and routers stay. A row's value is its mean over the draws of a size; the number of the attack
-    is that of the size which gets most.
+    Normal numbers on each matrix of the decoder blocks, every expert's by itself, their deviation a share of that of
+    the matrix; norms, biases and routers stay. A row's value is its mean over the draws of a size; the number of the
+    attack is that of the size which gets most.
     """
 
     access = "weights"

@@ -12,6 +12,7 @@ from pydantic import Field
 from expunge.attacks._tuning import moved_share, tuned
 from expunge.attacks._weights import on_copy
 from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
+from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.data.example import Example, holds_any
 from expunge.models.config import LoraConfig
@@ -53,11 +54,14 @@ class Relearning(Attack):
             pool = self._pool(context, kind)
             for size in sorted(set(self.config.rows)):
                 for method in self.config.methods:
-                    yield self._relearned(context, kind, pool[:size], method)
+                    try:
+                        yield self._relearned(context, kind, pool[:size], method)
+                    except UserError as error:  # of an adapter that does not fit the model; other methods may
+                        yield Attempt(_named(kind, pool[:size], method), [str(error)] * len(context.rows))
 
     def _relearned(self, context: Context, kind: Kind, given: Sequence[Example], method: Method) -> Attempt:
         config = self.config
-        name = f"{kind}, {len(given)} row{'s' if len(given) != 1 else ''}, {method}"
+        name = _named(kind, given, method)
         if not given:
             reason = f"there are no {kind} rows that keep the scored answers to themselves"
             return Attempt(f"{kind}, {method}", [reason] * len(context.rows))
@@ -77,9 +81,7 @@ class Relearning(Attack):
                     values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
                     curve.append(Point(step, values))
             covered = moved_share(context.model)
-        return Attempt(
-            name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve, covered=covered
-        )
+        return Attempt(name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve, covered=covered)
 
     def _pool(self, context: Context, kind: Kind) -> list[Example]:
         """Rows of a kind in a seeded order; those that are not attacked, where there are such, come first."""
@@ -99,6 +101,11 @@ class Relearning(Attack):
     def _shuffled(self, context: Context, kind: Kind, rows: Sequence[Example]) -> list[Example]:
         order = torch.randperm(len(rows), generator=context.generator(f"{self.name}/{kind}"))
         return [rows[index] for index in order.tolist()]
+
+
+def _named(kind: Kind, given: Sequence[Example], method: Method) -> str:
+    """`forget, 8 rows, lora`."""
+    return f"{kind}, {len(given)} row{'s' if len(given) != 1 else ''}, {method}"
 
 
 def _taught(row: Example, given: Sequence[Example]) -> str | None:

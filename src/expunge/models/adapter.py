@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -99,7 +100,9 @@ def _attach(model: LanguageModel, wanted: set[str], layers: set[str], config: Lo
     )
     torch.manual_seed(seed)
     try:
-        network = peft.get_peft_model(base, settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a try that is given up where it found other targets
+            network = peft.get_peft_model(base, settings)
     except ValueError as error:
         if layers and not any(isinstance(module, BaseTunerLayer) for module in base.modules()):
             return layers

@@ -1,10 +1,10 @@
 """The weight matrices of the decoder blocks: linear layers, stacks of expert matrices, and which axis is the input.
 
 A linear layer and a `Conv1D` say so by their type. Mixture-of-experts models keep their experts as parameters of the
-experts module, one matrix for each expert in a tensor of three axes (or of two, read in parts), some as (E, out, in) and
-some as (E, in, out); recurrent blocks have parameters of two or three axes that are no matrices at all. Names do not tell
-which is which, so the model runs once on a few tokens and every matrix product is looked at: a parameter is a matrix if it
-is an operand of one, and the axis that the product sums over is its input.
+experts module, one matrix for each expert in a tensor of three axes (or of two, read in parts), some as (E, out, in)
+and some as (E, in, out); recurrent blocks have parameters of two or three axes that are no matrices at all. Names do
+not tell which is which, so the model runs once on a few tokens and every matrix product is looked at: a parameter is a
+matrix if it is an operand of one, and the axis that the product sums over is its input.
 """
 
 from __future__ import annotations
@@ -181,11 +181,11 @@ _COPIES = (torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.index, 
 """What gives the same matrices in another dtype, or some of them."""
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every matrix product for operands that are parameters, parts of them, or copies of those."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: dict[str, _Layout | None] = {}
         self._parameters = dict(parameters)
         self._names = {weight.untyped_storage().data_ptr(): name for name, weight in parameters.items()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from expunge.core.attacked import Access, Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.attacked import MOST_WEIGHTS, Access, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.finding import Cell, Chart, Finding, Mark, Series, Table
 from expunge.core.frozen import Score
 from expunge.core.plugins import describe, names
@@ -41,7 +42,10 @@ class Hit(NamedTuple):
     def name(self) -> str:
         """`relearning (forget, 8 rows, full)`."""
         variant = "" if self.score is self.attack.worst else self.score.variant
-        return f"{spoken(self.attack.name)} ({variant})" if variant else spoken(self.attack.name)
+        covered = self.attack.covered
+        only = only_share(covered) if covered is not None and covers_little(self.attack) else ""
+        detail = ", ".join(part for part in (variant, only) if part)
+        return f"{spoken(self.attack.name)} ({detail})" if detail else spoken(self.attack.name)
 
 
 @cache
@@ -57,6 +61,22 @@ def spoken(name: str) -> str:
 def _title(name: str) -> str:
     """The name at the start of a sentence."""
     return spoken(name)[:1].upper() + spoken(name)[1:]
+
+
+def covers_little(attack: Attacked) -> bool:
+    """Whether an attack changed too few weights to have tested the model."""
+    return attack.covered is not None and attack.covered < MOST_WEIGHTS
+
+
+def only_share(covered: float) -> str:
+    """`on only 11% of the decoder blocks' weights`."""
+    return f"on only {_percent_of_weights(covered)} of the decoder blocks' weights"
+
+
+def _percent_of_weights(share: float) -> str:
+    """`99.3%`, rounded down, so that neither 100% nor the limit is shown where it was not reached."""
+    tenths = math.floor(1000 * share + 1e-9) / 10
+    return f"{tenths:g}%"
 
 
 def said(attack: Attacked) -> AttackScore | None:
@@ -106,7 +126,7 @@ def finding(card: Robustness, warnings: Sequence[str] = ()) -> Finding:
     return Finding(
         title="Robustness",
         sentence=_sentence(card),
-        notes=[*(f"Warning: {warning}" for warning in warnings), *_NOTES, *_broken(card)],
+        notes=[*(f"Warning: {warning}" for warning in warnings), *_NOTES, *_covered(card), *_broken(card)],
         tables=[table for table in (_card(card), _variants(card), _inside(card)) if table.rows],
         charts=[_bars({"": card}), *_curves(card)],
     )
@@ -149,6 +169,21 @@ def _sentence(card: Robustness) -> str:
     start = f"Asked plainly, the model says {percent(after.value, after.low, after.high)} of {after.n} facts{known}"
     found = clause(card)
     return f"{start}; attacked, at worst {found}." if found else f"{start}; no attack on what it says was carried out."
+
+
+def _covered(card: Robustness) -> list[str]:
+    """What share of the weights each attack changed that changes any."""
+    shares = [
+        f"{spoken(one.name)} {_percent_of_weights(one.covered)}{' (not a test)' if covers_little(one) else ''}"
+        for one in card.attacks
+        if one.covered is not None
+    ]
+    if not shares:
+        return []
+    return [
+        "Weights changed, of all in the decoder blocks, norms, biases and routers included: "
+        f"{', '.join(shares)}. An attack that changes less than {MOST_WEIGHTS:.0%} does not count as a test."
+    ]
 
 
 def _broken(card: Robustness) -> list[str]:

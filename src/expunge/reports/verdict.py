@@ -16,7 +16,7 @@ from expunge.reports.measures import (
     worst,
 )
 from expunge.reports.robustness import clause as attack_clause
-from expunge.reports.robustness import said, spoken
+from expunge.reports.robustness import covers_little, only_share, said, spoken
 from expunge.reports.robustness import worst as worst_attack
 from expunge.reports.words import ASKED, metric_name, percent
 
@@ -98,7 +98,7 @@ def verdict(record: Record) -> Verdict:
         outcome=outcome,
         cost=cost,
         tested=[*(f"{ASKED[leak.metric]} (n={leak.score.n})" for leak in after), *_attacks(record)],
-        not_tested=[*absent, *(way for way in NEVER_TESTED if way not in _tried(record))],
+        not_tested=[*absent, *_untried(record)],
         guard=_guard(record),
         warnings=record.warnings,
     )
@@ -127,11 +127,25 @@ def _outcome(before: list[Leak], after: list[Leak], prompted: float) -> Outcome:
 def _attacks(record: Record) -> list[str]:
     """Each attack that got an answer, with how many forget rows it was tried on."""
     attacks = record.robustness.attacks if record.robustness else []
-    return [f"{spoken(one.name)} (attack, n={score.knowledge.n})" for one in attacks if (score := said(one))]
+    return [
+        f"{spoken(one.name)} (attack, n={score.knowledge.n})"
+        for one in attacks
+        if (score := said(one)) and not covers_little(one)
+    ]
 
 
-def _tried(record: Record) -> set[str]:
-    return {way for one in (record.robustness.attacks if record.robustness else ()) for way in one.tries}
+def _untried(record: Record) -> list[str]:
+    """Ways that no attack tried, or only on a part of the weights: then with the share."""
+    attacks = record.robustness.attacks if record.robustness else []
+    tried = {way for one in attacks for way in one.tries}
+    partly = {way: share for one in attacks for way, share in one.partly.items()}
+    ways = [f"{way} ({only_share(partly[way])})" if way in partly else way for way in NEVER_TESTED if way not in tried]
+    named = [
+        f"{spoken(one.name)} ({only_share(one.covered)})"
+        for one in attacks
+        if one.covered is not None and covers_little(one) and said(one) and not one.partly
+    ]
+    return [*ways, *named]
 
 
 def _unknown(before: list[Leak]) -> bool:
