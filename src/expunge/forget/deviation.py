@@ -18,6 +18,7 @@ from expunge.losses.activations import Site, SiteLossConfig, Tokens, cosine
 from expunge.losses.base import Project, Setup, View
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
+from expunge.models.matrices import block_matrices
 
 Form = Literal["npo", "linear", "hinge"]
 
@@ -71,16 +72,22 @@ class Deviation(ForgetLoss):
 
     @torch.no_grad()
     def start(self, model: LanguageModel, project: Project) -> None:
-        """`W += kick ||W|| Z / ||Z||` for every trained matrix W, with Z the allowed part of a Gaussian draw."""
+        """`W += kick ||W|| Z / ||Z||` for every trained matrix W, with Z the allowed part of a Gaussian draw.
+
+        Each matrix of a stack of experts is kicked by its own norm.
+        """
         if not self.config.kick:
             return
+        matrices = block_matrices(model)
         for name, weight in model.network.named_parameters():
-            if weight.requires_grad and weight.ndim == 2:
+            if weight.requires_grad and (weight.ndim == 2 or name in matrices):
                 draw = torch.randn(weight.shape, generator=named_generator(f"{self._seed}/kick/{name}"))
                 allowed = project(weight, draw.to(weight))
-                length = allowed.norm()
-                if length > 0:
-                    weight += self.config.kick * weight.norm() / length * allowed
+                num = matrices[name].num if name in matrices else 1
+                for own, change in zip(weight.view(num, -1), allowed.reshape(num, -1), strict=True):
+                    length = change.norm()
+                    if length > 0:
+                        own += self.config.kick * own.norm() / length * change
 
     def num_tokens(self, batch: Batch, epoch: int) -> int:
         """Those whose states count."""

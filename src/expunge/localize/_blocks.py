@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from expunge.core.errors import UserError, near
 from expunge.models.base import LanguageModel
+from expunge.models.feed_forward import feed_forward_outputs
 
-_EQUIVALENT = (("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2"),)
-"""Names that architectures give to one thing: the second matrix of the feed-forward part."""
+_FEED_FORWARD = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
+"""Names by which the matrices are meant by which the feed-forward part writes, whatever the architecture calls them."""
 
 
 def best_window(values: Sequence[float], width: int, within: range | None = None) -> range:
@@ -50,8 +51,9 @@ def parameter_names(model: LanguageModel, layers: Iterable[int], modules: Sequen
     Args:
         model: any model.
         layers: block indices.
-        modules: module names within a block, e.g. `mlp.down_proj`, which also means the same matrix under the name
-            that GPT-2 or GPT-NeoX gives it; none: whole blocks.
+        modules: names within a block of modules or of single parameters, e.g. `mlp.experts.down_proj`. `mlp.down_proj`
+            where there is none of that name means the matrices by which the feed-forward part writes, those of all
+            experts among them; none: whole blocks.
 
     Raises:
         UserError: a chosen block has no module of that name.
@@ -61,20 +63,20 @@ def parameter_names(model: LanguageModel, layers: Iterable[int], modules: Sequen
     for index in layers:
         prefix, block = blocks[index]
         parameters = [name for name, _ in block.named_parameters()]
-        wanted = [_called(module, parameters, prefix) for module in modules] or [""]
+        wanted = [name for module in modules for name in _called(model, index, module, parameters)] or [""]
         names += [f"{prefix}.{name}" for name in parameters if any(_within(name, module) for module in wanted)]
     return tuple(names)
 
 
-def _called(module: str, parameters: Sequence[str], prefix: str) -> str:
-    """What this architecture calls a module."""
-    family: tuple[str, ...] = next((family for family in _EQUIVALENT if module in family), ())
-    for candidate in (module, *family):
-        if any(_within(name, candidate) for name in parameters):
-            return candidate
-    known = {name.rpartition(".")[0] for name in parameters}
-    raise UserError(f"localize.modules: no module '{module}' in {prefix}{near(module, known)}")
+def _called(model: LanguageModel, index: int, module: str, parameters: Sequence[str]) -> Sequence[str]:
+    """What a block of this architecture calls a module."""
+    if any(_within(name, module) for name in parameters):
+        return [module]
+    if module in _FEED_FORWARD and (found := feed_forward_outputs(model)[index]):
+        return found
+    known = {name.rpartition(".")[0] for name in parameters} | {*parameters} - {""}
+    raise UserError(f"localize.modules: no module '{module}' in {model.blocks()[index][0]}{near(module, known)}")
 
 
 def _within(parameter: str, module: str) -> bool:
-    return not module or parameter.startswith(f"{module}.")
+    return not module or parameter == module or parameter.startswith(f"{module}.")

@@ -40,7 +40,9 @@ def _nll_gradients(model: LanguageModel, sequences: Sequence[Encoded], names: Se
             with model.evaluating(), torch.enable_grad():
                 logp = Forward(model, batch).token_logp()
                 loss = -reduce_tokens(logp, batch.rows, batch.num_rows, "seq_mean") * batch.num_rows
-            for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
+            for total, gradient in zip(
+                sums, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
+            ):
                 total += gradient
     return dict(zip(names, sums, strict=True))
 
