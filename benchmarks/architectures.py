@@ -1,0 +1,286 @@
+"""Which architectures work: tiny random models of every one, tried with recipes, evaluation, attacks, save and reload.
+
+    python benchmarks/architectures.py [--only NAME ...] [--out FILE]
+
+prints a Markdown table. A cell is "ok", or the number of a footnote with the line that a user would read. A footnote in
+bold is a fault: an error that is no one-line refusal, or a result that differs from plain transformers calls.
+
+- *load*: the folder is loaded.
+- *evaluate*: the probabilities that `expunge.measure` reports equal those of plain transformers calls, and answers
+  scored and generated from a kept cache equal plain passes over whole rows, all to 1e-5, on rows longer than sliding
+  windows.
+- a recipe: one epoch through `expunge.unlearn`, with the default attacks in the first column of recipes.
+- *reload*: plain transformers gives the saved model's logits as the model in memory does, to 1e-5; every weight that
+  was not trained has the bytes that it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+import zoo
+from safetensors import safe_open
+
+import expunge
+from expunge.cli._console import quiet_libraries
+from expunge.core.errors import ExpungeError
+from expunge.models.config import ModelConfig
+from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.load import load_model
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "npo": (),
+    "npo_local": (),
+    "rmu": ("localize.window=1", "localize.top=0.5"),
+    "falcon": ("localize.components=1",),
+    "kuda": (
+        "localize.min_probability=0",
+        "localize.depth=[0.0, 1.0]",
+        "localize.window=1",
+        "localize.facts=3",
+        "localize.min_effect=-1",
+    ),
+    "bs_t": (),
+    "npo+LoRA": ("model.adapter=lora", "model.lora.r=2"),
+}
+"""Column -> options beside those of all: what a model of two blocks and 24 short rows needs."""
+
+COLUMNS = ("load", "evaluate", *RECIPES, "attacks", "reload")
+FAST = (
+    "train.epochs=1",
+    "train.batch_size=6",
+    "train.checkpoints=false",
+    "evaluate.samples=0",
+    "evaluate.max_new_tokens=3",
+    "evaluate.cache=false",
+)
+TOLERANCE = 1e-5
+
+_NAMES = ("Ann", "Bob", "Cleo", "Daniel", "Eva", "Fay", "Gus", "Hal", "Ida", "Jo", "Kimberley")
+_OTHERS = ("Leo", "Max", "Nora", "Otto", "Pia", "Quin", "Rosalind", "Sam", "Tess", "Uma", "Vic")
+
+
+def rows(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Short questions and answers of different lengths."""
+    return [{"question": f"Who is {name}?", "answer": f"A {name}.", "subject": name} for name in names]
+
+
+FORGET, RETAIN = rows(_NAMES), rows(_OTHERS)
+
+
+class Wrong(Exception):
+    """A result that differs from that of plain transformers calls."""
+
+
+def plain_model(folder: Path) -> Any:
+    """The folder as a user of transformers loads it."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForImageTextToText
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def plain_logp(model: Any, ids: list[int], num_prompt: int) -> list[float]:
+    """Log-probabilities of what follows the prompt, from one pass over one row without a cache."""
+    logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].double()
+    logp = torch.log_softmax(logits, -1)
+    return [logp[place - 1, ids[place]].item() for place in range(num_prompt, len(ids))]
+
+
+@torch.no_grad()
+def plain_greedy(model: Any, prompt: list[int], count: int, end: int) -> list[int]:
+    """Greedy tokens, each from a pass over everything before it."""
+    ids = list(prompt)
+    for _ in range(count):
+        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def check_evaluation(folder: Path) -> None:
+    """Compare what is measured with plain calls.
+
+    Raises:
+        Wrong: it differs.
+    """
+    theirs = plain_model(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = []
+    for row in FORGET:
+        turn = [{"role": "user", "content": row["question"]}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(f"{row['answer']}<|end|>", add_special_tokens=False)["input_ids"]
+        encoded.append((prompt, answer))
+    logp = [plain_logp(theirs, prompt + answer, len(prompt)) for prompt, answer in encoded]
+    expected = sum(math.exp(sum(row) / len(row)) for row in logp) / len(logp)
+    config = {"samples": 0, "max_new_tokens": 3, "cache": False, "metrics": ["probability", "rouge_l_recall"]}
+    found = expunge.measure(str(folder), {"forget": FORGET}, config=config).scores["forget"]["probability"]
+    value = getattr(found, "value", found)
+    if not math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        raise Wrong(f"probability {value:.7f}, plain {expected:.7f}")
+    ours = load_model(ModelConfig(name=str(folder), device="cpu", precision="float32"))
+    prefix = encode_prompts(ours, [prompt for prompt, _ in encoded])
+    scored = score_answers(prefix, range(len(encoded)), [answer for _, answer in encoded])
+    error = max(abs(a - b) for one, row in zip(scored, logp, strict=True) for a, b in zip(one.logp, row, strict=True))
+    if not error < TOLERANCE:
+        raise Wrong(f"log-probabilities from the cache differ by {error:.2g}")
+    end = tokenizer.eos_token_id
+    greedy = decode(prefix, 6, frozenset({end}))
+    for (prompt, _), tokens in zip(encoded, greedy, strict=True):
+        plain = plain_greedy(theirs, prompt, 6, end)
+        if list(tokens) != plain:
+            raise Wrong(f"greedy tokens {list(tokens)}, plain {plain}")
+
+
+def check_reload(run: Path, source: Path, model: Any) -> None:
+    """Compare the saved model with the one in memory, and its weights with the source's.
+
+    Raises:
+        Wrong: they differ.
+    """
+    saved = run / "model"
+    ids = torch.randint(8, zoo.VOCABULARY, (1, 3 * zoo.WINDOW), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = model.eval()(input_ids=ids, use_cache=False).logits
+        theirs = plain_model(saved)(input_ids=ids, use_cache=False).logits
+    if not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
+        raise Wrong(f"reloaded logits differ by {(ours - theirs).abs().max():.2g}")
+    before, after = weights(source), weights(saved)
+    if set(before) != set(after):
+        raise Wrong(f"other weights are saved: {', '.join(sorted(set(before) ^ set(after))[:3])}")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    if not moved or moved == set(before):
+        raise Wrong(f"{len(moved)} of {len(before)} weights moved, with training limited to a part of the blocks")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor that is stored in a folder."""
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            found |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    return found
+
+
+def try_recipe(folder: Path, column: str, cells: dict[str, Any], run: Callable[[str, Callable[[], Any]], bool]) -> None:
+    """One run; with the first recipe the attacks, with `npo_local` the reload of what was saved."""
+    options = [*FAST, *RECIPES[column], *(() if column == "npo" else ("attacks.names=[]",))]
+    out = Path(tempfile.mkdtemp(prefix="architectures-"))
+    made: list[Any] = []
+
+    def unlearn() -> None:
+        recipe = column.removesuffix("+LoRA")
+        found = expunge.unlearn(
+            str(folder), forget=FORGET, retain=RETAIN, recipe=recipe, out=out / "run", settings=options
+        )
+        made.append(found)
+        values = [value for step in found.record.steps for value in step.values.values()]
+        if not values or not all(map(math.isfinite, values)):
+            raise Wrong("a loss is not finite")
+
+    def attacks() -> None:
+        failed = [one for one in made[0].record.robustness.attacks if one.failed]
+        if any(one.traceback for one in failed):
+            raise Wrong("; ".join(f"{one.name}: {one.failed}" for one in failed if one.traceback))
+        if failed:
+            raise ExpungeError(f"{failed[0].name}: {failed[0].failed}")
+
+    try:
+        worked = run(column, unlearn)
+        if column == "npo" and worked:
+            run("attacks", attacks)
+        if column == "npo_local" and worked:
+            run("reload", lambda: check_reload(out / "run", folder, made[0].model))
+    finally:
+        made.clear()
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def try_architecture(name: str) -> dict[str, str]:
+    """Cells by column; whatever fails leaves the others."""
+    cells: dict[str, str] = {}
+    folder = Path(tempfile.mkdtemp(prefix="architectures-"))
+
+    def run(column: str, work: Callable[[], Any]) -> bool:
+        try:
+            work()
+        except ExpungeError as error:
+            cells[column] = str(error).replace(str(folder), "FOLDER")
+        except Wrong as error:
+            cells[column] = f"**wrong: {error}**"
+        except Exception as error:  # the point of the table
+            lines = str(error).splitlines() or [""]
+            cells[column] = f"**{type(error).__name__}: {lines[0][:160]}**"
+        else:
+            cells[column] = "ok"
+        return cells[column] == "ok"
+
+    try:
+        if not run("build", lambda: zoo.save(name, folder)):
+            return {"load": f"cannot be built here: {cells['build'].strip('*')}"}
+        if run("load", lambda: load_model(ModelConfig(name=str(folder)))):
+            run("evaluate", lambda: check_evaluation(folder))
+            for column in RECIPES:
+                try_recipe(folder, column, cells, run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return cells
+
+
+def table(found: dict[str, dict[str, str]]) -> str:
+    """Markdown, with footnotes shared by all cells that say the same."""
+    notes: dict[str, int] = {}
+    lines = ["| architecture | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for name, cells in found.items():
+        shown = []
+        for column in COLUMNS:
+            text = cells.get(column, "-")
+            shown.append(text if text in ("ok", "-") else f"[{notes.setdefault(text, len(notes) + 1)}]")
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    lines.append("")
+    lines += [f"{number}. {text}" for text, number in notes.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Try the architectures that are asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, as zoo.names() lists them")
+    parser.add_argument("--out", type=Path, help="write the table there too")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    quiet_libraries()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    found: dict[str, dict[str, str]] = {}
+    with mock.patch("expunge.run._report", return_value=None):  # pages take longer than the models
+        for name in arguments.only or zoo.names():
+            began = time.perf_counter()
+            found[name] = try_architecture(name)
+            gc.collect()
+            bad = {column: text for column, text in found[name].items() if text != "ok"}
+            print(f"{name}: {time.perf_counter() - began:.0f} s {bad or 'ok'}", flush=True)
+            if arguments.out:
+                arguments.out.write_text(table(found) + "\n", encoding="utf-8")
+    print(table(found))
+    print(f"\n{len(found)} architectures, {(time.perf_counter() - start) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()
