@@ -108,7 +108,6 @@ SIZES: dict[str, Any] = {
     "image_token_id": 6,
     "image_token_index": 6,
     "video_token_id": 7,
-    "is_decoder": True,
 }
 """Field of a configuration, at any depth -> its value here."""
 

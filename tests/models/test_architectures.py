@@ -1,4 +1,4 @@
-"""Blocks, head, teacher-forced scores, generation and adapters on ten architectures, found by name."""
+"""Blocks, head, teacher-forced scores, generation and adapters on ten architectures."""
 
 from __future__ import annotations
 
@@ -113,17 +113,3 @@ def test_a_selection_without_a_linear_layer_takes_no_adapter(wrap: Callable[[Any
     model = wrap(random_network("Llama"))
     with pytest.raises(UserError, match=r"model\.adapter: the selection has no linear layer"):
         add_lora(model, ["model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"], LoraConfig(), 0)
-
-
-def test_an_unknown_scale_after_the_output_matrix_is_refused(wrap: Callable[[Any], LanguageModel]) -> None:
-    """Granite divides its logits by 8; using them undivided would be wrong by that factor, silently."""
-    with pytest.raises(UserError, match="GraniteForCausalLM changes its logits after the output matrix"):
-        wrap(random_network("Granite", logits_scaling=8.0))
-
-
-def test_unknown_blocks_are_refused_with_the_lists_there_are(wrap: Callable[[Any], LanguageModel]) -> None:
-    model = wrap(random_network("Llama"))
-    model.base.model.stack = model.base.model.layers
-    del model.base.model.layers
-    with pytest.raises(UserError, match=r"decoder blocks of LlamaForCausalLM; lists of modules in it: model\.stack"):
-        model.blocks()

@@ -1,4 +1,4 @@
-"""One language model, whatever its architecture: blocks, decoder and head found by name."""
+"""One language model, whatever its architecture: its decoder, blocks and head are found by watching it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
 from expunge.models.caching import Caching
+from expunge.models.hooks import replaced_forward
+from expunge.models.layout import Layout, find_layout, replaced_module
 from expunge.models.merging import merge, merged_names
 from expunge.models.precision import MASTER
 from expunge.models.source import Source
 from expunge.models.store import StateMemory
-
-_BLOCK_LISTS = ("layers", "h", "blocks")
-"""What architectures call their list of decoder blocks: Llama and its kin and GPT-NeoX, GPT-2, others."""
 
 
 class LanguageModel:
@@ -66,7 +65,7 @@ class LanguageModel:
         self.caching = Caching(keeps=False, holes=True)
         """How answers are computed; `load` lets a self-check decide."""
         self.state_memory = StateMemory()
-        self._check_head()
+        self.layout = self._find_layout()
 
     @property
     def is_adapted(self) -> bool:
@@ -83,7 +82,7 @@ class LanguageModel:
     @property
     def decoder(self) -> nn.Module:
         """The part that maps token ids to final hidden states."""
-        return self.base.base_model
+        return self.base.get_submodule(self.layout.decoder)
 
     @property
     def output_matrix(self) -> nn.Module:
@@ -153,29 +152,33 @@ class LanguageModel:
     def head(self, hidden: Tensor, matrix: nn.Module | None = None) -> Tensor:
         """Logits of final hidden states: (..., D) -> (..., V).
 
+        Where a model does more than a matrix product (scaled or squashed logits, a head of several layers), its own
+        code does it, with the decoder replaced by the given states.
+
         Args:
             hidden: final hidden states, after the last norm.
             matrix: another output matrix than the current one, e.g. a frozen copy.
         """
-        logits: Tensor = (self.output_matrix if matrix is None else matrix)(hidden)
-        cap = getattr(self.base.config.get_text_config(), "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+        own = self.output_matrix
+        if self.layout.plain_head:
+            logits: Tensor = (own if matrix is None else matrix)(hidden)
+            return logits
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        given = type(self.layout.given)(last_hidden_state=rows)
+        ids = torch.zeros(rows.shape[:2], dtype=torch.long, device=rows.device)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(replaced_forward(self.decoder, lambda *_, **__: given))
+            if matrix is not None:
+                stack.enter_context(replaced_module(self.base, own, matrix))
+            logits = self.base(input_ids=ids, use_cache=False).logits
+        return logits.reshape(*hidden.shape[:-1], -1)
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
-        """Name and module of every decoder block, first to last.
-
-        Raises:
-            UserError: this architecture calls its blocks something unknown.
-        """
-        for prefix, module in self.base.named_modules():
-            parent, _, name = prefix.rpartition(".")
-            if name in _BLOCK_LISTS and isinstance(module, nn.ModuleList) and parent.count(".") <= 1:
-                return [(f"{prefix}.{index}", block) for index, block in enumerate(module)]
-        lists = [name for name, module in self.base.named_modules() if isinstance(module, nn.ModuleList)]
-        raise UserError(
-            f"model: cannot find the decoder blocks of {type(self.base).__name__}; "
-            f"lists of modules in it: {', '.join(lists) or 'none'}"
-        )
+        """Name and module of every decoder block, first to last."""
+        prefix = self.layout.blocks
+        blocks = self.base.get_submodule(prefix)
+        assert isinstance(blocks, nn.ModuleList)
+        return [(f"{prefix}.{index}", block) for index, block in enumerate(blocks)]
 
     def freeze_but(self, names: Sequence[str]) -> None:
         """Let only the named parameters move, in float32.
@@ -249,20 +252,26 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Compare `head` with the model's own logits once, so that no unknown scaling is ever left out."""
-        ids = torch.arange(1, 5, device=self.device)[None] % self.base.config.get_text_config().vocab_size
+    def _find_layout(self) -> Layout:
+        """Watch the network read a few tokens, and compare `head` with its own logits, so that nothing is left out.
+
+        Raises:
+            UserError: parts are missing, or logits differ.
+        """
+        size = self.base.config.get_text_config().vocab_size
+        ids = torch.tensor([[token % size for token in _words(self.tokenizer)]], device=self.device)
         with self.evaluating(), self.autocast():
-            own = self.base(input_ids=ids, use_cache=False).logits.float()
-            ours = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state).float()
+            self.layout, hidden, own = find_layout(self.base, ids)
+            with torch.no_grad():
+                ours = self.head(hidden).float()
         if not torch.isfinite(own).all():
             self._refuse_numbers()
-        if not torch.allclose(own, ours, rtol=1e-3, atol=1e-2):
+        if not torch.allclose(own.float(), ours, rtol=1e-3, atol=1e-2):
             raise UserError(
-                f"model: {type(self.base).__name__} changes its logits after the output matrix in a way that is not "
-                f"known here (largest difference {(own - ours).abs().max():.3g})"
+                f"model: {type(self.base).__name__} makes logits of its final hidden states in a way that cannot be "
+                f"repeated without the rest of the model (largest difference {(own - ours).abs().max():.3g})"
             )
+        return self.layout
 
     def _refuse_numbers(self) -> None:
         """Name the weight that makes the logits NaN or infinite.
@@ -275,3 +284,9 @@ class LanguageModel:
         if not bad and self.compute == torch.float16:
             where += ', in float16, whose largest number is 65504; set model.precision = "float32" or "bfloat16"'
         raise UserError(f"model: cannot use '{self.source}': {where}")
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A few tokens of plain text, no consecutive numbers."""
+    ids = tokenizer("Some words of a plain text.", add_special_tokens=False)["input_ids"][:6]
+    return list(ids) if len(ids) > 3 and ids != list(range(ids[0], ids[0] + len(ids))) else [9, 4, 12, 7, 10]

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 
-def hidden_of(output: Any) -> Tensor:
+def entered_states(arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor | None:
+    """The hidden states that a decoder block or a part of it is called with."""
+    name = _states_name(options) if not arguments else None
+    found = arguments[0] if arguments else options.get(name or "")
+    return found if isinstance(found, Tensor) else None
+
+
+def given_states(output: Any) -> Tensor | None:
     """The hidden states among what a decoder block or a part of it gives: all of it, or the first of several."""
-    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+    if isinstance(output, tuple | list):
+        output = output[0] if output else None
+    return output if isinstance(output, Tensor) else None
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The same, where there are some."""
+    hidden = given_states(output)
+    assert hidden is not None, f"no hidden states in {type(output).__name__}"
     return hidden
+
+
+def _states_name(options: Mapping[str, Any]) -> str | None:
+    """Which keyword holds the hidden states."""
+    if isinstance(options.get("hidden_states"), Tensor):
+        return "hidden_states"
+    return next((name for name, value in options.items() if isinstance(value, Tensor)), None)
 
 
 @contextmanager
@@ -22,7 +44,9 @@ def entering_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iter
     def hook(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
         if arguments:
             return (change(arguments[0]), *arguments[1:]), options
-        return arguments, {**options, "hidden_states": change(options["hidden_states"])}
+        name = _states_name(options)
+        assert name is not None, f"no hidden states among {', '.join(options)}"
+        return arguments, {**options, name: change(options[name])}
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -37,7 +61,7 @@ def leaving_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Itera
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         changed = change(hidden_of(output))
-        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+        return changed if isinstance(output, Tensor) else type(output)((changed, *output[1:]))
 
     handle = module.register_forward_hook(hook)
     try:
@@ -61,10 +85,28 @@ def leaving(module: nn.Module, look: Callable[[Tensor], None]) -> Iterator[None]
 
 
 @contextmanager
-def skipped(block: nn.Module) -> Iterator[None]:
-    """Let a block hand its hidden states through."""
-    block.forward = lambda hidden_states, *_, **__: hidden_states
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within this block of code a module computes something else; what it had, e.g. accelerate's hook, comes back."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
     try:
         yield
     finally:
-        del block.forward
+        del module.forward
+        if before is not None:
+            module.forward = before
+
+
+def hand_through(extras: int | None, hidden: Tensor | None = None) -> Callable[..., Any]:
+    """A forward that computes nothing.
+
+    Args:
+        extras: values that a block gives beside its states; none: it gives them bare.
+        hidden: the states that it gives; none: those that it is called with.
+    """
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        states = entered_states(arguments, options) if hidden is None else hidden
+        return states if extras is None else (states, *[None] * extras)
+
+    return forward

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.hooks import leaving
+from expunge.models.hooks import hand_through, leaving, replaced_forward
 from expunge.models.sites import Site, site_module
 from expunge.models.store import RowStore
 
@@ -38,14 +37,12 @@ def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]
         hidden: (B, T, D) what the block below gave.
     """
     below = [block for _, block in model.blocks()[:first]]
-    for block in below:
-        block.forward = _hand_through
-    below[-1].forward = _Give(hidden)
-    try:
+    extras = model.layout.extras
+    with ExitStack() as stack:
+        for index, block in enumerate(below):
+            given = hidden if index == first - 1 else None
+            stack.enter_context(replaced_forward(block, hand_through(extras[index], given)))
         yield
-    finally:
-        for block in below:
-            del block.forward
 
 
 def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
@@ -152,20 +149,6 @@ def started(states: BlockStates | None, indices: Sequence[int]) -> Iterator[None
         return
     with states.entered(indices):
         yield
-
-
-class _Give:
-    """A block's forward that gives what it was told."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self._hidden = hidden
-
-    def __call__(self, *_: Any, **__: Any) -> Tensor:
-        return self._hidden
-
-
-def _hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-    return hidden_states
 
 
 def trained_blocks(model: LanguageModel) -> list[int]:

@@ -20,7 +20,7 @@ from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
-from expunge.models.hooks import leaving, leaving_with, skipped
+from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
 
 _TOKEN_BUDGET = 2048
 """Tokens of one pass with states replaced."""
@@ -67,8 +67,8 @@ def patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_b
             group = range(start, min(start + size, len(blocks)))
             replaced = [_replaced(outputs[layer], places, states[layer]) for layer in group]
             with ExitStack() as stack:
-                for block in blocks[: group.start + 1]:
-                    stack.enter_context(skipped(block))
+                for block, extras in zip(blocks[: group.start + 1], model.layout.extras, strict=False):
+                    stack.enter_context(replaced_forward(block, hand_through(extras)))
                 for place, layer in enumerate(group):
                     join = partial(_join, replaced[place], place == 0)
                     stack.enter_context(leaving_with(blocks[layer], join))

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
-from expunge.models.hooks import entering_with, leaving, skipped
+from expunge.models.hooks import entering_with, hand_through, leaving, replaced_forward
 from expunge.models.sites import Site, site_module
 
 _HEAD_BUDGET = 256
@@ -119,7 +119,7 @@ class Restoring:
         with ExitStack() as stack:
             for index, (block, site) in enumerate(zip(self._blocks, self._sites, strict=True)):
                 if index < starts[0]:
-                    stack.enter_context(skipped(block))
+                    stack.enter_context(replaced_forward(block, hand_through(self._model.layout.extras[index])))
                 else:
                     stack.enter_context(entering_with(block, partial(join, index)))
                     stack.enter_context(leaving(site, partial(put_back, index)))
