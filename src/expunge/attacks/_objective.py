@@ -79,7 +79,7 @@ class Candidates:
         self._goals = goals
         self._match = match
         starts = [one.hole.before for one in goals]
-        self._prefix = encode_prompts(model, starts) if all(starts) and model.caching.keeps else None
+        self._prefix = encode_prompts(model, starts) if all(starts) and model.caching.extends else None
         """None where a prompt begins in its hole, or nothing can be kept."""
 
     @torch.no_grad()

@@ -40,6 +40,10 @@ class RoomyLayer(DynamicLayer):
         """Keep these rows, in this order."""
         self._rebuild(lambda store: store[indices])
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """The same, under the name that layers of every kind know."""
+        self.batch_select_indices(beam_idx)
+
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
         self._rebuild(lambda store: store.repeat_interleave(repeats, dim=0))
@@ -124,10 +128,7 @@ def _selected(layer: Any, rows: Tensor) -> Any:
     # theirs in dictionaries.
     layer = copy.copy(layer)
     vars(layer).update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
-    if hasattr(layer, "batch_select_indices"):
-        layer.batch_select_indices(rows)
-    else:
-        layer.reorder_cache(rows)
+    layer.reorder_cache(rows)
     return layer
 
 

@@ -208,10 +208,7 @@ def decode(
         if len(going) < len(tokens):
             keep = torch.tensor(going, device=prefix.mask.device)
             prefix.keep(keep)
-        ids = torch.tensor([[tokens[row]] for row in going], device=prefix.mask.device)
-        hidden = prefix.extend(ids, torch.ones_like(ids))
-        with prefix.model.autocast():
-            prefix.logits = prefix.model.head(hidden[:, -1]).float()
+        prefix.step([tokens[row] for row in going])
     return outputs
 
 

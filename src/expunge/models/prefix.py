@@ -26,13 +26,14 @@ class Past(Protocol):
     def select(self, rows: Tensor) -> Past:
         """The same rows in another order, repeated or left out; shares no memory with this one."""
 
-    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
         """Read S more tokens a row and keep them.
 
         Args:
             model: the model that read what is kept.
             ids: (P, S) tokens.
             mask: (P, T + S) 1 for the real tokens, new ones included.
+            step: a real token for each row, one of many to come.
 
         Returns:
             (P, S, D) final hidden states; those of padding mean nothing.
@@ -49,7 +50,7 @@ class CachedPast:
         """The same rows in another order, repeated or left out; shares no memory with this one."""
         return CachedPast(select_rows(self.cache, rows))
 
-    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
         """Read the new tokens only; positions count the real tokens."""
         known = inspect.signature(model.decoder.forward).parameters
         name = "past_key_values" if "past_key_values" in known or "cache_params" not in known else "cache_params"
@@ -73,13 +74,38 @@ class TokenPast:
         """The same rows in another order, repeated or left out."""
         return TokenPast(self.ids[rows])
 
-    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
         """Read everything again, with padding on the right only, which no real token can see."""
         self.ids = torch.cat([self.ids, ids], dim=1)
         order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
         hidden = plain_hidden(model, self.ids.gather(1, order), mask.gather(1, order))
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :, None]
         return hidden.gather(1, places.expand(-1, -1, hidden.shape[-1]))
+
+
+@dataclass
+class SteppedPast:
+    """A cache that only serves single tokens, and the tokens for everything else.
+
+    Recurrent states are computed by another formula for many tokens than for one. Few models can start the former from
+    a state, and rounding then differs more than the same answer may from one reading to another.
+    """
+
+    tokens: TokenPast
+    cached: CachedPast | None
+    """None once more than single tokens were added."""
+
+    def select(self, rows: Tensor) -> SteppedPast:
+        """The same rows in another order, repeated or left out; shares no memory with this one."""
+        return SteppedPast(self.tokens.select(rows), self.cached and self.cached.select(rows))
+
+    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
+        """Read the new tokens only if they are the first, or single ones."""
+        if self.cached is not None and (step or ids.shape[1] == mask.shape[1]):
+            self.tokens.ids = torch.cat([self.tokens.ids, ids], dim=1)
+            return self.cached.feed(model, ids, mask, step=step)
+        self.cached = None
+        return self.tokens.feed(model, ids, mask)
 
 
 def plain_hidden(model: LanguageModel, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -108,6 +134,14 @@ class Prefix:
         """Keep these rows only, in this order; the logits stay as they are."""
         self.past, self.mask = self.past.select(rows), self.mask[rows]
 
+    def step(self, tokens: Sequence[int]) -> None:
+        """Read one more token a row, after which there may be another; the logits are those after it."""
+        ids = torch.tensor(tokens, device=self.mask.device)[:, None]
+        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
+        hidden = self.past.feed(self.model, ids, self.mask, step=True)
+        with self.model.autocast():
+            self.logits = self.model.head(hidden[:, -1]).float()
+
     def extend(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Read S more tokens a row and give their final hidden states.
 
@@ -128,9 +162,11 @@ def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Pr
     """Read P prompts once; what they all begin with is read a single time where that changes nothing."""
     device, caching = model.device, model.caching
     shared = _shared_length(prompts) if caching.holes and caching.keeps else 0
-    past: Past = TokenPast(torch.zeros(1, 0, dtype=torch.long, device=device))
+    past: Past
+    past = tokens = TokenPast(torch.zeros(1, 0, dtype=torch.long, device=device))
     if caching.keeps:
-        past = CachedPast(roomy_cache(model.base.config, caching.longest))
+        past = cached = CachedPast(roomy_cache(model.base.config, caching.longest))
+        past = SteppedPast(tokens, cached) if caching.steps_only else cached
     prefix = Prefix(model, past, torch.zeros(1, 0, dtype=torch.long, device=device), torch.empty(0))
     if shared:
         start = torch.tensor([prompts[0][:shared]], device=device)

@@ -32,18 +32,22 @@ _ANSWERS = (2, 3)
 _FINE = 5e-5
 """Largest error in float32: rounding stays well below, and the smallest fault of a model of random weights above."""
 _COARSE = 1e-5
+_STEPS = 3
+"""Tokens that are read one by one after a prompt."""
 _GAP = 4096
 """Places of padding between prompt and answer at most: windows shorter than this are found out."""
 _PER_TOKEN = (
     RoomyLayer,
     DynamicSlidingWindowLayer,
     DynamicIndexedLayer,
+)
+_STATES = (
     LinearAttentionLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
-"""Cache layers that hold something for each token, or one state. Others may sum up blocks of more tokens than are tried
-here."""
+"""Cache layers that hold something for each token, and those that also hold one state for all. Others may sum up blocks
+of more tokens than are tried here."""
 
 
 @torch.no_grad()
@@ -78,10 +82,13 @@ def _ways(model: LanguageModel) -> list[Caching]:
         layers = roomy_cache(model.base.config, longest).layers
     except Exception:  # a configuration that transformers makes no cache of
         return []
-    ways = [Caching(True, False, longest)] if all(type(layer) in _PER_TOKEN for layer in layers) else []
-    if layers and all(type(layer) is RoomyLayer for layer in layers):
-        ways.insert(0, Caching(True, True, longest))
-    return ways
+    kinds = {type(layer) for layer in layers}
+    if not kinds <= {*_PER_TOKEN, *_STATES}:
+        return []
+    if kinds & set(_STATES):
+        return [Caching(True, False, steps_only=True, longest=longest)]
+    alike = [Caching(True, True, longest=longest)] if kinds == {RoomyLayer} else []
+    return [*alike, Caching(True, False, longest=longest)]
 
 
 def _tokens(model: LanguageModel) -> Tensor:
@@ -91,7 +98,7 @@ def _tokens(model: LanguageModel) -> Tensor:
     special = {value for value in config.values() if isinstance(value, int)}
     size = base.get_input_embeddings().weight.shape[0]
     usual = [token for token in range(min(size, 4096)) if token not in special] or list(range(size))
-    length = max(_LENGTHS) + max(_ANSWERS) + 3
+    length = max(_LENGTHS) + max(_ANSWERS) + 1
     order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(2 * length)[: 2 * length]
     rows = torch.tensor(usual)[order].view(2, length)
     rows[1, :_SHARED] = rows[0, :_SHARED]
@@ -118,32 +125,40 @@ def _checked_plain(model: LanguageModel, ids: Tensor) -> Tensor:
 
 
 def _errors(model: LanguageModel, ids: Tensor, truth: Tensor) -> Iterator[Tensor]:
-    """How far the model is from plain passes after two prompts, at single tokens, and at answers after these.
+    """How far the model is from plain passes after two prompts, at answers to them, and at tokens one by one.
 
-    Where padding may lie between tokens, a long gap of it follows the prompts, and one more token each answer.
+    Where padding may lie between tokens, a long gap of it separates the answers from the prompts, and another token
+    follows each answer.
     """
-    device, caching = ids.device, model.caching
     prompts = [row[:length].tolist() for row, length in zip(ids, _LENGTHS, strict=True)]
     prefix = encode_prompts(model, prompts)
-    at = torch.tensor(_LENGTHS, device=device)
-    rows = torch.arange(2, device=device)[:, None]
-    with model.autocast():
-        yield _error(model, prefix.logits, model.head(truth[rows[:, 0], at - 1]).float())
-    prefix = prefix.select(torch.tensor([1, 0], device=device)).select(torch.tensor([1, 0], device=device))
-    if caching.holes:
-        _open_gap(prefix, min(caching.longest, _GAP))
-    ones = torch.ones(2, 1, dtype=torch.long, device=device)
-    for _ in range(1 if caching.holes else 2):
-        yield _error(model, prefix.extend(ids[rows, at[:, None]], ones), truth[rows, at[:, None]])
+    rows = torch.arange(2, device=ids.device)
+    at = torch.tensor(_LENGTHS, device=ids.device)
+    yield _error_after(model, prefix, truth[rows, at - 1])
+    order = torch.tensor([1, 0, 1], device=ids.device)
+    branch = prefix.select(order)
+    if model.caching.holes:
+        _open_gap(branch, min(model.caching.longest, _GAP))
+    lengths = torch.tensor(_ANSWERS, device=ids.device)
+    steps = torch.arange(max(_ANSWERS), device=ids.device)
+    real = (steps < lengths[:, None])[order]
+    tokens, states = (values[rows[:, None], at[:, None] + steps][order] for values in (ids, truth))
+    yield _error(model, branch.extend(tokens * real, real.long())[real], states[real])
+    if model.caching.holes:
+        after = at + lengths
+        branch.step(ids[rows, after][order].tolist())
+        yield _error_after(model, branch, truth[rows, after][order])
+    for _ in range(1 if model.caching.holes else _STEPS):
+        prefix.step(ids[rows, at].tolist())
+        yield _error_after(model, prefix, truth[rows, at])
         at = at + 1
-    lengths = torch.tensor(_ANSWERS, device=device)
-    steps = torch.arange(max(_ANSWERS), device=device)
-    real = steps < lengths[:, None]
-    places = at[:, None] + steps
-    yield _error(model, prefix.extend(ids[rows, places] * real, real.long())[real], truth[rows, places][real])
-    if caching.holes:
-        at = (at + lengths)[:, None]
-        yield _error(model, prefix.extend(ids[rows, at], ones), truth[rows, at])
+
+
+def _error_after(model: LanguageModel, prefix: Prefix, states: Tensor) -> Tensor:
+    """The same of the logits after what was read, (P, D) final hidden states of plain passes given."""
+    with model.autocast():
+        logits = model.head(states).float()
+    return _error(model, prefix.logits - prefix.logits.mean(-1, keepdim=True), logits - logits.mean(-1, keepdim=True))
 
 
 def _open_gap(prefix: Prefix, places: int) -> None:
