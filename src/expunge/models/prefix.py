@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, LinearAttentionLayer
 
 from expunge.models.base import LanguageModel
 from expunge.models.cache import roomy_cache, select_rows
@@ -55,6 +55,8 @@ class CachedPast:
         known = inspect.signature(model.decoder.forward).parameters
         name = "past_key_values" if "past_key_values" in known or "cache_params" not in known else "cache_params"
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if all(type(layer) is LinearAttentionLayer for layer in self.cache.layers):
+            mask = mask[:, -ids.shape[1] :]  # without keys there is nothing else for it to hide
         with model.autocast():
             output = model.decoder(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{name: self.cache}
