@@ -5,10 +5,16 @@ from __future__ import annotations
 import copy
 
 import torch
-from transformers import LlamaConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import LlamaConfig, MistralConfig
+from transformers.cache_utils import (
+    Cache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionLayer,
+)
 
-from expunge.models.cache import RoomyLayer, roomy_cache
+from expunge.models.cache import RoomyLayer, roomy_cache, select_rows
 
 
 def _states(rows: int, positions: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,6 +51,30 @@ def test_a_selected_copy_leaves_the_original_alone() -> None:
     assert torch.equal(branch.keys[..., 5:, :], _states(3, 1, 1)[0])
 
 
-def test_sliding_windows_keep_their_own_layers() -> None:
+def test_windows_keep_their_own_layers_unless_they_hold_all() -> None:
     cache = roomy_cache(LlamaConfig(num_hidden_layers=2))
     assert [type(layer) for layer in cache.layers] == [RoomyLayer, RoomyLayer]
+    config = MistralConfig(num_hidden_layers=1, sliding_window=8)
+    assert type(roomy_cache(config, 9).layers[0]) is DynamicSlidingWindowLayer
+    assert type(roomy_cache(config, 8).layers[0]) is RoomyLayer
+
+
+def test_selected_rows_are_those_rows_in_layers_of_every_kind() -> None:
+    """Keys, a recurrent state, and both in one layer; what they were selected from stays, whatever happens to them."""
+    both = LinearAttentionAndFullAttentionLayer()  # type: ignore[no-untyped-call]
+    cache = Cache([RoomyLayer(), LinearAttentionLayer(), both])  # type: ignore[no-untyped-call]
+    keys, values = _states(2, 5, 0)
+    state = torch.arange(6.0).view(2, 3)
+    for place in (0, 2):
+        cache.update(keys, values, place)
+    for place in (1, 2):
+        cache.update_recurrent_state(state, place)
+    selected = select_rows(cache, torch.tensor([1, 1, 0]))
+    for place in (1, 2):
+        assert torch.equal(selected.layers[place].recurrent_states[0], state[[1, 1, 0]])  # type: ignore[union-attr]
+        selected.update_recurrent_state(torch.zeros(3, 3), place)
+        assert torch.equal(cache.layers[place].recurrent_states[0], state)  # type: ignore[union-attr]
+    for place in (0, 2):
+        assert torch.equal(selected.layers[place].keys, keys[[1, 1, 0]])  # type: ignore[union-attr, arg-type]
+        selected.update(*_states(3, 1, 1), place)
+        assert torch.equal(cache.layers[place].keys, keys)  # type: ignore[union-attr, arg-type]
