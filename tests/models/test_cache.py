@@ -61,8 +61,8 @@ def test_windows_keep_their_own_layers_unless_they_hold_all() -> None:
 
 def test_selected_rows_are_those_rows_in_layers_of_every_kind() -> None:
     """Keys, a recurrent state, and both in one layer; what they were selected from stays, whatever happens to them."""
-    both = LinearAttentionAndFullAttentionLayer()  # type: ignore[no-untyped-call]
-    cache = Cache([RoomyLayer(), LinearAttentionLayer(), both])  # type: ignore[no-untyped-call]
+    both = LinearAttentionAndFullAttentionLayer()
+    cache = Cache([RoomyLayer(), LinearAttentionLayer(), both])
     keys, values = _states(2, 5, 0)
     state = torch.arange(6.0).view(2, 3)
     for place in (0, 2):
@@ -71,10 +71,10 @@ def test_selected_rows_are_those_rows_in_layers_of_every_kind() -> None:
         cache.update_recurrent_state(state, place)
     selected = select_rows(cache, torch.tensor([1, 1, 0]))
     for place in (1, 2):
-        assert torch.equal(selected.layers[place].recurrent_states[0], state[[1, 1, 0]])  # type: ignore[union-attr]
+        assert torch.equal(selected.layers[place].recurrent_states[0], state[[1, 1, 0]])
         selected.update_recurrent_state(torch.zeros(3, 3), place)
-        assert torch.equal(cache.layers[place].recurrent_states[0], state)  # type: ignore[union-attr]
+        assert torch.equal(cache.layers[place].recurrent_states[0], state)
     for place in (0, 2):
-        assert torch.equal(selected.layers[place].keys, keys[[1, 1, 0]])  # type: ignore[union-attr, arg-type]
+        assert torch.equal(selected.layers[place].keys, keys[[1, 1, 0]])
         selected.update(*_states(3, 1, 1), place)
-        assert torch.equal(cache.layers[place].keys, keys)  # type: ignore[union-attr, arg-type]
+        assert torch.equal(cache.layers[place].keys, keys)
