@@ -1,65 +1,68 @@
-"""How a forget and a retain gradient lie to each other."""
+"""How forget and retain gradients lie to each other, worked out on their device: nothing waits for it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from expunge.models.precision import float64
+
 
 @dataclass(frozen=True)
 class Products:
-    """Inner products of a forget gradient F and a retain gradient R: the rule needs no more of them."""
+    """Inner products of P pairs of a forget gradient F and a retain gradient R: the rules need no more of them."""
 
-    forget: float
-    """<F, F>."""
-    retain: float
-    """<R, R>."""
-    dot: float
-    """<F, R>."""
-
-    @classmethod
-    def of(cls, forget: Tensor | None, retain: Tensor | None) -> Products:
-        """Of one tensor; a gradient that is None is zero."""
-        return cls(_dot(forget, forget), _dot(retain, retain), _dot(forget, retain))
+    forget: Tensor
+    """(P,) <F, F>, float64."""
+    retain: Tensor
+    """(P,) <R, R>."""
+    dot: Tensor
+    """(P,) <F, R>."""
 
     @classmethod
-    def total(cls, products: Sequence[Products]) -> Products:
-        """Of all tensors as one vector."""
-        return cls(*(sum(getattr(one, name) for one in products) for name in ("forget", "retain", "dot")))
+    def of(cls, pairs: Sequence[tuple[Tensor | None, Tensor | None]]) -> Products:
+        """Of pairs of gradients, of which None is zero."""
+        known = next((one for pair in pairs for one in pair if one is not None), None)
+        zero = torch.zeros(()) if known is None else known.new_zeros(())
+
+        def dots(products: Sequence[tuple[Tensor | None, Tensor | None]]) -> Tensor:
+            found = [
+                zero if one is None or other is None else torch.dot(one.flatten(), other.flatten())
+                for one, other in products
+            ]
+            return float64(torch.stack(found))
+
+        return cls(dots([(one, one) for one, _ in pairs]), dots([(other, other) for _, other in pairs]), dots(pairs))
+
+    def total(self) -> Products:
+        """Of all pairs as one: P = 1."""
+        return Products(*(values.sum(0, keepdim=True) for values in (self.forget, self.retain, self.dot)))
 
     @property
-    def conflict(self) -> bool:
-        """Whether the cosine is negative; never where one of them is zero."""
-        return self.dot < 0 and self.forget > 0 and self.retain > 0
+    def conflict(self) -> Tensor:
+        """(P,) whether the cosine is negative; never where one of them is zero."""
+        return (self.dot < 0) & (self.forget > 0) & (self.retain > 0)
 
     @property
-    def cosine(self) -> float:
-        """Of F and R; 0 where one of them is zero."""
-        scale = math.sqrt(self.forget) * math.sqrt(self.retain)
-        return self.dot / scale if scale else 0.0
+    def cosine(self) -> Tensor:
+        """(P,) of F and R; 0 where one of them is zero."""
+        scale = self.forget.sqrt() * self.retain.sqrt()
+        return torch.where(scale == 0, 0.0, self.dot / scale)
 
 
-def conflict_logs(products: Sequence[Products], deciding: Sequence[Products] | None = None) -> dict[str, float]:
-    """Share of tensors in conflict and mean cosine, over the tensors that both losses reach.
+def conflict_logs(products: Products, deciding: Products | None = None) -> dict[str, Tensor]:
+    """Share of tensors in conflict and mean cosine, over the tensors that both losses reach; NaN if there is none.
 
     Args:
-        products: one for each tensor.
-        deciding: those by which a rule judges a conflict, where they are not the tensor's own.
+        products: of the tensors.
+        deciding: those by which a rule judges a conflict, where they are not the tensor's own; (P,) or (1,).
     """
-    met = [(own, judge) for own, judge in zip(products, deciding or products, strict=True) if own.forget and own.retain]
-    if not met:
-        return {}
+    met = (products.forget != 0) & (products.retain != 0)
+    conflict = (deciding or products).conflict & met
     return {
-        "gradient_conflict": sum(judge.conflict for _, judge in met) / len(met),
-        "gradient_cosine": sum(own.cosine for own, _ in met) / len(met),
+        "gradient_conflict": float64(conflict.sum()) / met.sum(),
+        "gradient_cosine": torch.where(met, products.cosine, 0.0).sum() / met.sum(),
     }
-
-
-def _dot(first: Tensor | None, second: Tensor | None) -> float:
-    if first is None or second is None:
-        return 0.0
-    return float(torch.dot(first.flatten(), second.flatten()))

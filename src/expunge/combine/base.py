@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +34,22 @@ class Step:
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The two losses of a micro-batch; None for a stream that was not computed."""
+    """The two losses of a micro-batch, scalars without a graph; None for a stream that was not computed."""
 
-    forget: float | None
-    retain: float | None
+    forget: Tensor | None
+    retain: Tensor | None
+
+
+def present(logs: Mapping[str, float | Tensor | None]) -> dict[str, float | Tensor]:
+    """Values of a step without those that it has not got: None, or NaN, which only the CPU can be asked about here.
+
+    The trainer leaves NaN of a combination rule out once it has read them from another device.
+    """
+    return {
+        name: value
+        for name, value in logs.items()
+        if value is not None and (not isinstance(value, Tensor) or value.device.type != "cpu" or not value.isnan())
+    }
 
 
 class Combine(ABC):
@@ -51,8 +63,9 @@ class Combine(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.logs: dict[str, float] = {}
-        """Values of the last step that are worth a curve."""
+        self.logs: dict[str, float | Tensor] = {}
+        """Values of the last step that are worth a curve. Scalar tensors stay on their device: the trainer reads all
+        values of a step at once."""
         self.warnings: list[str] = []
         """What the reader of a report should know before trusting the run; whole sentences."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from expunge.combine._inputs import Matrix, distinct_tokens, second_moments, trained_matrices
 from expunge.combine._projected_adam import Constraint, ProjectedAdam
 from expunge.combine._projection import Projection, ProjectionConfig, relax
-from expunge.combine.base import Combine, Step, StepLosses
+from expunge.combine.base import Combine, Step, StepLosses, present
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.losses.base import Setup
+from expunge.models.precision import float64
 
 _WANTED = 10
 """Distinct retain tokens for each input of a matrix; with as many as inputs the null space is an accident of the
@@ -128,11 +128,11 @@ class NullSpace(Combine):
         if self.config.retain_weight:
             value = step.retain()
             step.backward(value)
-            retain = float(value.detach())
+            retain = value.detach()
         self.logs = self._finish(step.parameters) if step.is_last else {}
         return StepLosses(forget, retain)
 
-    def _accumulate_forget(self, step: Step) -> float:
+    def _accumulate_forget(self, step: Step) -> Tensor:
         """Backpropagate into buffers of our own, which stand in for `.grad` meanwhile."""
         kept = [parameter.grad for parameter in step.parameters]
         for parameter in step.parameters:
@@ -143,15 +143,15 @@ class NullSpace(Combine):
             if parameter.grad is not None:
                 self._sums[parameter] = parameter.grad
             parameter.grad = gradient
-        return float(value.detach())
+        return value.detach()
 
     @torch.no_grad()
-    def _finish(self, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+    def _finish(self, parameters: Sequence[nn.Parameter]) -> dict[str, float | Tensor]:
         raw, retain = dict(self._sums), {parameter: parameter.grad for parameter in parameters}
         self._sums.clear()
         self._forget.clear()
         self._forget.update({parameter: self.project(parameter, gradient) for parameter, gradient in raw.items()})
-        logs = {
+        logs: dict[str, float | Tensor | None] = {
             "gradient_cosine": _cosine(raw, retain),
             "projected_gradient_cosine": _cosine(self._forget, retain),
             "displacement": self._displacement(),
@@ -161,7 +161,7 @@ class NullSpace(Combine):
         _clip([gradient for gradient in retain.values() if gradient is not None], self.config.clip)
         if self.config.mode == "grad":
             self._sum_up(parameters)
-        return {name: value for name, value in logs.items() if value is not None}
+        return present(logs)
 
     def _sum_up(self, parameters: Sequence[nn.Parameter]) -> None:
         """Leave both gradients in `.grad`."""
@@ -172,10 +172,11 @@ class NullSpace(Combine):
                 forget = self._forget[parameter]
                 parameter.grad = forget if parameter.grad is None else parameter.grad.add_(forget)
 
-    def _displacement(self) -> float:
+    def _displacement(self) -> Tensor:
         """`||W - W_0|| / ||W_0||` over all trained weights, before this step."""
         moved = torch.stack([(weight - original).norm() for weight, original in self._original.items()])
-        return float(moved.norm() / torch.stack([original.norm() for original in self._original.values()]).norm())
+        share: Tensor = moved.norm() / torch.stack([original.norm() for original in self._original.values()]).norm()
+        return share
 
     def _sampled(self, retain: Setup) -> list[Encoded]:
         count = max(1, round(self.config.retain_fraction * len(retain.sequences)))
@@ -197,22 +198,25 @@ class NullSpace(Combine):
             )
 
 
-def _cosine(first: dict[nn.Parameter, Tensor], second: dict[nn.Parameter, Tensor | None]) -> float | None:
-    """Cosine of two gradients over all weights; None where one is missing or zero."""
-    pairs = [(gradient, second.get(parameter)) for parameter, gradient in first.items()]
-    dot = sum(float((one * other).sum()) for one, other in pairs if other is not None)
-    norms = _norm(first.values()) * _norm(gradient for gradient in second.values() if gradient is not None)
-    return dot / norms if norms else None
+def _cosine(first: dict[nn.Parameter, Tensor], second: dict[nn.Parameter, Tensor | None]) -> Tensor | None:
+    """Cosine of two gradients over all weights; None where one is missing, NaN where one is zero."""
+    pairs = [(gradient, other) for parameter, gradient in first.items() if (other := second.get(parameter)) is not None]
+    if not pairs:
+        return None
+    dot = float64(torch.stack([(one * other).sum() for one, other in pairs])).sum()
+    known = [gradient for gradient in second.values() if gradient is not None]
+    return dot / (_norm(first.values()) * _norm(known))
 
 
-def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.sqrt(sum(float(tensor.square().sum()) for tensor in tensors))
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    return float64(torch.stack([tensor.square().sum() for tensor in tensors])).sum().sqrt()
 
 
 def _clip(gradients: Iterable[Tensor], largest: float) -> None:
     """Scale gradients in place so that their common norm is at most `largest`; 0: not at all."""
     gradients = list(gradients)
-    norm = _norm(gradients)
-    if largest and norm > largest:
+    if largest and gradients:
+        norm = _norm(gradients)
+        factor = torch.where(norm > largest, largest / norm, 1.0)
         for gradient in gradients:
-            gradient.mul_(largest / norm)
+            gradient.mul_(factor)

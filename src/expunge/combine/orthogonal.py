@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.combine._products import Products, conflict_logs
-from expunge.combine.base import Combine, Step, StepLosses
+from expunge.combine.base import Combine, Step, StepLosses, present
 from expunge.core.records import Frozen
 
 Weight = Annotated[float, Field(ge=0)]
@@ -77,62 +76,62 @@ class Orthogonal(Combine):
     def _combined(self) -> Gradients:
         """The gradients of the step, written over those of the losses."""
         pairs = list(zip(self._forget, self._retain, strict=True))
-        products = [Products.of(*pair) for pair in pairs]
-        deciding = products
-        if self.config.projection_scope == "global":
-            deciding = [Products.total(products)] * len(products)
-        factors = [self._factors(one) for one in deciding]
-        self.logs = _account(products, deciding, factors)
-        return [_sum(forget, one, retain, other) for (forget, retain), (one, other) in zip(pairs, factors, strict=True)]
+        products = Products.of(pairs)
+        deciding = products.total() if self.config.projection_scope == "global" else products
+        first, second = (factor.expand(len(pairs)) for factor in self._factors(deciding))
+        self.logs = present(_account(products, deciding, first, second))
+        return [
+            _sum(forget, one, retain, other)
+            for (forget, retain), one, other in zip(pairs, first.unbind(), second.unbind(), strict=True)
+        ]
 
-    def _factors(self, products: Products) -> tuple[float, float]:
+    def _factors(self, products: Products) -> tuple[Tensor, Tensor]:
         """Eq. 12-14 as the two factors of `factor * forget + factor * retain`; the weights are the published code's.
 
         With `g_F - (dot / retain) g_R` for the projected forget gradient, weights a and b make the factors a and
         `b - a dot / retain`; a symmetric projection adds `-b dot / forget` to the first.
         """
-        if not products.conflict:
-            forget, retain = self.config.align_weights
-            return forget, retain
         forget, retain = self.config.conflict_weights
-        first, second = forget, retain - forget * products.dot / products.retain
+        first = torch.full_like(products.dot, forget)
+        second = retain - forget * products.dot / products.retain
         if self.config.projection == "symmetric":
-            first -= retain * products.dot / products.forget
+            first = first - retain * products.dot / products.forget
         if self.config.keep_descent:
-            second = min(second, first * products.forget / -products.dot)
-        return first, second
+            second = torch.minimum(second, first * products.forget / -products.dot)
+        conflict, (aligned, other) = products.conflict, self.config.align_weights
+        return torch.where(conflict, first, aligned), torch.where(conflict, second, other)
 
 
-def _account(
-    products: Sequence[Products], deciding: Sequence[Products], factors: Sequence[tuple[float, float]]
-) -> dict[str, float]:
-    """What is worth a curve: means over the tensors that both losses reach, and cosines over all weights together."""
-    logs = conflict_logs(products, deciding)
-    pairs = list(zip(products, factors, strict=True))
-    with_forget = sum(one * own.forget + other * own.dot for own, (one, other) in pairs)
-    with_retain = sum(one * own.dot + other * own.retain for own, (one, other) in pairs)
-    square = sum(one**2 * own.forget + 2 * one * other * own.dot + other**2 * own.retain for own, (one, other) in pairs)
-    whole = Products.total(products)
-    if whole.forget and square > 0:
-        logs["step_forget_cosine"] = with_forget / math.sqrt(whole.forget * square)
-    if whole.retain and square > 0:
-        logs["step_retain_cosine"] = with_retain / math.sqrt(whole.retain * square)
-        logs["gradient_norm_ratio"] = math.sqrt(whole.forget / whole.retain)
-    return logs
+def _account(own: Products, deciding: Products, one: Tensor, other: Tensor) -> dict[str, Tensor]:
+    """What is worth a curve: means over the tensors that both losses reach, and cosines over all weights together.
+
+    A value that a zero gradient or a zero step has not got is NaN.
+    """
+    with_forget = (one * own.forget + other * own.dot).sum()
+    with_retain = (one * own.dot + other * own.retain).sum()
+    square = (one**2 * own.forget + 2 * one * other * own.dot + other**2 * own.retain).sum()
+    forget, retain = own.forget.sum(), own.retain.sum()
+    ratio = (forget / retain).sqrt()
+    return {
+        **conflict_logs(own, deciding),
+        "step_forget_cosine": with_forget / (forget * square).sqrt(),
+        "step_retain_cosine": with_retain / (retain * square).sqrt(),
+        "gradient_norm_ratio": torch.where((retain != 0) & (square > 0), ratio, torch.nan),
+    }
 
 
-def _backward(step: Step, loss: Callable[[], Tensor], weight: float, gradients: Gradients) -> tuple[float, Gradients]:
+def _backward(step: Step, loss: Callable[[], Tensor], weight: float, gradients: Gradients) -> tuple[Tensor, Gradients]:
     """Value of a loss, and its weighted gradients added to others: `.grad` stands in for them meanwhile."""
     for parameter, gradient in zip(step.parameters, gradients, strict=True):
         parameter.grad = gradient
     value = loss()
     step.backward(weight * value)
-    return float(value.detach()), [parameter.grad for parameter in step.parameters]
+    return value.detach(), [parameter.grad for parameter in step.parameters]
 
 
-def _sum(first: Tensor | None, factor: float, second: Tensor | None, other: float) -> Tensor | None:
+def _sum(first: Tensor | None, factor: Tensor, second: Tensor | None, other: Tensor) -> Tensor | None:
     """`factor * first + other * second`, written over one of them; None is zero."""
     if first is None:
         return None if second is None else second.mul_(other)
     first.mul_(factor)
-    return first if second is None else first.add_(second, alpha=other)
+    return first if second is None else first.addcmul_(second, other.to(second))

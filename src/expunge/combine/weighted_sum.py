@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.combine._products import Products, conflict_logs
-from expunge.combine.base import Combine, Step, StepLosses
+from expunge.combine.base import Combine, Step, StepLosses, present
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 
@@ -44,7 +44,7 @@ class WeightedSum(Combine):
         retain = self._stream(step, step.retain, self.config.retain_weight)
         if self.config.watch_conflict:
             changes = zip(_less(between, before), _less(self._gradients(step), between), strict=True)
-            self.logs = conflict_logs([Products.of(*change) for change in changes])
+            self.logs = present(conflict_logs(Products.of(list(changes))))
         return StepLosses(forget, retain)
 
     def _gradients(self, step: Step) -> list[Tensor | None]:
@@ -54,12 +54,12 @@ class WeightedSum(Combine):
         return [None if parameter.grad is None else parameter.grad.clone() for parameter in step.parameters]
 
     @staticmethod
-    def _stream(step: Step, loss: Callable[[], Tensor], weight: float) -> float | None:
+    def _stream(step: Step, loss: Callable[[], Tensor], weight: float) -> Tensor | None:
         if weight == 0:
             return None
         value = loss()
         step.backward(weight * value)
-        return float(value.detach())
+        return value.detach()
 
 
 def _less(after: Sequence[Tensor | None], before: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -30,22 +30,54 @@ class Batch:
     """(N,) int64."""
     indices: tuple[int, ...]
     """Which rows of the data set these are, for per-row caches."""
+    lengths: tuple[int, ...] = ()
+    """Tokens of each sequence that the mask lets through, on the host; empty: looked up."""
+    num_labels: tuple[int, ...] = ()
+    """Labels of each sequence, on the host; empty: looked up."""
+    right_padded: bool = False
+    """Whether every token that counts comes before the padding of its row."""
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            object.__setattr__(self, "lengths", tuple(self.attention_mask.sum(-1).flatten().tolist()))
+        if not self.num_labels:
+            counts = torch.bincount(self.rows, minlength=self.num_rows)
+            object.__setattr__(self, "num_labels", tuple(counts.tolist()))
 
     @property
     def num_rows(self) -> int:
         """B."""
         return int(self.input_ids.shape[0])
 
+    @property
+    def attended(self) -> Tensor | None:
+        """The attention mask for a network; None on an accelerator where no token before a padded one is masked.
+
+        A causal model never looks at what comes later, so that padding on the right needs no mask; given one,
+        transformers reads its values to see whether it can go without, and waits for the device in every pass.
+        """
+        return None if self.input_ids.device.type != "cpu" and self.right_padded else self.attention_mask
+
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """The same batch on a device; the host does not wait for the copies."""
         return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.rows.to(device),
-            self.positions.to(device),
-            self.labels.to(device),
+            to_device(self.input_ids, device),
+            to_device(self.attention_mask, device),
+            to_device(self.rows, device),
+            to_device(self.positions, device),
+            to_device(self.labels, device),
             self.indices,
+            self.lengths,
+            self.num_labels,
+            self.right_padded,
         )
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for where that is safe: to CUDA, through pinned memory."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 0) -> Batch:
@@ -69,7 +101,17 @@ def collate(sequences: Sequence[Encoded], indices: Sequence[int], pad_id: int = 
         rows += [row] * len(sequence.places)
         positions += [place - 1 for place in sequence.places]
         labels += sequence.labels
-    return Batch(input_ids, mask, torch.tensor(rows), torch.tensor(positions), torch.tensor(labels), tuple(indices))
+    return Batch(
+        input_ids,
+        mask,
+        torch.tensor(rows),
+        torch.tensor(positions),
+        torch.tensor(labels),
+        tuple(indices),
+        tuple(len(sequence.ids) - sequence.num_padding for sequence in sequences),
+        tuple(len(sequence.places) for sequence in sequences),
+        not any(sequence.num_padding for sequence in sequences),
+    )
 
 
 def by_length(

@@ -30,7 +30,7 @@ class Beliefs:
     rows: RowSet
     places: Mapping[int, Sequence[int]]
     """Forget row -> where its samples are in `rows`; none where all were empty."""
-    logs: Mapping[str, float]
+    logs: Mapping[str, float | Tensor]
 
 
 class BeliefSequence(ForgetLoss):

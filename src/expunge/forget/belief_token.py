@@ -55,7 +55,7 @@ class BeliefToken(ForgetLoss):
             top, beliefs = logits.topk(self.config.k, dim=-1)
             share = self.config.weight * torch.softmax(top / self.config.temperature, dim=-1)
             target = torch.cat([share, torch.full_like(top[:, :1], 1 - self.config.weight)], dim=1)
-            self.logs["belief_mass"] = float((torch.logsumexp(top, dim=-1) - normaliser).exp().mean())
+            self.logs["belief_mass"] = (torch.logsumexp(top, dim=-1) - normaliser).exp().mean()
         chosen = logits.gather(1, torch.cat([beliefs, labels], dim=1))
         values = (target * chosen).sum(dim=1) - normaliser
         return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)

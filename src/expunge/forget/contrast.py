@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.data.batch import Batch, collate
+from expunge.data.batch import Batch, collate, to_device
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.forget._offset import Offset, account, code_offset, paper_offset, principal
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine, mean_by_row
 from expunge.losses.base import Setup, View
-from expunge.losses.token import reduce_tokens
+from expunge.losses.token import reduce_tokens, sequence_length
 from expunge.models.base import LanguageModel
 from expunge.models.partial import BlockStates
 
@@ -116,8 +116,10 @@ class Contrast(ForgetLoss):
         """
         tokens, states, original = self._site.states(view)
         povs = self._povs or [self._offset("", original.cpu())]
-        places = self._places[list(view.batch.indices)].to(tokens.rows.device)[tokens.rows]
-        towards = cosine(states, torch.stack([pov.direction for pov in povs]).to(states)[places])
+        device = tokens.rows.device
+        places = to_device(self._places[list(view.batch.indices)], device)[tokens.rows]
+        directions = to_device(torch.stack([pov.direction for pov in povs]), device).to(states)
+        towards = cosine(states, directions[places])
         away = torch.stack([cosine(states, original[other]) for other in negatives(tokens, self.config.negatives)])
         values = info_nce(towards, away, self.config.temperature)
         ratio = states.norm(dim=-1) / original.norm(dim=-1)
@@ -182,7 +184,7 @@ def negatives(tokens: Tokens, count: int) -> list[Tensor]:
 
     They lie evenly round the row, so that no other row of the batch has a say; a short row repeats some.
     """
-    lengths = torch.bincount(tokens.rows, minlength=tokens.num_rows)
+    lengths = sequence_length(tokens.rows, tokens.num_rows)
     starts = (lengths.cumsum(0) - lengths)[tokens.rows]
     lengths = lengths[tokens.rows]
     place = torch.arange(len(tokens.rows), device=tokens.rows.device) - starts

@@ -14,7 +14,7 @@ from expunge.core.errors import UserError
 from expunge.data.batch import Batch
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import Site, SiteLossConfig, Tokens, cosine
+from expunge.losses.activations import Site, SiteLossConfig, cosine
 from expunge.losses.base import Project, Setup, View
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
@@ -91,23 +91,20 @@ class Deviation(ForgetLoss):
 
     def num_tokens(self, batch: Batch, epoch: int) -> int:
         """Those whose states count."""
-        return int(self._kept(self._site.tokens(batch)).sum())
+        return len(self._site.tokens(batch, self._first).rows)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of the form's value, reduced by `reduction`; the mean cosine is logged."""
-        tokens, hidden, original = self._site.states(view)
-        kept = self._kept(tokens)
-        tokens = Tokens(tokens.rows[kept], tokens.positions[kept], tokens.num_rows)
-        similarity = cosine(hidden[kept], original[kept])
+        tokens, hidden, original = self._site.states(view, self._first)
+        similarity = cosine(hidden, original)
         mean = reduce_tokens(similarity.detach(), tokens.rows, tokens.num_rows, "seq_mean")
-        self.logs = {"forget_cosine": float(mean)}
+        self.logs = {"forget_cosine": mean}
         return reduce_tokens(self.values(similarity), tokens.rows, tokens.num_rows, self.config.reduction)
 
-    def _kept(self, tokens: Tokens) -> Tensor:
-        """(M,) which tokens count: not the first position, whose huge state hardly turns."""
-        if self.config.skip_first and self.config.tokens != "answer":
-            return tokens.positions > 0
-        return torch.ones_like(tokens.rows, dtype=torch.bool)
+    @property
+    def _first(self) -> int:
+        """The first position that counts: not 0, whose huge state hardly turns."""
+        return int(self.config.skip_first)
 
     def values(self, similarity: Tensor) -> Tensor:
         """Cosines (M,) -> (M,) values to minimise."""

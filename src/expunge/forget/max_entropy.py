@@ -16,6 +16,7 @@ from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.divergence import kl_from_uniform, kl_to_uniform
 from expunge.losses.token import reduce_tokens
 from expunge.models.forward import RowSet, row_set
+from expunge.models.precision import float64
 
 
 class MaxEntropy(ForgetLoss):
@@ -73,9 +74,9 @@ class MaxEntropy(ForgetLoss):
             view = view.over(self._rows, view.batch.indices)
         logits = view.logits()
         with torch.no_grad():
-            self.logs["entropy"] = math.log(logits.shape[-1]) - float(kl_to_uniform(logits).mean())
+            self.logs["entropy"] = math.log(logits.shape[-1]) - float64(kl_to_uniform(logits).mean())
         values = (kl_from_uniform if self.config.direction == "u_to_p" else kl_to_uniform)(logits)
-        self.logs["divergence"] = float(values.detach().mean())
+        self.logs["divergence"] = values.detach().mean()
         return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)
 
 

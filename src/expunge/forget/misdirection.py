@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.data.batch import Batch
+from expunge.data.batch import Batch, to_device
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import HiddenLossConfig, Site, cosine, layer_at, mean_by_row, row_norms
@@ -86,14 +86,14 @@ class Misdirection(ForgetLoss):
         """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""
         tokens = self._site.tokens(view.batch)
         hidden = tokens.of(view.hidden(self._site.layers)[0])
-        indices = list(view.batch.indices)
+        indices = to_device(torch.tensor(view.batch.indices), tokens.rows.device)
         topics = self._topics[indices]
         targets = self._coefficients(indices)[:, None] * self._matrix[topics]
         values = (hidden - targets[tokens.rows]).square().sum(-1) / self._unit
         self.logs = {
             "forget_norm": mean_by_row(hidden.norm(dim=-1), tokens),
             "forget_cosine_to_direction": mean_by_row(cosine(hidden, self._matrix[topics][tokens.rows]), tokens),
-            "coefficient": float(self._coefficients(indices).mean()),
+            "coefficient": self._coefficients(indices).mean(),
         }
         return reduce_tokens(values, tokens.rows, tokens.num_rows, self.config.reduction)
 
@@ -112,7 +112,7 @@ class Misdirection(ForgetLoss):
         length: Tensor = self.config.scale * measured.mean()
         return length
 
-    def _coefficients(self, indices: list[int]) -> Tensor:
+    def _coefficients(self, indices: Tensor) -> Tensor:
         """(B,) target length for each row of a batch."""
         if self.config.coefficient == "adaptive" and self.config.mode in ("per_sample", "per_batch"):
             norms: Tensor = self.config.scale * self._norms[indices]

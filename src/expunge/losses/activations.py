@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, by_length, collate, to_device
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
@@ -95,14 +95,19 @@ class Site:
         self._scope = config.tokens
         self._opening = shared_opening(setup.sequences)
 
-    def tokens(self, batch: Batch) -> Tokens:
-        """The tokens that count; padding never does."""
+    def tokens(self, batch: Batch, first: int = 0) -> Tokens:
+        """The tokens that count; padding never does.
+
+        Args:
+            batch: B rows.
+            first: positions below this one do not count either, unless only answers do.
+        """
         if self._scope == "answer":
             return Tokens(batch.rows, batch.positions, batch.num_rows)
-        chosen = batch.attention_mask.bool().clone()
-        if self._scope == "own":
-            chosen[:, : self._opening] = False
-        rows, positions = chosen.nonzero(as_tuple=True)
+        start = max(first, self._opening if self._scope == "own" else 0)
+        places = torch.arange(batch.input_ids.shape[1])
+        chosen = (places >= start) & (places < torch.tensor(batch.lengths)[:, None])
+        rows, positions = (to_device(found, batch.rows.device) for found in chosen.nonzero(as_tuple=True))
         return Tokens(rows, positions, batch.num_rows)
 
     @property
@@ -110,9 +115,9 @@ class Site:
         """The highest block that is looked at."""
         return self.layers[-1]
 
-    def states(self, view: View) -> tuple[Tokens, Tensor, Tensor]:
-        """The tokens, and their (M, D) states now and in the original model."""
-        tokens = self.tokens(view.batch)
+    def states(self, view: View, first: int = 0) -> tuple[Tokens, Tensor, Tensor]:
+        """The tokens (see `tokens`), and their (M, D) states now and in the original model."""
+        tokens = self.tokens(view.batch, first)
         now, original = (
             self._flat(tokens, look(self.layers, self.needs.site)) for look in (view.hidden, view.reference_hidden)
         )
@@ -202,9 +207,9 @@ def shared_opening(sequences: Sequence[Encoded]) -> int:
     return min(same, *(row.num_prompt - 1 for row in sequences))
 
 
-def mean_by_row(values: Tensor, tokens: Tokens) -> float:
-    """(M,) -> mean over rows of a row's mean, for a curve."""
-    return float(reduce_tokens(values.detach(), tokens.rows, tokens.num_rows, "seq_mean"))
+def mean_by_row(values: Tensor, tokens: Tokens) -> Tensor:
+    """(M,) -> mean over rows of a row's mean, for a curve: a scalar without a graph."""
+    return reduce_tokens(values.detach(), tokens.rows, tokens.num_rows, "seq_mean")
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:

@@ -97,8 +97,9 @@ class Loss(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.logs: dict[str, float] = {}
-        """Values of the last `loss` call that are worth a curve."""
+        self.logs: dict[str, float | Tensor] = {}
+        """Values of the last `loss` call that are worth a curve. Scalar tensors stay on their device: the trainer reads
+        all values of a step at once."""
         self.warnings: list[str] = []
         """What the reader of a report should know before trusting the run; whole sentences."""
 

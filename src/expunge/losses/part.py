@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from expunge.data.batch import Batch
+from expunge.data.batch import Batch, to_device
 from expunge.losses.base import View
 from expunge.models.forward import RowSet
 from expunge.models.sites import Site
@@ -23,20 +24,27 @@ class Part:
 
     def __init__(self, view: View, rows: Sequence[int]) -> None:
         whole = view.batch
-        chosen = torch.tensor(rows, device=whole.rows.device)
-        new_place = torch.full((whole.num_rows,), -1, device=whole.rows.device)
-        new_place[chosen] = torch.arange(len(rows), device=whole.rows.device)
+        device = whole.rows.device
+        ends = list(itertools.accumulate(whole.num_labels, initial=0))
+        chosen = to_device(torch.tensor(rows), device)
+        kept = to_device(
+            torch.tensor([place for row in rows for place in range(ends[row], ends[row + 1])], dtype=torch.long), device
+        )
+        counts = [whole.num_labels[row] for row in rows]
         self._view = view
         self._chosen = chosen
-        self._kept = new_place[whole.rows] >= 0
+        self._kept = kept
         self.epoch = view.epoch
         self.batch = Batch(
             whole.input_ids[chosen],
             whole.attention_mask[chosen],
-            new_place[whole.rows[self._kept]],
-            whole.positions[self._kept],
-            whole.labels[self._kept],
+            to_device(torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)), device),
+            whole.positions[kept],
+            whole.labels[kept],
             tuple(whole.indices[row] for row in rows),
+            tuple(whole.lengths[row] for row in rows),
+            tuple(counts),
+            whole.right_padded,
         )
 
     def token_logp(self) -> Tensor:

@@ -35,7 +35,7 @@ def sequence_sum(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
 
 def sequence_length(rows: Tensor, num_rows: int) -> Tensor:
     """Number of labels of each sequence: (N,) -> (B,)."""
-    return torch.bincount(rows, minlength=num_rows)
+    return rows.new_zeros(num_rows).index_add(0, rows, torch.ones_like(rows))  # bincount would wait for the device
 
 
 def reduce_tokens(values: Tensor, rows: Tensor, num_rows: int, reduction: Reduction) -> Tensor:

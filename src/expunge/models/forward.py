@@ -181,7 +181,7 @@ class Forward:
 
 def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
     """Final hidden states at the positions that predict a label: (N, D)."""
-    output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden[batch.rows, batch.positions]
 

@@ -42,7 +42,7 @@ def block_outputs(
     for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
         with _kept(blocks, partial(_pooled, _weights(batch, pooling))) as seen, model.evaluating(), model.autocast():
-            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
         for index, row in zip(indices, torch.stack(seen, dim=1), strict=True):
             rows[index] = row
     return torch.stack(rows)
@@ -88,7 +88,7 @@ def site_states(
         with ExitStack() as stack, model.evaluating(), model.autocast():
             for place, module in enumerate(modules):
                 stack.enter_context(leaving(module, partial(_keep, seen, place, batch)))
-            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
         together = torch.stack([seen[place] for place in range(len(modules))])
         lengths = [len(sequences[index].labels) for index in indices]
         for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):

@@ -76,7 +76,7 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
     with ExitStack() as stack, suppress(_Reached):
         for layer in layers:
             stack.enter_context(leaving(site_module(*blocks[layer], site), keep))
-        model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
     return seen
 
 

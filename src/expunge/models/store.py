@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.files import disk_errors
+from expunge.data.batch import to_device
 
 
 @dataclass
@@ -62,7 +63,7 @@ class RowStore:
     def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
         """(B, T, D) float32 states of those rows, right-padded with zeros."""
         rows = [self._take(index) for index in indices]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device, torch.float32)
+        return to_device(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), device).float()
 
     def _take(self, index: int) -> Tensor:
         row = self._rows[index]

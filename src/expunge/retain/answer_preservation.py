@@ -44,7 +44,7 @@ class AnswerPreservation(RefusalLoss, RetainLoss):
         beta = self.config.beta * (self._mean_length if self.config.length_normalised else 1)
         refusals = self.refusals(view)
         excess = beta * (self._preference(refusals) - self._preference(view))
-        self.logs["ap_weight"] = float(excess.detach().sigmoid().mean())
+        self.logs["ap_weight"] = excess.detach().sigmoid().mean()
         value: Tensor = softplus(excess).mean() / beta
         return value
 

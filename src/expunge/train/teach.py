@@ -58,7 +58,7 @@ class Alone(Combine):
         """Backpropagate the first stream."""
         loss = step.forget()
         step.backward(loss)
-        return StepLosses(forget=float(loss.detach()), retain=None)
+        return StepLosses(forget=loss.detach(), retain=None)
 
 
 def teach(

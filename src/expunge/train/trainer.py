@@ -27,8 +27,11 @@ from expunge.train.checkpoints import checkpoints, remove, seal
 from expunge.train.config import TrainConfig
 from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_optimizer
 from expunge.train.pairing import Pair, PairBatches
+from expunge.train.scaling import LossScaler
 
 STAGING = "staging"
+_LOSS = "loss"
+"""What the sum of both losses is called among the values of a step."""
 _LOCAL_LOGGERS = ("tensorboard", "codecarbon", "dvclive", "flyte")
 """Loggers that write files only; all others send what they log to a service."""
 
@@ -61,8 +64,10 @@ class Task:
 class UnlearnTrainer(Trainer):
     """`transformers.Trainer` with the step of an unlearning task.
 
-    Schedulers, callbacks, loggers, checkpoints and resume are its own. Two things differ: a step asks the combination
-    rule for the gradient, and a checkpoint is written under another name and renamed when it is whole.
+    Schedulers, callbacks, loggers, checkpoints and resume are its own. Three things differ: a step asks the combination
+    rule for the gradient; a checkpoint is written under another name and renamed when it is whole; and the trainer
+    itself lives on the CPU, whatever the model's device. It neither moves the model nor waits for the device: the
+    values of a step are read from there together, once.
 
     Args:
         model: the model, its trainable weights chosen.
@@ -88,9 +93,12 @@ class UnlearnTrainer(Trainer):
         self.inputs = inputs or {}
         self.task = task
         self.step_values: dict[str, list[float]] = {}
+        self.scaler = LossScaler() if model.compute == torch.float16 else None
+        self._pending: list[tuple[str, Tensor]] = []
+        self._grad_norm: float | None = None
         self._step_size: dict[str, int] = {}
         self.batches = batches_of(task, config, seed)
-        arguments = _arguments(config, seed, folder, model.device, len(self.batches), _whole_epochs(task))
+        arguments = _arguments(config, seed, folder, len(self.batches), _whole_epochs(task))
         self.folder = folder
         super().__init__(
             model=model.network,
@@ -99,6 +107,7 @@ class UnlearnTrainer(Trainer):
             data_collator=self._collate,
             optimizer_cls_and_kwargs=own_optimizer(config),
         )
+        self.accelerator.scaler = self.scaler  # its optimizer skips a step, and its schedule waits, as this one says
         self.remove_callback(PrinterCallback)
         if config.gradient_checkpointing:
             model.network.gradient_checkpointing_enable()
@@ -120,7 +129,10 @@ class UnlearnTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One micro-batch: both losses, and their combined gradient added to `.grad`.
+        """One micro-batch: both losses, and their combined gradient added to `.grad`; the last one clips it.
+
+        Returns:
+            The sum of both losses of all micro-batches at the last one, before that 0; on the CPU.
 
         Raises:
             ExpungeError: a loss is not a number.
@@ -132,23 +144,67 @@ class UnlearnTrainer(Trainer):
             Step(
                 forget=self._loss(self.task.forget, "forget", inputs),
                 retain=self._loss(self.task.retain, "retain", inputs),
-                backward=lambda loss: _backpropagate(loss / scale),
+                backward=lambda loss: self._backpropagate(loss / scale),
                 parameters=self.language_model.trainable(),
                 scale=1 / scale,
                 is_last=self.accelerator.sync_gradients,
             )
         )
-        total = 0.0
         for stream, value in ((self.task.forget, losses.forget), (self.task.retain, losses.retain)):
             if value is not None and stream.loss is not None:
-                total += value
-                for name, number in {f"{stream.name}_loss": value, **stream.loss.logs}.items():
-                    self.step_values.setdefault(name, []).append(number)
-        for name, number in self.task.combine.logs.items():
-            self.step_values.setdefault(name, []).append(number)
-        if total != total:
-            raise ExpungeError(f"step {self.state.global_step + 1}: the loss is not a number; try a lower train.lr")
-        return torch.tensor(total / scale, device=self.args.device)
+                self._pending.append((_LOSS, value))
+                self._record({f"{stream.name}_loss": value, **stream.loss.logs})
+        self._record(self.task.combine.logs)
+        return self._end_of_step() if self.accelerator.sync_gradients else torch.zeros(())
+
+    def _record(self, values: Mapping[str, float | Tensor]) -> None:
+        """Keep values for the log, those on the device to be read at the end of the step."""
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                self._pending.append((name, value.detach()))
+            else:
+                self.step_values.setdefault(name, []).append(value)
+
+    def _end_of_step(self) -> Tensor:
+        """Clip the gradient and read all values of the step: the only time that the host waits for the device."""
+        weights = self.language_model.network.parameters()
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.args.max_grad_norm or math.inf)
+        finite = norm.new_ones(()) if self.scaler is None else self.scaler.finite(norm)
+        pending, self._pending = self._pending, []
+        found = _read([norm, finite, *(value for _, value in pending)])
+        skipped = not found[1]
+        if self.scaler is not None:
+            self.scaler.found(not skipped)
+        self._grad_norm = None if skipped else found[0]
+        total = 0.0
+        for (name, _), number in zip(pending, found[2:], strict=True):
+            if name == _LOSS:
+                total += number
+            elif math.isfinite(number) or not (skipped or (name in self.task.combine.logs and math.isnan(number))):
+                self.step_values.setdefault(name, []).append(number)
+        if math.isnan(total):
+            hint = "" if self.scaler is None else ", or model.precision = 'float32'"
+            raise ExpungeError(
+                f"step {self.state.global_step + 1}: the loss is not a number; try a lower train.lr{hint}"
+            )
+        return torch.tensor(total / self.current_gradient_accumulation_steps)
+
+    def _clip_grad_norm(self, model: nn.Module) -> float | None:
+        """Of the gradient before it was clipped, which it is by now; None for a step that will be skipped."""
+        return self._grad_norm
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
+        return self._grad_norm
+
+    def _backpropagate(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise UserError(
+                "localize: no trained weight moves what a loss looks at; train others, or change its layer or site"
+            )
+        if self.scaler is not None:
+            self.scaler.backward(loss, self.language_model.trainable())
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the step's own values to what transformers logs."""
@@ -217,12 +273,20 @@ class UnlearnTrainer(Trainer):
             (self.folder / STAGING / name).replace(self.folder / name)
 
 
-def _backpropagate(loss: Tensor) -> None:
-    if not loss.requires_grad:
-        raise UserError(
-            "localize: no trained weight moves what a loss looks at; train others, or change its layer or site"
-        )
-    loss.backward()  # type: ignore[no-untyped-call]
+def _read(values: list[Tensor]) -> list[float]:
+    """Scalars on one device, or on the CPU, as numbers, in one transfer."""
+    device = values[0].device
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    found: list[float] = torch.stack([value.to(device, wide, non_blocking=True) for value in values]).tolist()
+    return found
+
+
+class _Arguments(TrainingArguments):
+    """Arguments of a trainer that leaves the model where it is."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        return False
 
 
 class _Keys(Dataset[Pair]):
@@ -279,7 +343,7 @@ def _whole_epochs(task: Task) -> int:
 
 
 def _arguments(
-    config: TrainConfig, seed: int, folder: Path, device: torch.device, steps_per_epoch: int, whole_epochs: int
+    config: TrainConfig, seed: int, folder: Path, steps_per_epoch: int, whole_epochs: int
 ) -> TrainingArguments:
     updates = -(-steps_per_epoch // config.accumulation)
     unit = whole_epochs * updates or 1
@@ -291,7 +355,7 @@ def _arguments(
             "never be reached"
         )
     try:
-        return TrainingArguments(
+        return _Arguments(
             output_dir=str(folder),
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.accumulation,
@@ -309,7 +373,7 @@ def _arguments(
             logging_nan_inf_filter=False,
             report_to=list(config.report_to) or "none",
             seed=seed,
-            use_cpu=device.type == "cpu",
+            use_cpu=True,
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=False,

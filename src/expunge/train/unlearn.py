@@ -203,7 +203,8 @@ def fit(
             checkpoint = None
         trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
         watch.trainer = trainer
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     config.use_cache = use_cache  # transformers' trainer turns it off
     model.network.eval()
     model.settle()  # first, since rounding to float16 can overflow
@@ -216,6 +217,11 @@ def fit(
         warnings.append(
             f"Training diverged: values of {len(diverged)} of {len(steps)} steps are not finite numbers, for the first "
             f"time at step {diverged[0]}. Try a lower train.lr."
+        )
+    if trainer.scaler is not None and trainer.scaler.skipped:
+        warnings.append(
+            f"{trainer.scaler.skipped} of {trainer.state.global_step} steps were left out because their gradients "
+            'overflowed float16; more steps make up for them, or model.precision = "float32".'
         )
     return Training(
         steps,
