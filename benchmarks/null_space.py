@@ -31,7 +31,7 @@ def main(authors: int) -> None:
     started, used = time.perf_counter(), time.process_time()
     moments = second_moments(network, matrices, sequences, skip_first=True, normalise=False)
     streamed = time.perf_counter()
-    shares = [relax(moments[matrix.weight], ProjectionConfig()).share for matrix in matrices]
+    shares = [relax(moments[matrix.weight].means[0], ProjectionConfig()).share for matrix in matrices]
     report(
         "Null-space set-up of three matrices",
         seconds=time.perf_counter() - started,

@@ -8,63 +8,58 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from expunge.core.errors import UserError
 from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
+from expunge.models.expert_inputs import experts_seen, shows_inputs
 from expunge.models.forward import TOKEN_BUDGET
+from expunge.models.matrices import Matrix, block_matrices
 from expunge.models.partial import BlockStates, block_output, started, trained_blocks
 from expunge.models.precision import float64
 
 _EPS = 1e-12
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A trained weight of the blocks that maps inputs to outputs."""
+@dataclass
+class Moments:
+    """Second moments of the inputs of a weight's matrices: one, or one for each expert."""
 
-    name: str
-    module: nn.Module
-    weight: nn.Parameter
-
-    @property
-    def inputs_first(self) -> bool:
-        """Whether the weight is (in, out), as in GPT-2, and not (out, in)."""
-        return isinstance(self.module, Conv1D)
-
-    @property
-    def num_inputs(self) -> int:
-        """Width of its inputs."""
-        return self.weight.shape[0 if self.inputs_first else 1]
+    means: list[Tensor]
+    """(d, d) float64 means of `x x^T`; zeros for an expert that no token reached."""
+    tokens: list[int]
+    """How many tokens each is the mean over."""
 
 
 def trained_matrices(model: LanguageModel) -> list[Matrix]:
     """Every trained matrix in the blocks, in the model's order; their biases may be trained beside them.
 
     Raises:
-        UserError: an adapter, or another weight is trained, e.g. of a norm or an embedding.
+        UserError: an adapter, another weight is trained, e.g. of a norm or an embedding, or experts whose inputs cannot
+            be seen.
     """
     if hasattr(model.network, "peft_config"):
         raise UserError('combine: null_space changes the weights themselves; set model.adapter = "none"')
-    in_blocks = tuple(f"{prefix}." for prefix, _ in model.blocks())
-    matrices, biases = [], set()
-    for name, module in model.base.named_modules():
-        if name.startswith(in_blocks) and isinstance(module, nn.Linear | Conv1D):
-            biases.add(f"{name}.bias")
-            weight = module.weight
-            if isinstance(weight, nn.Parameter) and weight.requires_grad:
-                matrices.append(Matrix(f"{name}.weight", module, weight))
-    known = biases.union(matrix.name for matrix in matrices)
-    trained = [name for name, parameter in model.base.named_parameters() if parameter.requires_grad]
-    others = [name for name in trained if name not in known]
+    every = block_matrices(model)
+    matrices = [matrix for matrix in every.values() if matrix.weight.requires_grad]
+    owners = {matrix.name.rpartition(".")[0] for matrix in every.values()}
+    trained = [(name, weight) for name, weight in model.base.named_parameters() if weight.requires_grad]
+    biases = {name for name, _ in trained if "bias" in name.rpartition(".")[2] and name.rpartition(".")[0] in owners}
+    others = [name for name, _ in trained if name not in every and name not in biases]
     if others or not matrices:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise UserError(
             f"combine: null_space protects matrices in the blocks and nothing else, but localize chose "
             f"{', '.join(others[:3]) or 'none'}{more}; name them, e.g. localize.modules = ['mlp.down_proj']"
+        )
+    hidden = next((matrix for matrix in matrices if not matrix.is_layer and not shows_inputs(matrix.module)), None)
+    if hidden is not None:
+        raise UserError(
+            f"combine: null_space cannot see what goes into {hidden.name}, since {type(hidden.module).__name__} does "
+            "not compute by transformers' interface for experts; "
+            'use combine.name = "weighted_sum", or name other localize.modules'
         )
     return matrices
 
@@ -85,11 +80,11 @@ def second_moments(
     skip_first: bool,
     normalise: bool,
     start: BlockStates | None = None,
-) -> dict[nn.Parameter, Tensor]:
-    """(d, d) float64 mean of `x x^T` over the tokens of some rows, for the inputs x of each matrix.
+) -> dict[nn.Parameter, Moments]:
+    """Second moments of the inputs of each matrix, over the tokens of some rows; an expert's over those routed to it.
 
     The rows pass through the blocks once, up to the highest with a trained weight. Matrices with the same input, as the
-    two that open a gated feed-forward part, get one and the same tensor.
+    two that open a gated feed-forward part, get one and the same object.
 
     Args:
         model: the original model.
@@ -99,44 +94,65 @@ def second_moments(
         normalise: divide each input by its length first.
         start: what enters the lowest trained block on these rows, to start there.
     """
-    sums: dict[nn.Parameter, Tensor] = {}
-    num_tokens, highest = 0, trained_blocks(model)[-1]
+    collector = _Collector(matrices, normalise)
+    highest = trained_blocks(model)[-1]
     with ExitStack() as stack, model.evaluating():
-        collector = _Collector(sums, normalise)
         for matrix in matrices:
-            stack.callback(matrix.module.register_forward_pre_hook(collector).remove)
+            if matrix.is_layer:
+                stack.callback(matrix.module.register_forward_pre_hook(collector.layer).remove)
+        experts = {matrix.module for matrix in matrices if not matrix.is_layer}
+        if experts:
+            stack.enter_context(experts_seen(experts, collector.expert))
         for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET):
             batch = collate([sequences[index] for index in indices], indices).to(model.device)
             collector.chosen = batch.attention_mask.bool().clone()
             collector.chosen[:, : int(skip_first)] = False
-            num_tokens += int(collector.chosen.sum())
             with model.autocast(), started(start, indices):
                 block_output(model, batch, highest)
-    for moment in {id(moment): moment for moment in sums.values()}.values():
-        moment /= num_tokens
-    return sums
+    for moments in {id(moments): moments for moments in collector.found.values()}.values():
+        for mean, tokens in zip(moments.means, moments.tokens, strict=True):
+            mean /= max(tokens, 1)
+    return collector.found
 
 
 class _Collector:
-    """A hook that adds up the inputs of the modules that it is put on."""
+    """Adds up the inputs of matrices as they come."""
 
-    def __init__(self, sums: dict[nn.Parameter, Tensor], normalise: bool) -> None:
+    def __init__(self, matrices: Sequence[Matrix], normalise: bool) -> None:
         self.chosen = torch.empty(0)
-        self._sums = sums
+        """(B, T) which tokens count."""
+        self.found: dict[nn.Parameter, Moments] = {}
+        self._matrices = {matrix.weight: matrix for matrix in matrices}
         self._normalise = normalise
-        self._last: tuple[Tensor | None, Tensor] = (None, torch.empty(0))
+        self._last: tuple[Tensor | None, Moments] = (None, Moments([], []))
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def layer(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """A hook before a linear layer."""
         inputs, weight = args[0], module.weight
         assert isinstance(weight, nn.Parameter)
-        seen, sum_of_seen = self._last
+        seen, moments = self._last
         if inputs is seen:
-            self._sums[weight] = sum_of_seen
+            self.found[weight] = moments
             return
-        kept = float64(inputs[self.chosen])
+        moments = self._moments(weight, inputs)
+        self._add(moments, 0, inputs.reshape(-1, inputs.shape[-1])[self.chosen.flatten()])
+        self._last = (inputs, moments)
+
+    def expert(self, stack: nn.Parameter, expert: int, inputs: Tensor, tokens: Tensor) -> None:
+        """What goes into one matrix of a stack."""
+        if stack in self._matrices:
+            self._add(self._moments(stack, inputs), expert, inputs[self.chosen.flatten()[tokens]])
+
+    def _moments(self, weight: nn.Parameter, inputs: Tensor) -> Moments:
+        if weight not in self.found:
+            num, size = self._matrices[weight].num, inputs.shape[-1]
+            zeros = float64(inputs.new_zeros(0)).new_zeros(num, size, size)
+            self.found[weight] = Moments([*zeros], [0] * num)
+        return self.found[weight]
+
+    def _add(self, moments: Moments, place: int, inputs: Tensor) -> None:
+        kept = float64(inputs)
         if self._normalise:
             kept /= kept.norm(dim=-1, keepdim=True).clamp(min=_EPS)
-        size = kept.shape[1]
-        moment = self._sums.setdefault(weight, kept.new_zeros(size, size))
-        moment.addmm_(kept.mT, kept)
-        self._last = (inputs, moment)
+        moments.means[place].addmm_(kept.mT, kept)
+        moments.tokens[place] += len(kept)

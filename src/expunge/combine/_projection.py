@@ -70,6 +70,11 @@ def relax(moment: Tensor, config: ProjectionConfig) -> Projection:
     return Projection(few, vectors[:, other].contiguous(), coefficients[other] - few, float(coefficients.mean()))
 
 
+def held(moment: Tensor, config: ProjectionConfig) -> Projection:
+    """The projection where no direction is free."""
+    return Projection(config.rho, moment[:, :0], moment[0, :0], config.rho)
+
+
 def _tolerance(values: Tensor) -> float:
     """Relative rounding error of a sum or of an eigenvalue; without it the limits 0 and 1 would be missed."""
     return len(values) * torch.finfo(values.dtype).eps

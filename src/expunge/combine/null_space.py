@@ -9,14 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from expunge.combine._inputs import Matrix, distinct_tokens, second_moments, trained_matrices
+from expunge.combine._inputs import Moments, distinct_tokens, second_moments, trained_matrices
 from expunge.combine._projected_adam import Constraint, ProjectedAdam
-from expunge.combine._projection import Projection, ProjectionConfig, relax
+from expunge.combine._projection import Projection, ProjectionConfig, held, relax
 from expunge.combine.base import Combine, Step, StepLosses, present
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.losses.base import Setup
+from expunge.models.matrices import Matrix
 from expunge.models.precision import float64
 
 _WANTED = 10
@@ -80,17 +81,18 @@ class NullSpace(Combine):
             normalise=self.config.normalise_tokens,
             start=retain.inputs if len(sequences) == len(retain.sequences) else None,
         )
-        projections: dict[int, Projection] = {}
+        projections: dict[int, list[Projection]] = {}
         for matrix in matrices:
-            moment = moments[matrix.weight]
-            if id(moment) not in projections:
-                projections[id(moment)] = relax(moment, self.config).to(matrix.weight)
+            found = moments[matrix.weight]
+            if id(found) not in projections:
+                projections[id(found)] = self._relaxed(matrix, found)
         self._projections = {matrix.weight: projections[id(moments[matrix.weight])] for matrix in matrices}
-        self._inputs_first = {matrix.weight for matrix in matrices if matrix.inputs_first}
+        self._matrices = {matrix.weight: matrix for matrix in matrices}
+        self._warn_of_held(matrices, moments)
         self._original = {weight: weight.detach().clone() for weight in retain.model.trainable()}
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._forget: dict[nn.Parameter, Tensor] = {}
-        shares = [projection.share for projection in self._projections.values()]
+        shares = [projection.share for some in self._projections.values() for projection in some]
         self._share = sum(shares) / len(shares)
         if not any(shares):
             raise UserError(
@@ -103,10 +105,9 @@ class NullSpace(Combine):
         if parameter not in self._projections:
             passed: float = self.config.rho
             return passed * change
-        projection = self._projections[parameter]
-        if parameter in self._inputs_first:
-            return projection(change.transpose(0, 1)).transpose(0, 1)
-        return projection(change)
+        matrix, projections = self._matrices[parameter], self._projections[parameter]
+        parts = zip(projections, matrix.apart(change), strict=True)
+        return matrix.together(torch.stack([projection(part) for projection, part in parts]))
 
     def optimizer(
         self, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float
@@ -183,6 +184,28 @@ class NullSpace(Combine):
         order = torch.randperm(len(retain.sequences), generator=named_generator(f"{retain.seed}/null_space"))
         return [retain.sequences[index] for index in sorted(order[:count].tolist())]
 
+    def _relaxed(self, matrix: Matrix, moments: Moments) -> list[Projection]:
+        """One projection a matrix; an expert that too few tokens reached to know what is free in it is held."""
+        return [
+            (held(mean, self.config) if _unknown(matrix, tokens) else relax(mean, self.config)).to(matrix.weight)
+            for mean, tokens in zip(moments.means, moments.tokens, strict=True)
+        ]
+
+    def _warn_of_held(self, matrices: Sequence[Matrix], moments: dict[nn.Parameter, Moments]) -> None:
+        tokens = [(matrix, count) for matrix in matrices for count in moments[matrix.weight].tokens]
+        unknown = sum(_unknown(*pair) for pair in tokens)
+        if unknown == len(tokens):
+            raise UserError(
+                "combine: null_space needs as many retain tokens for an expert as it has inputs, and no expert that "
+                "localize chose gets so many; give more or longer retain rows"
+            )
+        if unknown:
+            self.warnings.append(
+                f"{unknown} of {len(tokens)} matrices belong to experts that got fewer retain tokens than they have "
+                "inputs, so that what is free in them is unknown: the forget loss does not move them. More retain rows "
+                "reach more experts."
+            )
+
     def _check_tokens(self, matrices: Sequence[Matrix], num_tokens: int) -> None:
         widest = max(matrices, key=lambda matrix: matrix.num_inputs)
         size = widest.num_inputs
@@ -196,6 +219,11 @@ class NullSpace(Combine):
                 f"The null space was found from {num_tokens} retain tokens for {size} inputs ({widest.name}): other "
                 f"text is protected less than combine.{self.config.rule} says. {_WANTED * size} tokens are enough."
             )
+
+
+def _unknown(matrix: Matrix, tokens: int) -> bool:
+    """Whether an expert got too few tokens; those of a layer are checked before."""
+    return matrix.num > 1 and tokens < matrix.num_inputs
 
 
 def _cosine(first: dict[nn.Parameter, Tensor], second: dict[nn.Parameter, Tensor | None]) -> Tensor | None:
