@@ -10,8 +10,9 @@ import pytest
 import tomli_w
 from pydantic import BaseModel
 
-from expunge.config import SLOTS, Run, check_run, load_run, load_tables, read_recipe, recipe_names
+from expunge.config import SLOTS, Run, check_run, load_run, load_tables, read_recipe
 from expunge.core import plugins
+from expunge.core.catalog import RECIPES, recipe_names
 from expunge.core.errors import UserError
 from expunge.core.permission import granted
 from expunge.core.toml import read_toml
@@ -262,3 +263,34 @@ def test_a_chat_template_is_found_beside_its_run_file(tmp_path: Path) -> None:
     assert check_run(run.tables()) == run
     with pytest.raises(UserError, match=r"model\.reasoning: .*what opens and what closes"):
         load_run(file, None, ['model.reasoning=["<think>"]'])
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith(("_official", "_zephyr"))])
+def test_published_recipes_say_where_their_values_are_from(name: str) -> None:
+    """Every source names an option, and every option that the recipe sets has one, by itself or with its table."""
+    tables = read_recipe(name)
+    run = load_run(None, {**BASE, "recipe": name}).model_dump()
+    sources = tables["sources"]
+    for option in sources:
+        table, _, key = option.partition(".")
+        known = run[table]["options"] if table in SLOTS else run[table]
+        assert not key or key in known
+    own = read_toml(RECIPES / f"{name}.toml")
+    base = {key for one in own.get("extends", ()) if one[0] != "_" for key in read_recipe(one)}
+    for table, value in own.items():
+        if isinstance(value, dict) and table not in ("sources", *base):
+            unnamed = [key for key in value if key != "name" and f"{table}.{key}" not in sources]
+            assert not unnamed or table in sources
+
+
+def test_a_recipe_can_extend_others(tmp_path: Path) -> None:
+    """The later over the earlier, its own tables over both; a slot that is filled otherwise inherits no options."""
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = ["me_gd_official", "npo_kl"]\nsummary = "Mine"\n[train]\nlr = 2e-5\n')
+    run = load_run(None, {**BASE, "recipe": str(file)})
+    assert (run.forget.name, run.forget.options) == ("npo", {"beta": 0.1})
+    assert (run.retain.name, run.retain.options["scope"]) == ("kl", "answer")
+    assert (run.train.lr, run.train.batch_size, run.guard.holdout) == (2e-5, 32, 0.0)
+    file.write_text('extends = ["npo_kk"]\n')
+    with pytest.raises(UserError, match=r"extends: no recipe 'npo_kk'.*npo_kl"):
+        load_run(None, {**BASE, "recipe": str(file)})

@@ -11,7 +11,7 @@ from pydantic import Field
 from expunge.attacks.base import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
-from expunge.core.catalog import RECIPES
+from expunge.core.catalog import extended, recipe, recipe_names
 from expunge.core.errors import UserError, near
 from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
@@ -31,7 +31,7 @@ SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "comb
 _NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens", "max_tokens"}
 """Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
-_ABOUT = ("summary", "paper")
+_ABOUT = ("summary", "paper", "sources")
 """Keys of a recipe that describe it."""
 
 
@@ -173,15 +173,10 @@ def read_recipe(name: str) -> Tables:
         UserError: no such recipe.
     """
     if name.endswith(".toml"):
-        return read_toml(Path(name))
+        return extended(read_toml(Path(name)))
     if name not in recipe_names():
         raise UserError(f"recipe: no '{name}'{near(name, recipe_names())}")
-    return read_toml(RECIPES / f"{name}.toml")
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return recipe(name)
 
 
 def merge(low: Tables, high: Tables) -> Tables:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from expunge.config import recipe_names
 from expunge.core import plugins
+from expunge.core.catalog import recipe_names
 from expunge.core.records import read_record
 from expunge.core.toml import read_toml
 

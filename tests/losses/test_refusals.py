@@ -73,6 +73,8 @@ def test_every_epoch_asks_the_same_questions_and_ends_otherwise(
         assert sequence.prompt == setup.sequences[row].prompt
         assert tiny.encoder.decode(sequence.labels) == draw_refusal(SHIPPED, "0/forget", epoch, row)
         assert sequence.labels[-1] == tiny.encoder.end_id
+    once = refused(setup, SHIPPED, redraw=False)
+    assert once == [*sequences[:4]] * 3
     view = Forward(tiny, collate([setup.sequences[2], setup.sequences[0]], [2, 0]), epoch=1)
     loss = Refusal(Refusal.Config())
     loss.prepare(setup)

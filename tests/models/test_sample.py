@@ -67,6 +67,8 @@ def test_a_sample_is_at_most_half_as_long_again_as_the_answer(tiny: LanguageMode
         for row in draw(sampler(tiny, rows, temperature=50.0, top_k=0), range(4))
     ]
     assert all(max(row) == limit for row, limit in zip(lengths, limits, strict=True))
+    unlimited = draw(sampler(tiny, rows, temperature=50.0, top_k=0, longest=0.0, max_new_tokens=60), range(4))
+    assert [max(len(sample.encoded.labels) for sample in row) for row in unlimited] == [60] * len(rows)
 
 
 def test_likelihood_is_that_of_a_plain_pass(tiny: LanguageModel, rows: tuple[Example, ...]) -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from fake_view import view_of
 
+from expunge.core.errors import UserError
 from expunge.data.batch import collate
 from expunge.data.example import Example
+from expunge.losses.base import Setup
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import CachedReference, Forward, RowSet
@@ -52,3 +54,26 @@ def test_starts_at_zero_and_pulls_back_to_the_original_alone(
     assert moved.item() > 1e-3
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in tiny.network.parameters())
     assert all(weight.grad is None for weight in head.parameters())
+
+
+def test_all_positions_of_padded_rows(tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]) -> None:
+    """As the published code: rows filled with end tokens to one length, the mean over every position."""
+    rows = [tiny.encoder.example(row) for row in examples["retain"][:3]]
+    length = max(len(row.ids) for row in rows) + 5
+    loss = KL(KL.Config(scope="padded", padded_length=length, reduction="token_mean"))
+    loss.prepare(Setup(tiny, examples["retain"][:3], rows, "seed", 1))
+    ids = torch.full((3, length), tiny.encoder.end_id)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row.ids)] = torch.tensor(row.ids)
+        mask[place, : len(row.ids)] = 1
+    with torch.no_grad():
+        before = tiny.network(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+        for weight in tiny.network.parameters():
+            weight.mul_(1.05)
+        after = tiny.network(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+    found = loss.loss(Forward(tiny, collate(rows, range(3)), RowSet(rows)))
+    assert found.item() == pytest.approx(float((before.exp() * (before - after)).sum(-1).mean()), rel=1e-4)
+    assert loss.num_tokens(collate(rows, range(3)), 0) == 3 * length
+    with pytest.raises(UserError, match=r"retain\.padded_length: 100000 tokens"):
+        KL(KL.Config(scope="padded", padded_length=100_000)).prepare(Setup(tiny, (), rows, "seed", 1))

@@ -17,7 +17,7 @@ def recipe(
     name: Annotated[str, typer.Argument(help="Name of a recipe, or path of a recipe file.")],
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
-    """Every option that a run with this recipe has: its value, and what it means."""
+    """Every option that a run with this recipe has: its value, where the value is from, and what it means."""
     from expunge.cli._console import console
     from expunge.config import SLOTS, load_run, read_recipe
     from expunge.core import plugins
@@ -34,6 +34,9 @@ def recipe(
     for table in ("train", "guard", "diagnose", "model", "evaluate", "attacks", "report"):
         section = getattr(run, table)
         rows += _fields(table, type(section), section.model_dump(mode="json"))
+    documents = {key: getattr(run.data, key) for key in ("chunk_tokens", "max_tokens")}
+    rows += [row for row in _fields("data", type(run.data), documents) if row["name"].rpartition(".")[2] in documents]
+    rows = [{**row, "source": _source(row["name"], tables)} for row in rows]
     if not as_json:
         console().prose(f"{name}: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})", style="bold")
     _print(rows, as_json)
@@ -78,13 +81,14 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     for table, some in tables.items():
         filler = [row for row in some if row["name"] == table]
         title = "".join(f" = {row['value']}: {row['meaning']}" for row in filler)
+        more = ["source"] if "source" in some[0] else []
         cells = [
-            [row["name"].rpartition(".")[2], _value(row["value"]), row["meaning"] or ""]
+            [row["name"].rpartition(".")[2], _value(row["value"]), *(row[key] for key in more), row["meaning"] or ""]
             for row in some
             if row not in filler
         ]
         if cells:
-            console().table(["option", "value", "meaning"], cells, title=f"{table}{title}")
+            console().table(["option", "value", *more, "meaning"], cells, title=f"{table}{title}")
         else:
             console().print(f"\n{table}{title}", style="bold")
 
@@ -108,6 +112,16 @@ def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         values = kind.Config(**given.get(name, {})).model_dump(mode="json")
         rows += _fields(f"evaluate.options.{name}", kind.Config, values)
     return rows
+
+
+def _source(option: str, recipe: dict[str, Any]) -> str:
+    """Where the value of an option is from: what the recipe says of it or of its table, or that it is ours."""
+    sources, table = recipe.get("sources", {}), option.partition(".")[0]
+    if found := sources.get(option) or sources.get(table):
+        return str(found)
+    own = recipe.get(table)
+    named = isinstance(own, dict) and option.rpartition(".")[2] in own
+    return "ours: this recipe" if named or (option == table and own) else "ours: the default of Expunge"
 
 
 def _fields(table: str, kind: Any, values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from expunge.core.errors import UserError, near
 from expunge.core.plugins import ROOT
 from expunge.core.toml import Tables, read_toml
 
@@ -18,8 +19,33 @@ def recipes() -> list[dict[str, Any]]:
     """Name, one line, the four choices and the paper of every shipped recipe."""
     return [
         {"name": name, "summary": table["summary"], **_choices(table), "paper": table["paper"]}
-        for name, table in ((path.stem, read_toml(path)) for path in sorted(RECIPES.glob("*.toml")))
+        for name, table in ((name, recipe(name)) for name in recipe_names())
     ]
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes; files that begin with an underscore are parts of several."""
+    return sorted(path.stem for path in RECIPES.glob("[!_]*.toml"))
+
+
+def recipe(name: str) -> Tables:
+    """The tables of a shipped recipe, with those of the recipes that it extends."""
+    return extended(read_toml(RECIPES / f"{name}.toml"))
+
+
+def extended(tables: Tables) -> Tables:
+    """The tables of a recipe over those of the shipped recipes that it `extends`, a later one over an earlier one.
+
+    Raises:
+        UserError: it extends a recipe that is not there.
+    """
+    own = {key: value for key, value in tables.items() if key != "extends"}
+    found: Tables = {}
+    for base in tables.get("extends", ()):
+        if not (RECIPES / f"{base}.toml").is_file():
+            raise UserError(f"extends: no recipe '{base}'{near(str(base), recipe_names())}")
+        found = _over(found, recipe(base))
+    return _over(found, own)
 
 
 def suites() -> list[dict[str, str]]:
@@ -48,6 +74,20 @@ def reproduction(name: str) -> Tables:
     tables = read_toml(REPRODUCTIONS / f"{name}.toml")
     base = tables.pop("extends", None)
     return {**reproduction(base), **tables} if base else tables
+
+
+def _over(low: Tables, high: Tables) -> Tables:
+    """Tables of `high` over those of `low`; a slot that is filled otherwise inherits no options."""
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        if key in SLOTS:
+            old, value = ({"name": one} if isinstance(one, str) else one for one in (old, value))
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+            merged[key] = _over(old, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _choices(table: Tables) -> dict[str, str]:

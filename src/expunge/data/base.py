@@ -119,7 +119,7 @@ class DataConfig(Frozen):
     max_tokens: TokenLimit | dict[str, TokenLimit] | None = Field(
         None,
         description="Cut documents off after this many tokens instead of splitting them; a table gives the number for "
-        "each topic",
+        "each topic, and for `other` topics",
     )
 
     @property

@@ -34,6 +34,8 @@ Ids = tuple[int, ...]
 MaxTokens = int | Mapping[str, int] | None
 """Where documents are cut off: everywhere, by topic, or nowhere."""
 
+OTHER_TOPICS = "other"
+"""Key of a table of limits by topic for the topics that it does not name."""
 DOCUMENT_PROMPT = 0.25
 """Share of a document that serves as the prompt when its continuation is measured."""
 
@@ -272,11 +274,13 @@ class Encoder:
             examples: any rows; those that are no documents stay as they are.
             chunk_tokens: tokens of a piece.
             max_tokens: keep only this many tokens of a document, start tokens included, and do not split it; a mapping
-                gives the number for each topic, and documents of other topics are split.
+                gives the number for each topic, `other` that of all other topics, whose documents are split without it.
         """
         rows: list[Example] = []
         for example in examples:
-            limit = max_tokens.get(example.topic or "") if isinstance(max_tokens, Mapping) else max_tokens
+            limit = max_tokens
+            if isinstance(limit, Mapping):
+                limit = limit.get(example.topic or OTHER_TOPICS, limit.get(OTHER_TOPICS))
             if example.text is not None and limit is not None:
                 rows.append(replace(example, text=self.first_tokens(example.text, limit)))
             else:

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.core.errors import UserError
-from expunge.data.encode import Encoded
+from expunge.data.batch import Batch
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.divergence import kl_from_uniform, kl_to_uniform
+from expunge.losses.positions import PositionScope, wider_rows
 from expunge.losses.token import reduce_tokens
-from expunge.models.forward import RowSet, row_set
+from expunge.models.forward import RowSet
 from expunge.models.precision import float64
 
 
@@ -36,7 +36,7 @@ class MaxEntropy(ForgetLoss):
         direction: Literal["u_to_p", "p_to_u"] = Field(
             "u_to_p", description="u_to_p: KL(uniform || policy), the official code; p_to_u: the paper's text"
         )
-        scope: Literal["question+answer", "answer", "padded"] = Field(
+        scope: PositionScope = Field(
             "question+answer",
             description="Which next tokens count; padded: all up to padded_length, as in the official code",
         )
@@ -58,15 +58,13 @@ class MaxEntropy(ForgetLoss):
         Raises:
             UserError: `padded_length` exceeds what the model takes.
         """
-        if self.config.scope == "answer":
-            return
-        rows = [Encoded(row.ids, 1) for row in setup.sequences]
-        if self.config.scope == "padded":
-            length, limit = self.config.padded_length, setup.model.encoder.max_length
-            if length > limit:
-                raise UserError(f"forget.padded_length: {length} tokens, the limit is {limit} (model.max_length)")
-            rows = [_padded(row, setup.model.encoder.end_id, length) for row in rows]
-        self._rows = row_set(setup.model, rows, reused=setup.epochs > 1)
+        self._rows = wider_rows(setup, self.config, "forget", self.needs)
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """The positions that count."""
+        if self._rows is None:
+            return super().num_tokens(batch, epoch)
+        return sum(len(self._rows.sequences[index].labels) for index in batch.indices)
 
     def loss(self, view: View) -> Tensor:
         """Mean over the scope's positions, reduced by `reduction`; `entropy` and `divergence` are logged in nats."""
@@ -78,9 +76,3 @@ class MaxEntropy(ForgetLoss):
         values = (kl_from_uniform if self.config.direction == "u_to_p" else kl_to_uniform)(logits)
         self.logs["divergence"] = values.detach().mean()
         return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)
-
-
-def _padded(row: Encoded, end_id: int, length: int) -> Encoded:
-    """A row filled up with end tokens that nothing looks at, or cut: `length - 1` positions."""
-    missing = max(0, length - len(row.ids))
-    return Encoded((*row.ids, *[end_id] * missing)[:length], 1, num_padding=missing)

@@ -27,6 +27,7 @@ class RefusalConfig(Frozen):
         "",
         description="File with one refusal a line; empty: the shipped ones. evaluate.kinds.refusals should name it too",
     )
+    redraw: bool = Field(True, description="Draw a row's refusal anew in each epoch; false: one refusal for each row")
 
 
 def load_refusals(path: str = "") -> tuple[str, ...]:
@@ -78,7 +79,7 @@ class RefusalLoss(Loss):
         """Lay out every refusal that will be drawn, scored by the original model if the loss needs that."""
         self.check(setup.rows)
         self._num_rows = len(setup.rows)
-        sequences = refused(setup, self._refusals)
+        sequences = refused(setup, self._refusals, redraw=self.config.redraw)
         self._refused = row_set(setup.model, sequences, self.needs, reused=False)
 
     def refusals(self, view: View) -> View:
@@ -93,14 +94,14 @@ class RefusalLoss(Loss):
         return [epoch * self._num_rows + index for index in batch.indices]
 
 
-def refused(setup: Setup, refusals: Sequence[str]) -> list[Encoded]:
+def refused(setup: Setup, refusals: Sequence[str], *, redraw: bool = True) -> list[Encoded]:
     """Every row's question with the refusal drawn for it, epoch after epoch: row `i` of epoch `e` is `e * rows + i`.
 
     The labels are the whole refusal with its end token, even where the stream's own labels are keywords only.
     """
     encode = setup.model.encoder.answered
     return [
-        encode(row, draw_refusal(refusals, setup.seed, epoch, index))
+        encode(row, draw_refusal(refusals, setup.seed, epoch if redraw else 0, index))
         for epoch in range(setup.epochs)
         for index, row in enumerate(setup.rows)
     ]

@@ -13,8 +13,6 @@ from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued, scored
 
-_LONGEST = 1.5
-"""A sample is at most this many times as long as the row's own answer: a run-on one would outweigh it."""
 _MIN_DOCUMENT_PROMPT = 32
 
 
@@ -24,8 +22,12 @@ class SamplingConfig(Frozen):
     temperature: float = Field(1.0, gt=0, description="Of the sampling")
     top_k: int = Field(50, ge=0, description="Sample from the k likeliest tokens; 0: from all")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens of this mass; 1: from all")
-    max_new_tokens: int = Field(
-        200, ge=1, le=100_000, description="Longest sample; also at most 1.5 times the row's own answer"
+    max_new_tokens: int = Field(200, ge=1, le=100_000, description="Longest sample in tokens")
+    longest: float = Field(
+        1.5,
+        ge=0,
+        description="Longest sample in lengths of the row's own answer, which a run-on sample would outweigh; 0: only "
+        "max_new_tokens counts",
     )
 
 
@@ -95,9 +97,10 @@ class Sampler:
         ]
 
     def _limit(self, index: int) -> int:
-        own = int(_LONGEST * len(self._answers[index]))
-        room = self._model.encoder.max_length - len(self._prompts[index])
-        return min(self._config.max_new_tokens, own, room)
+        limits = [self._config.max_new_tokens, self._model.encoder.max_length - len(self._prompts[index])]
+        if self._config.longest:
+            limits.append(int(self._config.longest * len(self._answers[index])))
+        return min(limits)
 
     def _sample(self, index: int, ids: tuple[int, ...], logp: float) -> Sample:
         row, prompt, text = self._rows[index], self._prompts[index], self._model.encoder.decode

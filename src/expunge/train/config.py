@@ -114,7 +114,9 @@ class GuardConfig(Frozen):
         {},
         description="Stop after a step of which a logged value is at least this, e.g. { retain_loss = 0.1 }",
     )
-    holdout: float = Field(0.15, gt=0, lt=1, description="Share of the retain rows that is held out to measure utility")
+    holdout: float = Field(
+        0.15, ge=0, lt=1, description="Share of the retain rows that is held out to measure utility; 0: none"
+    )
     rows: int = Field(32, ge=1, description="At most this many rows of each kind in a check")
     every: int = Field(0, ge=0, description="Optimizer steps between checks; 0: one each epoch")
 

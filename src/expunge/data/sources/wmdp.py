@@ -25,11 +25,13 @@ class Wmdp(Published):
         """Rows of one split, in order."""
         if split in _ABOUT:
             return self._questions(split)
-        name = f"{split.replace('_', '-')}-corpus"
+        name, about = f"{split.replace('_', '-')}-corpus", _ABOUT[split.partition("_")[0]]
         files = (f"{name}/train", f"{name}/train-[0-9]*", name)
         if split == "bio_forget":
-            return documents(self.read(Table(_GATED, None, "train", (*files, "bio_remove_dataset"))), split)
-        return documents(self.read(Table("cais/wmdp-corpora", name, "train", files)), split)
+            table = Table(_GATED, None, "train", (*files, "bio_remove_dataset"))
+        else:
+            table = Table("cais/wmdp-corpora", name, "train", files)
+        return [{"topic": about, **row} for row in documents(self.read(table), split)]
 
     def _questions(self, domain: str) -> list[dict[str, object]]:
         config = f"wmdp-{domain}"
