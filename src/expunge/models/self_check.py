@@ -31,11 +31,14 @@ _ANSWERS = (2, 3)
 """Tokens of their answers."""
 _FINE = 5e-5
 """Largest error in float32: rounding stays well below, and the smallest fault of a model of random weights above."""
-_COARSE = 1e-5
+_LARGEST = 0.3
+"""No arithmetic rounds as coarsely as this."""
+_TF32 = 2.0**-10
 _STEPS = 3
 """Tokens that are read one by one after a prompt."""
-_GAP = 4096
-"""Places of padding between prompt and answer at most: windows shorter than this are found out."""
+_GAP = 1024
+"""Places of padding between prompt and answer: windows up to this are found out, wherever they are written. Longer ones
+are known from the cache's layers."""
 _PER_TOKEN = (
     RoomyLayer,
     DynamicSlidingWindowLayer,
@@ -50,6 +53,32 @@ _STATES = (
 of more tokens than are tried here."""
 
 
+class _Ruler:
+    """How hidden states are compared.
+
+    Args:
+        model: whose arithmetic says how close they must be.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        with model.autocast():
+            kind = model.device.type
+            used = {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
+        used |= {weight.dtype for weight in model.base.parameters() if weight.dtype in (torch.float16, torch.bfloat16)}
+        spacing = max(torch.finfo(dtype).eps for dtype in {torch.float32, *used})
+        if kind == "cuda" and torch.get_float32_matmul_precision() != "highest":
+            spacing = max(spacing, _TF32)
+        self._is_coarse = spacing > _FINE
+        self.tolerance = max(_FINE, 16 * spacing)
+        self.refused = min(10 * self.tolerance, _LARGEST)
+
+    def error(self, found: Tensor, truth: Tensor) -> Tensor:
+        """Distance of vectors in parts of their length: (..., D) -> ()."""
+        errors: Tensor = (found.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1).clamp(min=1e-30)
+        # where arithmetic is coarse, a token may be sent to other experts by rounding alone
+        return errors.median() if self._is_coarse else errors.max()
+
+
 @torch.no_grad()
 def choose_caching(model: LanguageModel) -> Caching:
     """The fastest way to compute answers that gives what plain passes give.
@@ -60,19 +89,20 @@ def choose_caching(model: LanguageModel) -> Caching:
     reason = ""
     with model.evaluating():
         ids = _tokens(model)
-        truth = _checked_plain(model, ids)
+        ruler = _Ruler(model)
+        truth = _checked_plain(model, ids, ruler)
         for caching in _ways(model):
             model.caching = caching
             try:
-                error = max(map(float, _errors(model, ids, truth)))
+                errors = [float(error) for error in _errors(model, ids, truth, ruler)]
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as failure:  # models raise anything at a cache or a padding that they cannot handle
                 reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
                 continue
-            if error <= _tolerance(model):
+            if all(error <= ruler.tolerance for error in errors):
                 return caching
-            reason = f"it changes hidden states by {error:.2g} of their size"
+            reason = f"it changes hidden states by {max(errors):.2g} of their size"
     return Caching(False, True, reason=reason or "it holds something else than keys and values of each token")
 
 
@@ -105,17 +135,17 @@ def _tokens(model: LanguageModel) -> Tensor:
     return rows.to(model.device)
 
 
-def _checked_plain(model: LanguageModel, ids: Tensor) -> Tensor:
+def _checked_plain(model: LanguageModel, ids: Tensor, ruler: _Ruler) -> Tensor:
     """(2, T, D) final hidden states of plain passes over whole rows, after a look at shorter rows with padding."""
     truth = plain_hidden(model, ids)
     lengths = torch.tensor(_LENGTHS, device=ids.device)
     width = max(_LENGTHS)
     mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
     found = plain_hidden(model, ids[:, :width] * mask, mask)
-    error = float(_error(model, found[mask.bool()], truth[:, :width][mask.bool()]))
-    if not error <= 10 * _tolerance(model):
+    error = float(ruler.error(found[mask.bool()], truth[:, :width][mask.bool()]))
+    if not error <= ruler.refused:
         alone = plain_hidden(model, ids[:1, : _LENGTHS[0]])
-        causal = float(_error(model, alone, truth[:1, : _LENGTHS[0]])) <= 10 * _tolerance(model)
+        causal = float(ruler.error(alone, truth[:1, : _LENGTHS[0]])) <= ruler.refused
         why = "padding after a row changes" if causal else "later tokens change"
         raise UserError(
             f"model.name: cannot score with '{model.source}': {why} what {type(model.base).__name__} computes for the "
@@ -124,18 +154,17 @@ def _checked_plain(model: LanguageModel, ids: Tensor) -> Tensor:
     return truth
 
 
-def _errors(model: LanguageModel, ids: Tensor, truth: Tensor) -> Iterator[Tensor]:
+def _errors(model: LanguageModel, ids: Tensor, truth: Tensor, ruler: _Ruler) -> Iterator[Tensor]:
     """How far the model is from plain passes after two prompts, at answers to them, and at tokens one by one.
 
-    Where padding may lie between tokens, a long gap of it separates the answers from the prompts, and another token
-    follows each answer.
+    Where padding may lie between tokens, a long gap of it separates the answers from the prompts.
     """
     prompts = [row[:length].tolist() for row, length in zip(ids, _LENGTHS, strict=True)]
     prefix = encode_prompts(model, prompts)
     rows = torch.arange(2, device=ids.device)
     at = torch.tensor(_LENGTHS, device=ids.device)
-    yield _error_after(model, prefix, truth[rows, at - 1])
-    order = torch.tensor([1, 0, 1], device=ids.device)
+    yield _error_after(ruler, prefix, truth[rows, at - 1])
+    order = torch.tensor([1, 0], device=ids.device)
     branch = prefix.select(order)
     if model.caching.holes:
         _open_gap(branch, min(model.caching.longest, _GAP))
@@ -143,22 +172,18 @@ def _errors(model: LanguageModel, ids: Tensor, truth: Tensor) -> Iterator[Tensor
     steps = torch.arange(max(_ANSWERS), device=ids.device)
     real = (steps < lengths[:, None])[order]
     tokens, states = (values[rows[:, None], at[:, None] + steps][order] for values in (ids, truth))
-    yield _error(model, branch.extend(tokens * real, real.long())[real], states[real])
-    if model.caching.holes:
-        after = at + lengths
-        branch.step(ids[rows, after][order].tolist())
-        yield _error_after(model, branch, truth[rows, after][order])
+    yield ruler.error(branch.extend(tokens * real, real.long())[real], states[real])
     for _ in range(1 if model.caching.holes else _STEPS):
         prefix.step(ids[rows, at].tolist())
-        yield _error_after(model, prefix, truth[rows, at])
+        yield _error_after(ruler, prefix, truth[rows, at])
         at = at + 1
 
 
-def _error_after(model: LanguageModel, prefix: Prefix, states: Tensor) -> Tensor:
+def _error_after(ruler: _Ruler, prefix: Prefix, states: Tensor) -> Tensor:
     """The same of the logits after what was read, (P, D) final hidden states of plain passes given."""
-    with model.autocast():
-        logits = model.head(states).float()
-    return _error(model, prefix.logits - prefix.logits.mean(-1, keepdim=True), logits - logits.mean(-1, keepdim=True))
+    with prefix.model.autocast():
+        logits = prefix.model.head(states).float()
+    return ruler.error(prefix.logits - prefix.logits.mean(-1, keepdim=True), logits - logits.mean(-1, keepdim=True))
 
 
 def _open_gap(prefix: Prefix, places: int) -> None:
@@ -169,23 +194,3 @@ def _open_gap(prefix: Prefix, places: int) -> None:
             nothing = [kept.new_zeros(*kept.shape[:-2], places, kept.shape[-1]) for kept in (layer.keys, layer.values)]
             layer.update(nothing[0], nothing[1])
     prefix.mask = torch.nn.functional.pad(prefix.mask, (0, places))
-
-
-def _error(model: LanguageModel, found: Tensor, truth: Tensor) -> Tensor:
-    """Distance of vectors in parts of their length: (..., D) -> ()."""
-    errors: Tensor = (found.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1)
-    # where arithmetic is coarse, a token may be sent to other experts by rounding alone
-    return errors.max() if _resolution(model) < _COARSE else errors.median()
-
-
-def _tolerance(model: LanguageModel) -> float:
-    return max(_FINE, 16 * _resolution(model))
-
-
-def _resolution(model: LanguageModel) -> float:
-    """Relative spacing of numbers in the coarsest arithmetic of a forward pass."""
-    with model.autocast():
-        kind = model.device.type
-        used = {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
-    used |= {weight.dtype for weight in model.base.parameters() if weight.dtype in (torch.float16, torch.bfloat16)}
-    return max(torch.finfo(dtype).eps for dtype in {torch.float32, *used})
