@@ -162,3 +162,16 @@ def test_a_folder_that_was_open_to_others_is_closed(tiny: LanguageModel, asks: d
     collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path / "kept"))
     assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "kept").iterdir()} == {0o600}
+
+
+def test_the_same_weights_in_another_configuration_are_asked_again(
+    tiny: LanguageModel, asks: dict[str, Ask], tmp_path: Path, count: Callable[[], int], monkeypatch: Any
+) -> None:
+    """A shorter sliding window, or another scale of positions, changes answers without changing a weight."""
+    collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path))
+    monkeypatch.setattr(tiny.base.config, "_name_or_path", "moved")
+    collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path))
+    assert count() == 3
+    monkeypatch.setattr(tiny.base.config, "rms_norm_eps", 0.1)
+    collect_sets(tiny, asks, 0, memory=EvidenceMemory(tiny, tmp_path))
+    assert count() == 6

@@ -12,11 +12,12 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -29,12 +30,13 @@ from expunge.evaluate.base import Item
 from expunge.models.base import LanguageModel
 from expunge.models.pull import cache_dir
 
-_FORMAT = 4
+_FORMAT = 5
 """Raised when the same key would lead to other contents."""
 _NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference", "accepted", "match"}
 """Fields of an item that are not the model's words about it."""
 _KEY = "key"
 _KEY_BYTES = 32
+_NOT_COMPUTED = {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 _ASKED = {"max_new_tokens", "max_reasoning_tokens", "stop", "temperature"}
 """Settings that decide what a model says."""
 
@@ -50,14 +52,22 @@ class EvidenceMemory:
     A folder that cannot be used is reported once, and evidence is then neither found nor kept.
 
     Args:
-        model: whose weights and arithmetic are part of every key.
+        model: whose weights, configuration and arithmetic are part of every key.
         folder: where; none takes `evidence/` in the user's cache.
         progress: where to report a folder that cannot be used.
     """
 
     def __init__(self, model: LanguageModel, folder: Path | None = None, progress: Progress = SILENT) -> None:
         self._progress = progress
-        self._model = [model.fingerprint(), model.precision, model.encoder.reasoning.markers]
+        encoder = model.encoder
+        settings = _plain(model.base.config.to_dict())
+        self._model = [
+            model.fingerprint(),
+            settings,
+            model.precision,
+            encoder.reasoning.markers,
+            sorted(encoder.stop_ids),
+        ]
         self._key: bytes | None = None
         try:
             self._folder = folder or evidence_folder()
@@ -119,6 +129,13 @@ class EvidenceMemory:
         settings = ask.config.model_dump(mode="json", include=_ASKED)
         key = sha256_text(json.dumps([_FORMAT, self._model, sorted(ask.needs), settings, asked], sort_keys=True))
         return self._folder / f"{key[:32]}.json"
+
+
+def _plain(value: Any) -> Any:
+    """A configuration without what says nothing about the arithmetic: where it came from, and how it is stored."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if key not in _NOT_COMPUTED}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def _open(folder: Path) -> bytes:

@@ -171,7 +171,7 @@ class LanguageModel:
             if matrix is not None:
                 stack.enter_context(replaced_module(self.base, own, matrix))
             logits = self.base(input_ids=ids, use_cache=False).logits
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Name and module of every decoder block, first to last."""

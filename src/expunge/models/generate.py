@@ -58,8 +58,9 @@ class Read:
             steps = self.hidden.shape[1]
             turn.mask[:, -steps:] *= torch.arange(steps, device=kept.device) < agreed[:, None]
             went = agreed.nonzero()[:, 0]
-            with turn.model.autocast():
-                turn.logits[went] = turn.model.head(self.hidden[kept[went], agreed[went] - 1]).float()
+            if len(went):
+                with turn.model.autocast():
+                    turn.logits[went] = turn.model.head(self.hidden[kept[went], agreed[went] - 1]).float()
         return turn
 
 
