@@ -137,6 +137,15 @@ def test_cosine_without_an_original_model_is_absent() -> None:
 
 
 @pytest.mark.usefixtures("literal")
+@pytest.mark.parametrize(("premise", "on_forget", "on_others"), [("generated", 1.0, 1.0), ("stored", 0.0, 0.0)])
+def test_entailment_in_one_direction_on_all_rows(premise: str, on_forget: float, on_others: float) -> None:
+    """A longer answer holds the stored one, and is not held by it."""
+    found = build("entailment", model="any", premise=premise)
+    item = said("He was born in Oslo", answer="Oslo")
+    assert (found.value(item, "forget"), found.value(item, "retain")) == (on_forget, on_others)
+
+
+@pytest.mark.usefixtures("literal")
 def test_entailment_runs_from_the_answer_on_forget_rows_and_to_it_on_others() -> None:
     """A longer answer that holds the stored one is a leak; on other rows its additions are not entailed."""
     found: Any = build("entailment", model="any")

@@ -167,3 +167,25 @@ def test_more_beliefs_than_tokens_are_refused(tiny: LanguageModel) -> None:
     belief_token(k=size).prepare(setup)
     with pytest.raises(UserError, match=rf"forget\.k: {size + 1} beliefs, .* {size} tokens"):
         belief_token(k=size + 1).prepare(setup)
+
+
+def test_weights_of_wga_and_npo() -> None:
+    """`p^beta` for each token; `2 sigmoid(beta (S - S_original))` for each row; neither carries a gradient."""
+    logits, original = random_logits(1), random_logits(2)
+    rows = torch.tensor([0, 0, 0, 1, 1])
+    labels = torch.tensor([label for row in LABELS for label in row])[:, None]
+    now, then = (torch.log_softmax(one, -1).gather(1, labels)[:, 0] for one in (logits, original))
+    plain, weighted = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ratio = torch.stack([(now - then)[rows == row].sum() for row in (0, 1)])
+    for weighting, weights in (("wga", (0.5 * now).exp()), ("npo", (2 * torch.sigmoid(0.5 * ratio))[rows])):
+        loss = belief_token(weighting=weighting, beta=0.5, reduction="sum")
+        assert loss.needs.reference_logp == (weighting == "npo")
+        found = loss.loss(FakeView(weighted, LABELS, original))
+        single = [
+            belief_token(reduction="sum").loss(FakeView(plain[place : place + 1], [[int(labels[place])]]))
+            for place in range(5)
+        ]
+        expected = (weights * torch.stack(single)).sum() / 2
+        torch.testing.assert_close(found, expected, **EXACT)
+        pairs = [torch.autograd.grad(value, one)[0] for value, one in ((found, weighted), (expected, plain))]
+        torch.testing.assert_close(*pairs, **EXACT)

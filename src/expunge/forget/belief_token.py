@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,7 +11,8 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.token import reduce_tokens, widen
+from expunge.losses.token import reduce_tokens, sequence_sum, widen
+from expunge.models.forward import Needs
 
 
 class BeliefToken(ForgetLoss):
@@ -19,6 +22,9 @@ class BeliefToken(ForgetLoss):
     damped; they are really pushed down only where `weight` exceeds their joint probability, which is logged as
     `belief_mass`. Where that is near 1 the loss is gradient ascent times `1 - weight`: compare with the recipe
     `grad_diff_scaled`.
+
+    With `weighting = "npo"` a row weighs `2 sigmoid(beta (S - S_original))`, S the log-probability of its answer, as in
+    the authors' code; with `wga` a token weighs `p^beta` (arXiv:2502.19301). Weights carry no gradient.
     """
 
     class Config(TokenLossConfig):
@@ -32,7 +38,18 @@ class BeliefToken(ForgetLoss):
             1.0, gt=0, description="Of the beliefs; above 1 the likeliest token can be pushed up instead of down"
         )
 
+        weighting: Literal["none", "npo", "wga"] = Field(
+            "none",
+            description="Weigh each row by how likely its answer still is beside the original model (npo), or each "
+            "token by how likely it still is (wga)",
+        )
+        beta: float = Field(1.0, ge=0, description="Inverse temperature of npo, exponent of wga")
+
     logged = ("belief_mass",)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.needs = Needs(reference_logp=config.weighting == "npo")
 
     def prepare(self, setup: Setup) -> None:
         """Check k.
@@ -57,5 +74,18 @@ class BeliefToken(ForgetLoss):
             target = torch.cat([share, torch.full_like(top[:, :1], 1 - self.config.weight)], dim=1)
             self.logs["belief_mass"] = (torch.logsumexp(top, dim=-1) - normaliser).exp().mean()
         chosen = logits.gather(1, torch.cat([beliefs, labels], dim=1))
-        values = (target * chosen).sum(dim=1) - normaliser
+        values = self._weights(view) * ((target * chosen).sum(dim=1) - normaliser)
         return reduce_tokens(values, view.batch.rows, view.batch.num_rows, self.config.reduction)
+
+    @torch.no_grad()
+    def _weights(self, view: View) -> Tensor | float:
+        """(N,) weight of each label, or one for all."""
+        if self.config.weighting == "none":
+            return 1.0
+        logp = view.token_logp()
+        if self.config.weighting == "wga":
+            return torch.exp(self.config.beta * logp)
+        rows, num_rows = view.batch.rows, view.batch.num_rows
+        ratio = sequence_sum(logp - view.reference_token_logp(), rows, num_rows)
+        weights: Tensor = 2 * torch.sigmoid(self.config.beta * ratio)[rows]
+        return weights

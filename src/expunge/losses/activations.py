@@ -21,7 +21,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET, Needs
 from expunge.models.partial import site_outputs, started, trained_blocks
 
-Scope = Literal["all", "own", "answer"]
+Scope = Literal["all", "own", "answer", "labels"]
 _EPS = 1e-8
 
 
@@ -30,7 +30,8 @@ class StatesLossConfig(TokenLossConfig):
 
     tokens: Scope = Field(
         "own",
-        description="all; own: all but the opening that all rows of the split share, e.g. a template's; answer",
+        description="all; own: all but the opening that all rows of the split share, e.g. a template's; answer: those "
+        "that predict the answer's tokens; labels: the answer's tokens themselves, as in OpenUnlearning",
     )
 
 
@@ -104,6 +105,8 @@ class Site:
         """
         if self._scope == "answer":
             return Tokens(batch.rows, batch.positions, batch.num_rows)
+        if self._scope == "labels":
+            return Tokens(batch.rows, batch.positions + 1, batch.num_rows)
         start = max(first, self._opening if self._scope == "own" else 0)
         places = torch.arange(batch.input_ids.shape[1])
         chosen = (places >= start) & (places < torch.tensor(batch.lengths)[:, None])

@@ -149,5 +149,6 @@ class TokenLossConfig(Frozen):
 
     reduction: Reduction = Field(
         "seq_mean",
-        description="seq_mean: mean over a row's tokens, then over rows; sum: the papers' sums; token_mean: over all",
+        description="seq_mean: mean over a row's tokens, then over rows; sum: the papers' sums; token_mean: over all; "
+        "crossed_mean: mean sum times mean inverse length, as in OpenUnlearning's RMU",
     )

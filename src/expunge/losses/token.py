@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Reduction = Literal["seq_mean", "sum", "token_mean"]
+Reduction = Literal["seq_mean", "sum", "token_mean", "crossed_mean"]
 
 
 def widen(values: Tensor) -> Tensor:
@@ -44,12 +44,14 @@ def reduce_tokens(values: Tensor, rows: Tensor, num_rows: int, reduction: Reduct
     `seq_mean` averages over the tokens of a sequence, then over sequences: every row counts the same, and so does a
     row split off by gradient accumulation. `sum` adds the tokens of a sequence (the papers' formulas). `token_mean`
     averages over all tokens of the batch (transformers' loss), which lets long answers outweigh short ones.
+    `crossed_mean` is the mean sum times the mean inverse length, which OpenUnlearning's RMU computes by dividing a (B,)
+    by a (B, 1) tensor: the value of a row depends on its batch.
 
     Args:
         values: (N,) a value for each label.
         rows: (N,) the sequence of each label.
         num_rows: B.
-        reduction: which of the three.
+        reduction: which of them.
 
     Returns:
         A scalar.
@@ -59,4 +61,6 @@ def reduce_tokens(values: Tensor, rows: Tensor, num_rows: int, reduction: Reduct
     sums = sequence_sum(values, rows, num_rows)
     if reduction == "seq_mean":
         sums = sums / sequence_length(rows, num_rows)
+    if reduction == "crossed_mean":
+        sums = sums * (1 / sequence_length(rows, num_rows)).mean()
     return sums.mean()

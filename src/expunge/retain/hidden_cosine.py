@@ -19,7 +19,9 @@ class HiddenCosine(RetainLoss):
         """Which tokens."""
 
         tokens: Scope = Field(
-            "all", description="all; own: all but the opening that every row of the split has; answer"
+            "all",
+            description="all; own: all but the opening that every row of the split has; answer: those that predict the "
+            "answer's tokens; labels: the answer's tokens themselves",
         )
 
     logged = ("retain_norm", "retain_norm_ratio")

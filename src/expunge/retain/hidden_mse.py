@@ -23,7 +23,9 @@ class HiddenMSE(RetainLoss):
         """Which tokens, and in what unit."""
 
         tokens: Scope = Field(
-            "all", description="all; own: all but the opening that every row of the split has; answer"
+            "all",
+            description="all; own: all but the opening that every row of the split has; answer: those that predict the "
+            "answer's tokens; labels: the answer's tokens themselves",
         )
         normalise: bool = Field(
             True, description="Divide by the mean squared norm of the original states; false: by their width"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,11 @@ class Entailment(Metric):
 
         model: str | None = Field(
             None, description="NLI model: folder or hub id, e.g. sileod/deberta-v3-base-tasksource-nli"
+        )
+        premise: Literal["by_split", "generated", "stored"] = Field(
+            "by_split",
+            description="by_split: the greedy answer on forget rows, the stored one on others; generated: the greedy "
+            "answer on all rows, as in the real-world scenario of the paper's code; stored: the stored one",
         )
         min_overlap: float = Field(
             0.1,
@@ -58,7 +63,7 @@ class Entailment(Metric):
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
         """Judge every distinct pair of a pass at once."""
         texts = ((_texts(item), split) for split, items in evidence.items() for item in items)
-        self._judge_all(_pair(*found, split) for found, split in texts if found and self._overlaps(*found))
+        self._judge_all(self._pair(*found, split) for found, split in texts if found and self._overlaps(*found))
 
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
@@ -66,7 +71,7 @@ class Entailment(Metric):
         found = _texts(item)
         if found is None:
             raise Absent("no answer for these rows")
-        pair = _pair(*found, split)
+        pair = self._pair(*found, split)
         overlaps = self._overlaps(*found)
         self._judge_all([pair] if overlaps else [])
         if self._missing is not None:
@@ -74,6 +79,12 @@ class Entailment(Metric):
         if self._judge is not None and (reason := next(filter(None, map(self._judge.cannot_read, pair)), None)):
             raise Absent(f"{reason}; name another: {_OPTION}")
         return float(overlaps and self._judged[pair])
+
+    def _pair(self, generated: str, answer: str, split: str) -> Pair:
+        premise = self.config.premise
+        if premise == "by_split":
+            premise = "generated" if split == "forget" else "stored"
+        return (generated, answer) if premise == "generated" else (answer, generated)
 
     def _overlaps(self, generated: str, answer: str) -> bool:
         return bool(rouge_l_recall(answer, generated) >= self.config.min_overlap)
@@ -94,7 +105,3 @@ def _texts(item: Item) -> tuple[str, str] | None:
     """What was generated and what is stored, where both are there."""
     answer = item.example.answer or item.continuation
     return None if item.greedy is None or answer is None else (item.greedy, answer)
-
-
-def _pair(generated: str, answer: str, split: str) -> Pair:
-    return (generated, answer) if split == "forget" else (answer, generated)
