@@ -37,8 +37,9 @@ import expunge
 from expunge.cli._console import quiet_libraries
 from expunge.core.errors import ExpungeError
 from expunge.models.config import ModelConfig
-from expunge.models.generate import decode, encode_prompts, score_answers
+from expunge.models.generate import decode, score_answers
 from expunge.models.load import load_model
+from expunge.models.prefix import encode_prompts
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "npo": (),
@@ -86,10 +87,8 @@ class Wrong(Exception):
 
 def plain_model(folder: Path) -> Any:
     """The folder as a user of transformers loads it."""
-    config = transformers.AutoConfig.from_pretrained(folder)
-    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForImageTextToText
-    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+    (name,) = transformers.AutoConfig.from_pretrained(folder).architectures
+    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @torch.no_grad()

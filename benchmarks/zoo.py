@@ -45,6 +45,7 @@ WRAPPERS = (
     "llava_next",
     "llava_onevision",
     "mistral3",
+    "mllama",
     "paligemma",
     "qwen2_vl",
     "qwen3_5",

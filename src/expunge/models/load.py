@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from expunge.core.errors import ExpungeError, UserError, near
@@ -211,7 +218,7 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     with reading(config.name):
         settings = AutoConfig.from_pretrained(folder, **options)
         _check_quantization(config.name, settings)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _model_class(settings).from_pretrained(
             folder,
             config=settings,
             dtype=load_dtype(config.precision, Hardware.of(_device(config.device))),
@@ -231,6 +238,12 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
         others = {name: others.get(name, usual) for name, _ in network.named_parameters()}
     others = {name: other for name, other in others.items() if other != dtype}
     return Loaded(network, tokenizer, Source(folder, None, base, revision), dtype, others)
+
+
+def _model_class(settings: Any) -> Any:
+    """What reads a model: whole where its text model is part of a vision model, so that all weights are saved again."""
+    wrappers = set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values())
+    return AutoModelForImageTextToText if wrappers & set(settings.architectures or ()) else AutoModelForCausalLM
 
 
 def _with_adapter(folder: Path, config: ModelConfig, progress: Progress, above: tuple[Path, ...]) -> Loaded:
