@@ -136,9 +136,9 @@ def check_evaluation(folder: Path) -> None:
     ours = load_model(ModelConfig(name=str(folder), device="cpu", precision="float32"))
     prefix = encode_prompts(ours, [prompt for prompt, _ in encoded])
     scored = score_answers(prefix, range(len(encoded)), [answer for _, answer in encoded])
-    error = max(abs(a - b) for one, row in zip(scored, logp, strict=True) for a, b in zip(one.logp, row, strict=True))
-    if not error < TOLERANCE:
-        raise Wrong(f"log-probabilities from the cache differ by {error:.2g}")
+    for one, row in zip(scored, logp, strict=True):
+        if not torch.allclose(torch.tensor(one.logp), torch.tensor(row), rtol=TOLERANCE, atol=TOLERANCE):
+            raise Wrong(f"log-probabilities from the cache: {list(one.logp)}, plain {row}")
     end = tokenizer.eos_token_id
     greedy = decode(prefix, 6, frozenset({end}))
     for (prompt, _), tokens in zip(encoded, greedy, strict=True):
@@ -147,7 +147,7 @@ def check_evaluation(folder: Path) -> None:
             raise Wrong(f"greedy tokens {list(tokens)}, plain {plain}")
 
 
-def check_reload(run: Path, source: Path, model: Any) -> None:
+def check_reload(run: Path, source: Path, model: Any, is_part: bool) -> None:
     """Compare the saved model with the one in memory, and its weights with the source's.
 
     Raises:
@@ -164,8 +164,8 @@ def check_reload(run: Path, source: Path, model: Any) -> None:
     if set(before) != set(after):
         raise Wrong(f"other weights are saved: {', '.join(sorted(set(before) ^ set(after))[:3])}")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    if not moved or moved == set(before):
-        raise Wrong(f"{len(moved)} of {len(before)} weights moved, with training limited to a part of the blocks")
+    if not moved or (is_part and len(moved) > len(before) / 2):
+        raise Wrong(f"{len(moved)} of {len(before)} weights moved")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -178,7 +178,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def try_recipe(folder: Path, column: str, cells: dict[str, Any], run: Callable[[str, Callable[[], Any]], bool]) -> None:
-    """One run; with the first recipe the attacks, with `npo_local` the reload of what was saved."""
+    """One run; with the first recipe the attacks, with two of them the reload of what was saved."""
     options = [*FAST, *RECIPES[column], *(() if column == "npo" else ("attacks.names=[]",))]
     out = Path(tempfile.mkdtemp(prefix="architectures-"))
     made: list[Any] = []
@@ -204,8 +204,8 @@ def try_recipe(folder: Path, column: str, cells: dict[str, Any], run: Callable[[
         worked = run(column, unlearn)
         if column == "npo" and worked:
             run("attacks", attacks)
-        if column == "npo_local" and worked:
-            run("reload", lambda: check_reload(out / "run", folder, made[0].model))
+        if column in ("npo", "rmu") and worked:
+            run("reload", lambda: check_reload(out / "run", folder, made[0].model, column == "rmu"))
     finally:
         made.clear()
         shutil.rmtree(out, ignore_errors=True)

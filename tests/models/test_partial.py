@@ -9,7 +9,7 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, Needs, RowSet, row_set
-from expunge.models.partial import BlockStates, first_trained_block
+from expunge.models.partial import BlockStates, can_enter, first_trained_block
 
 ROWS = [Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((11, 12, 13), 1), Encoded((3, 1, 4, 1, 5, 9, 2, 6), 4)]
 
@@ -73,6 +73,7 @@ def test_what_is_known_is_not_computed_again_and_what_lies_above_not_at_all(
 ) -> None:
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
     ran: list[int] = []
+    assert can_enter(tiny)
     for index, (_, block) in enumerate(tiny.blocks()):
         block.mlp.register_forward_hook(lambda *_, index=index: ran.append(index))  # type: ignore[union-attr]
     view = Forward(tiny, collate(rows, range(4)))

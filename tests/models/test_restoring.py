@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from random_models import random_network
 from torch import Tensor
 
@@ -25,7 +26,9 @@ ATTENTION = ("self_attn", "attn", "attention")
 def module(block: Any, site: Site) -> Any:
     if site == "hidden":
         return block
-    return block.mlp if site == "ffn" else next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+    if site == "ffn":
+        return block.fc2 if hasattr(block, "fc2") else block.mlp
+    return next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
 
 
 def first(output: Any) -> Tensor:
@@ -56,7 +59,7 @@ def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1)
 
     def put_back(index: int) -> Callable[..., None]:
         def hook(_: Any, __: Any, output: Any) -> None:
-            first(output)[0, places] = kept[index][0, places]
+            first(output).view(len(IDS), -1)[places] = kept[index].view(len(IDS), -1)[places]
 
         return hook
 
@@ -139,11 +142,38 @@ def test_the_model_is_left_as_it_was(deep: LanguageModel) -> None:
         assert not any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
 
 
-def test_a_block_without_such_a_module_is_told(deep: LanguageModel) -> None:
-    deep.blocks()[0][1].feed = deep.blocks()[0][1].mlp
-    del deep.blocks()[0][1].mlp
-    with pytest.raises(UserError, match=r"model: no 'ffn' part in model\.layers\.0, which has self_attn, .*feed"):
-        Restoring(deep, "ffn")
+def small(kind: str, **options: Any) -> Any:
+    """A random network of another kind than those of `random_network`."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(vocab_size=128, pad_token_id=0, initializer_range=0.3, **options)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "Mamba": {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 4, "time_step_rank": 4},
+    "Bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "OPT": {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "ffn_dim": 64,
+        "num_attention_heads": 4,
+        "word_embed_proj_dim": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_blocks_that_cannot_share_passes_get_whole_ones(wrap: Callable[[Any], LanguageModel], kind: str) -> None:
+    """Recurrent states, a bias for each row, feed-forward layers in the block itself."""
+    model = wrap(small(kind, **OTHERS[kind]))
+    site: Site = "hidden" if kind == "Mamba" else "ffn"
+    close(Restoring(model, site).trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, site, [4, 5]))
+
+
+def test_a_block_without_such_a_module_is_refused(wrap: Callable[[Any], LanguageModel]) -> None:
+    model = wrap(small("Mamba", **OTHERS["Mamba"]))
+    with pytest.raises(UserError, match=r"model: no 'ffn' part in backbone\.layers\.0, which has norm, mixer"):
+        Restoring(model, "ffn")
 
 
 def test_width_of_an_embedding(deep: LanguageModel) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
+from expunge.models.sites import check_states
 
 
 @contextmanager
@@ -24,6 +25,7 @@ def ablated(model: LanguageModel, layer: int, directions: Tensor) -> Iterator[No
         layer: index of the block.
         directions: (K, D), linearly independent, of any length.
     """
+    check_states(model)
     basis = torch.linalg.qr(widen(directions.cpu()).mT).Q.to(model.device)  # MPS has no QR
 
     def remove(_: nn.Module, __: Any, output: Any) -> Any:

@@ -15,7 +15,7 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.partial import BlockStates, entering, first_trained_block, site_outputs, started
+from expunge.models.partial import BlockStates, can_enter, entering, first_trained_block, site_outputs, started
 from expunge.models.sites import Site
 
 TOKEN_BUDGET = 4096
@@ -158,7 +158,7 @@ class Forward:
     def _start(self, layer: int | None = None) -> AbstractContextManager[None]:
         """Go on above the highest block whose output is known already, below `layer` if one is wanted."""
         known = [index for index, site in self._outputs if site == "hidden" and (layer is None or index < layer)]
-        if known:
+        if known and can_enter(self.model):
             return entering(self.model, max(known) + 1, self._outputs[max(known), "hidden"])
         return started(self._inputs, self.batch.indices)
 

@@ -17,7 +17,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import TOKEN_BUDGET
 from expunge.models.hooks import leaving
 from expunge.models.partial import entering
-from expunge.models.sites import Site, site_module
+from expunge.models.sites import Site, check_states, site_module
 
 Pooling = Literal["last", "mean"]
 
@@ -37,6 +37,7 @@ def block_outputs(
     Returns:
         (R, L, D) float32 on the CPU.
     """
+    check_states(model)
     blocks = [block for _, block in model.blocks()]
     rows: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
@@ -80,7 +81,7 @@ def site_states(
     Raises:
         UserError: a block has no such part.
     """
-    modules = [site_module(prefix, block, site) for prefix, block in model.blocks() for site in sites]
+    modules = [site_module(model, layer, site) for layer in range(len(model.blocks())) for site in sites]
     found: list[Tensor] = [torch.empty(0)] * len(sequences)
     for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
@@ -134,7 +135,8 @@ def _pooled(weights: Tensor, hidden: Tensor) -> Tensor:
 
 def _keep(seen: dict[int, Tensor], place: int, batch: Batch, hidden: Tensor) -> None:
     """The parts of a block are seen in whatever order they run."""
-    seen[place] = hidden[batch.rows, batch.positions].float().cpu()
+    rows = hidden.reshape(*batch.input_ids.shape, -1)  # some parts see all rows as one
+    seen[place] = rows[batch.rows, batch.positions].float().cpu()
 
 
 @contextmanager

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from expunge.core.errors import UserError
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.hooks import hand_through, leaving, replaced_forward
-from expunge.models.sites import Site, site_module
+from expunge.models.joining import same_results
+from expunge.models.sites import Site, check_states, site_module
 from expunge.models.store import RowStore
 
 _TOKEN_BUDGET = 4096
+_ENTERED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 class _Reached(Exception):
@@ -35,7 +39,22 @@ def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]
         model: any model.
         first: index of the first block that runs, at least 1; the number of blocks runs none but the final norm.
         hidden: (B, T, D) what the block below gave.
+
+    Raises:
+        UserError: blocks of this architecture need more than what the one below gave.
     """
+    check_states(model)
+    if first < len(model.blocks()) and not can_enter(model):
+        raise UserError(
+            f"model: blocks of {type(model.base).__name__} read more than the hidden states of the one below, so no "
+            "pass can start among them"
+        )
+    with _skipping(model, first, hidden):
+        yield
+
+
+@contextmanager
+def _skipping(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]:
     below = [block for _, block in model.blocks()[:first]]
     extras = model.layout.extras
     with ExitStack() as stack:
@@ -43,6 +62,37 @@ def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]
             given = hidden if index == first - 1 else None
             stack.enter_context(replaced_forward(block, hand_through(extras[index], given)))
         yield
+
+
+@torch.no_grad()
+def can_enter(model: LanguageModel) -> bool:
+    """Whether a pass that starts in the middle or at the last block gives what a whole one gives."""
+    if model.base not in _ENTERED:
+        size = model.base.config.get_text_config().vocab_size
+        ids = torch.arange(1, 11, device=model.device).view(2, 5) % size
+        blocks = [block for _, block in model.blocks()]
+        starts = sorted({max(1, len(blocks) // 2), len(blocks) - 1} - {0})
+
+        def plain() -> Tensor:
+            hidden: Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state
+            return hidden
+
+        def entered() -> list[Tensor]:
+            outputs: list[Tensor] = []
+            with ExitStack() as stack:
+                for block in blocks:
+                    stack.enter_context(leaving(block, lambda output: outputs.append(output.clone())))
+                plain()
+            found = []
+            for first in starts:
+                with _skipping(model, first, outputs[first - 1]):
+                    found.append(plain())
+            return found
+
+        with model.evaluating(), model.autocast():
+            works = model.layout.one_vector and same_results(model, entered, lambda: [plain()] * len(starts))
+        _ENTERED[model.base] = works
+    return _ENTERED[model.base]
 
 
 def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
@@ -68,14 +118,13 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
     seen: list[Tensor] = []
 
     def keep(output: Tensor) -> None:
-        seen.append(output)
+        seen.append(output.reshape(*batch.input_ids.shape, -1))  # some parts see all rows as one
         if len(seen) == len(layers):
             raise _Reached
 
-    blocks = model.blocks()
     with ExitStack() as stack, suppress(_Reached):
         for layer in layers:
-            stack.enter_context(leaving(site_module(*blocks[layer], site), keep))
+            stack.enter_context(leaving(site_module(model, layer, site), keep))
         model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
     return seen
 
@@ -110,6 +159,11 @@ class BlockStates:
         self._start = start
         self._site = site
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether a pass can start at them in this architecture."""
+        return can_enter(self._model)
+
     def compute(self) -> BlockStates:
         """Compute them now."""
         _ = self._rows
@@ -143,8 +197,8 @@ class BlockStates:
 
 @contextmanager
 def started(states: BlockStates | None, indices: Sequence[int]) -> Iterator[None]:
-    """Within this block of code a forward pass of those rows starts at kept states, if there are any."""
-    if states is None:
+    """Within this block of code a forward pass of those rows starts at kept states, if there are any and it can."""
+    if states is None or not states.is_entered:
         yield
         return
     with states.entered(indices):

@@ -2,7 +2,8 @@
 
 Such a run is the plain one up to its block and up to the first place that is replaced. So it starts above the block,
 reads the keys and values of earlier places from the plain run, and shares the blocks above with the runs of other
-blocks: one pass upwards, in which every block's runs join the batch as it is left.
+blocks: one pass upwards, in which every block's runs join the batch as it is left. Where an architecture does not allow
+for that (a few tokens tell), each block's runs are a whole pass of their own.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from expunge.data.encode import Encoded
@@ -21,9 +23,14 @@ from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
+from expunge.models.joining import ends, same_results
+from expunge.models.sites import check_states
 
 _TOKEN_BUDGET = 2048
 """Tokens of one pass with states replaced."""
+_TOKENS = 12
+"""Tokens that show whether runs can share passes."""
+_JOINS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _HEAD_BUDGET = 256
 """Places at which the output matrix is applied at a time."""
 
@@ -46,35 +53,91 @@ def patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_b
         sources: for each of S other models, (L, N, D) what its blocks gave at the places that predict the labels.
         token_budget: tokens of one pass.
     """
+    check_states(model)
     device = model.device
     read = torch.tensor(row.ids[: max(row.places)], device=device)
     labels = torch.tensor(row.labels, device=device)
-    first = min(row.places) - 1
-    places = torch.tensor(row.places, device=device) - 1 - first
+    places = torch.tensor(row.places, device=device) - 1
     states = torch.stack([source.to(device) for source in sources], dim=1)
+    with model.evaluating(), model.autocast():
+        plain, patched = (_joined if _can_join(model) else _alone)(
+            model, read, places, labels, states, range(len(states)), token_budget
+        )
+    return Patched(float(plain), patched.T.cpu())
+
+
+def _can_join(model: LanguageModel) -> bool:
+    """Whether runs that share passes give what whole passes give."""
+    if model.base not in _JOINS:
+        ids = torch.arange(_TOKENS, device=model.device) % model.base.config.get_text_config().vocab_size
+        places = torch.tensor([3, _TOKENS - 1], device=model.device)
+        states = torch.randn(len(model.blocks()), 2, 2, model.layout.width, generator=torch.Generator().manual_seed(0))
+        what = (model, ids, places, ids[places], states.to(model.device))
+        _JOINS[model.base] = same_results(
+            model,
+            lambda: [_joined(*what, layers, 64)[1] for layers in ends(len(states))],
+            lambda: [_alone(*what, layers, 64)[1] for layers in ends(len(states))],
+        )
+    return _JOINS[model.base]
+
+
+def _joined(
+    model: LanguageModel, ids: Tensor, places: Tensor, labels: Tensor, states: Tensor, layers: range, token_budget: int
+) -> tuple[Tensor, Tensor]:
+    """Mean log-probability of N labels that are predicted at N places: (), and (L, S) with replaced states.
+
+    Args:
+        model: any model.
+        ids: (T,) tokens.
+        places: (N,) where the labels are predicted.
+        labels: (N,).
+        states: (blocks, S, N, D).
+        layers: L neighbouring blocks.
+        token_budget: tokens of one pass.
+    """
+    first = int(places.min())
+    places = places - first
     blocks = [block for _, block in model.blocks()]
     cache = DynamicCache()
     outputs: list[Tensor] = []
-    with model.evaluating(), model.autocast():
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(leaving(block, lambda output: outputs.append(output[0, first:].clone())))
+        hidden = _decode(model, ids, cache, 0)
+    plain = _mean_logp(model, hidden[:, places + first], labels)
+    size = max(1, token_budget // (states.shape[1] * (len(ids) - first)))
+    found = []
+    for start in range(0, len(layers), size):
+        group = layers[start : start + size]
+        replaced = [_replaced(outputs[layer], places, states[layer]) for layer in group]
         with ExitStack() as stack:
-            for block in blocks:
-                stack.enter_context(leaving(block, lambda output: outputs.append(output[0, first:].clone())))
-            hidden = _decode(model, read, cache, 0)
-        plain = _mean_logp(model, hidden[:, places + first], labels)
-        size = max(1, token_budget // (len(sources) * (len(read) - first)))
-        found = []
-        for start in range(0, len(blocks), size):
-            group = range(start, min(start + size, len(blocks)))
-            replaced = [_replaced(outputs[layer], places, states[layer]) for layer in group]
-            with ExitStack() as stack:
-                for block, extras in zip(blocks[: group.start + 1], model.layout.extras, strict=False):
-                    stack.enter_context(replaced_forward(block, hand_through(extras)))
-                for place, layer in enumerate(group):
-                    join = partial(_join, replaced[place], place == 0)
-                    stack.enter_context(leaving_with(blocks[layer], join))
-                hidden = _decode(model, read[first:], earlier(cache, first), first)
-            found.append(_mean_logp(model, hidden[:, places], labels))
-    return Patched(float(plain), torch.cat(found).view(len(blocks), len(sources)).T.cpu())
+            for block, extras in zip(blocks[: group.start + 1], model.layout.extras, strict=False):
+                stack.enter_context(replaced_forward(block, hand_through(extras)))
+            for place, layer in enumerate(group):
+                join = partial(_join, replaced[place], place == 0)
+                stack.enter_context(leaving_with(blocks[layer], join))
+            hidden = _decode(model, ids[first:], earlier(cache, first), first)
+        found.append(_mean_logp(model, hidden[:, places], labels))
+    return plain, torch.cat(found).view(len(layers), -1)
+
+
+def _alone(
+    model: LanguageModel, ids: Tensor, places: Tensor, labels: Tensor, states: Tensor, layers: range, _: int
+) -> tuple[Tensor, Tensor]:
+    """The same, every block's runs a whole pass without a cache."""
+    blocks = [block for _, block in model.blocks()]
+    rows = ids.repeat(states.shape[1], 1)
+    plain = _mean_logp(model, model.decoder(input_ids=rows[:1], use_cache=False).last_hidden_state[:, places], labels)
+    found = []
+    for layer in layers:
+        with leaving(blocks[layer], partial(_put, places, states[layer])):
+            hidden = model.decoder(input_ids=rows, use_cache=False).last_hidden_state
+        found.append(_mean_logp(model, hidden[:, places], labels))
+    return plain, torch.stack(found)
+
+
+def _put(places: Tensor, states: Tensor, output: Tensor) -> None:
+    output[:, places] = states.to(output)
 
 
 def _join(runs: Tensor, alone: bool, hidden: Tensor) -> Tensor:

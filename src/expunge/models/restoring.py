@@ -2,7 +2,8 @@
 
 A run with values put back differs from the noisy one from its block upwards, and from the first place put back onwards.
 So it starts at that block, reads the keys and values of earlier places from the noisy run, and shares the higher blocks
-with the runs of other blocks: one pass upwards, in which every block's rows join the batch as it is reached.
+with the runs of other blocks: one pass upwards, in which every block's rows join the batch as it is reached. Where an
+architecture does not allow for that (a few tokens tell), each block's runs are whole passes of their own.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from transformers.cache_utils import Cache, DynamicCache
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
-from expunge.models.hooks import entering_with, hand_through, leaving, replaced_forward
+from expunge.models.hooks import entering_with, hand_through, leaving, leaving_with, replaced_forward
+from expunge.models.joining import ends, same_results
 from expunge.models.sites import Site, site_module
 
 _HEAD_BUDGET = 256
 """Positions at which the output matrix is applied at a time."""
+_TOKENS = 12
+"""Tokens that show whether runs can share passes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,27 @@ class Traced:
     corrupted: float
     restored: tuple[float, ...]
     """With the clean values of one block put back, for each block."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is run, and what is asked of it."""
+
+    ids: Tensor
+    """(T,) tokens."""
+    labels: Tensor
+    """(N,) tokens that are predicted."""
+    positions: Tensor
+    """(N,) where they are predicted."""
+    noisy: list[int]
+    restored: Tensor
+    noise: Tensor
+
+    def embedded(self, model: LanguageModel) -> Tensor:
+        """(1 + draws, T, D) input embeddings: clean, and with each draw's noise."""
+        runs = input_embeddings(model, self.ids).repeat(1 + len(self.noise), 1, 1)
+        runs[1:, self.noisy] += self.noise.to(runs)
+        return runs
 
 
 class Restoring:
@@ -53,9 +78,10 @@ class Restoring:
     def __init__(self, model: LanguageModel, site: Site = "ffn", width: int = 1, token_budget: int = 2048) -> None:
         self._model = model
         self._blocks = [block for _, block in model.blocks()]
-        self._sites = [site_module(prefix, block, site) for prefix, block in model.blocks()]
+        self._sites = [site_module(model, layer, site) for layer in range(len(self._blocks))]
         self._width = width
         self._token_budget = token_budget
+        self._joins: bool | None = None
 
     @torch.no_grad()
     def trace(
@@ -70,33 +96,95 @@ class Restoring:
             restored: places at which clean values are put back.
             noise: (draws, S, D), added to the embeddings; the same for every block.
         """
-        first = min(restored)
-        read = torch.tensor(ids[: max(labels)], device=self._model.device)
-        wanted = torch.tensor([ids[place] for place in labels], device=self._model.device)
-        positions = torch.tensor(labels, device=self._model.device) - 1
-        places = torch.tensor(restored, device=self._model.device) - first
+        device = self._model.device
+        question = _Question(
+            ids=torch.tensor(ids[: max(labels)], device=device),
+            labels=torch.tensor([ids[place] for place in labels], device=device),
+            positions=torch.tensor(labels, device=device) - 1,
+            noisy=list(noisy),
+            restored=torch.tensor(restored, device=device),
+            noise=noise,
+        )
         with self._model.evaluating(), self._model.autocast():
-            embedded = input_embeddings(self._model, read)
-            runs = embedded.repeat(1 + len(noise), 1, 1)
-            runs[1:, list(noisy)] += noise.to(runs)
-            noised = _Noised(self._blocks, self._sites, first)
-            with noised.watched():
-                hidden = self._decode(runs, noised.cache)
-            found = self._probability(hidden[:, positions], wanted)
-            back = [
-                self._restored(group, noised, embedded[None, first:], places, positions - first, wanted)
-                for group in self._groups(len(noise) * (len(read) - first))
-            ]
-        means = torch.cat(back).view(len(self._blocks), len(noise)).mean(1)
-        return Traced(float(found[0]), float(found[1:].mean()), tuple(means.tolist()))
+            if self._joins is None:
+                self._joins = self._can_join()
+            found = (self._joined if self._joins else self._alone)(question, range(len(self._blocks)))
+        clean, corrupted, back = found
+        return Traced(float(clean), float(corrupted.mean()), tuple(back.mean(1).tolist()))
 
-    def _groups(self, num_tokens: int) -> list[range]:
+    def _can_join(self) -> bool:
+        """Whether runs that share passes give what whole passes give, at the lowest and highest blocks."""
+        ids = torch.arange(_TOKENS, device=self._model.device) % self._model.base.config.get_text_config().vocab_size
+        width = embedding_width(self._model)
+        noise = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
+        noise = noise * float(input_embeddings(self._model, ids).float().std())
+        last = torch.tensor([_TOKENS - 2, _TOKENS - 1], device=ids.device)
+        question = _Question(ids, ids[last], last, [2], torch.tensor([2, 4], device=ids.device), noise)
+        count = len(self._blocks)
+        return same_results(
+            self._model,
+            lambda: [self._joined(question, layers)[2].log() for layers in ends(count)],
+            lambda: [self._alone(question, layers)[2].log() for layers in ends(count)],
+        )
+
+    def _joined(self, question: _Question, layers: range) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability in the clean run (), the noisy runs (draws,) and with each block's values put back (L, draws)."""
+        draws = len(question.noise)
+        first = int(question.restored.min())
+        noised = _Noised(self._blocks, self._sites, first, 1 + draws)
+        runs = question.embedded(self._model)
+        with noised.watched():
+            hidden = self._decode(question.ids, runs, noised.cache)
+        found = self._probability(hidden[:, question.positions], question.labels)
+        places, positions = question.restored - first, question.positions - first
+        shape = runs[:1, first:]
+        back = [
+            self._restored(group, noised, question.ids[first:], shape, places, positions, question.labels)
+            for group in self._groups(layers, draws * (len(question.ids) - first))
+        ]
+        return found[0], found[1:], torch.cat(back).view(len(layers), draws)
+
+    def _alone(self, question: _Question, layers: range) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, every block's runs whole passes without a cache."""
+        runs = question.embedded(self._model)
+        clean: dict[int, Tensor] = {}
+        places = question.restored
+
+        def keep(index: int, output: Tensor) -> None:
+            clean[index] = output.view(*runs.shape[:2], -1)[0, places].clone()
+
+        def put_back(index: int, output: Tensor) -> None:
+            output.view(len(runs) - 1, runs.shape[1], -1)[:, places] = clean[index]  # some parts see rows as one
+
+        with ExitStack() as stack:
+            for index, site in enumerate(self._sites):
+                stack.enter_context(leaving(site, partial(keep, index)))
+            hidden = self._decode(question.ids, runs)
+        found = self._probability(hidden[:, question.positions], question.labels)
+        back = []
+        for layer in layers:
+            start = layer - self._width // 2
+            with ExitStack() as stack:
+                for index in range(max(0, start), min(start + self._width, len(self._blocks))):
+                    stack.enter_context(leaving(self._sites[index], partial(put_back, index)))
+                hidden = self._decode(question.ids, runs[1:])
+            back.append(self._probability(hidden[:, question.positions], question.labels))
+        return found[0], found[1:], torch.stack(back)
+
+    def _groups(self, layers: range, num_tokens: int) -> list[range]:
         """Neighbouring blocks whose runs share a pass."""
         size = max(1, self._token_budget // num_tokens)
-        return [range(start, min(start + size, len(self._blocks))) for start in range(0, len(self._blocks), size)]
+        return [layers[start : start + size] for start in range(0, len(layers), size)]
 
     def _restored(
-        self, group: range, noised: _Noised, shape: Tensor, places: Tensor, positions: Tensor, labels: Tensor
+        self,
+        group: range,
+        noised: _Noised,
+        ids: Tensor,
+        shape: Tensor,
+        places: Tensor,
+        positions: Tensor,
+        labels: Tensor,
     ) -> Tensor:
         """Probability in the runs of a group: (blocks * draws,), block by block."""
         below = self._width // 2
@@ -111,7 +199,7 @@ class Restoring:
             return torch.cat([*old, *new])
 
         def put_back(index: int, output: Tensor) -> None:
-            runs = output.view(joined, -1, *output.shape[1:])
+            runs = output.view(joined, -1, len(ids), output.shape[-1])
             for run, layer in enumerate(group[:joined]):
                 if layer - below <= index < layer - below + self._width:
                     runs[run][:, places] = noised.values[index][places]
@@ -123,13 +211,21 @@ class Restoring:
                 else:
                     stack.enter_context(entering_with(block, partial(join, index)))
                     stack.enter_context(leaving(site, partial(put_back, index)))
-            hidden = self._decode(shape, noised.earlier(), noised.first)
+            hidden = self._decode(ids, shape, noised.earlier(), noised.first)
         return self._probability(hidden[:, positions], labels)
 
-    def _decode(self, embedded: Tensor, cache: Cache, start: int = 0) -> Tensor:
-        """Final hidden states of (B, T, D) input embeddings whose first stands at place `start`."""
-        places = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
-        output = self._model.decoder(inputs_embeds=embedded, position_ids=places, past_key_values=cache, use_cache=True)
+    def _decode(self, ids: Tensor, embedded: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
+        """Final hidden states of T tokens, the first at place `start`, with (B, T, D) in the place of their embeddings.
+
+        Tokens are given, too: some architectures look them up in further tables.
+        """
+        base: Any = self._model.base
+        options: dict[str, Any] = {"use_cache": False}
+        if cache is not None:
+            places = torch.arange(start, start + len(ids), device=ids.device)[None]
+            options = {"position_ids": places, "past_key_values": cache, "use_cache": True}
+        with leaving_with(base.get_input_embeddings(), lambda _: embedded):
+            output = self._model.decoder(input_ids=ids.repeat(len(embedded), 1), **options)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -162,10 +258,12 @@ class _Noised:
         blocks: the decoder blocks.
         sites: the modules whose clean outputs are kept.
         first: the first place at which values will be put back.
+        num_rows: of the pass.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], sites: Sequence[nn.Module], first: int) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], sites: Sequence[nn.Module], first: int, num_rows: int) -> None:
         self.first = first
+        self._num_rows = num_rows
         self.cache = DynamicCache()
         self.inputs: list[Tensor] = []
         """(draws, T - first, D) what enters each block in the noisy rows."""
@@ -183,7 +281,8 @@ class _Noised:
             return hidden
 
         def keep_value(output: Tensor) -> None:
-            self.values.append(output[0, self.first :].clone())
+            rows = output.view(self._num_rows, -1, output.shape[-1])
+            self.values.append(rows[0, self.first :].clone())
 
         with ExitStack() as stack:
             for block, site in zip(self._blocks, self._sites, strict=True):

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from torch import nn
 
 from expunge.core.errors import UserError
+from expunge.models.base import LanguageModel
+from expunge.models.feed_forward import feed_forward_outputs
 
 Site = Literal["ffn", "attention", "hidden"]
 
-_MODULES: dict[Site, tuple[str, ...]] = {
-    "ffn": ("mlp", "feed_forward", "ffn"),
-    "attention": ("self_attn", "attn", "attention"),
-    "hidden": ("",),
-}
-"""What architectures call, within a block, the module whose output is meant; the block itself for `hidden`."""
+_FEED_FORWARD = ("mlp", "feed_forward", "ffn")
+_ATTENTION = re.compile(r"attn|attention")
+_MIXER = re.compile(r"mixer|mamba|conv|temporal")
+"""What architectures call, within a block, the module in which tokens look at each other."""
 
 
-def site_module(prefix: str, block: nn.Module, site: Site) -> nn.Module:
+def site_module(model: LanguageModel, layer: int, site: Site) -> nn.Module:
     """The part of a decoder block that a site names.
 
+    Where the feed-forward part has no usual name, it is the child of the block that holds every matrix by which
+    feed-forward parts write.
+
     Raises:
-        UserError: the block has no such part.
+        UserError: the block has no such part, or several, or its states are no vectors.
     """
-    children = dict(block.named_children())
-    for name in _MODULES[site]:
-        if not name:
-            return block
-        if name in children:
-            return children[name]
-    raise UserError(f"model: no '{site}' part in {prefix}, which has {', '.join(children)}")
+    prefix, block = model.blocks()[layer]
+    children = {name: child for name, child in block.named_children() if any(True for _ in child.parameters())}
+    if site == "hidden":
+        check_states(model)
+        return block
+    if site == "ffn" and (usual := [name for name in _FEED_FORWARD if name in children]):
+        found = set(usual)
+    elif site == "ffn":
+        found = {name.partition(".")[0] for name in feed_forward_outputs(model)[layer]} & set(children)
+    else:
+        wide = [name for name, child in children.items() if any(weight.ndim > 1 for weight in child.parameters())]
+        found = {name for name in wide if _ATTENTION.search(name)} or {name for name in wide if _MIXER.search(name)}
+    if len(found) == 1:
+        return children[found.pop()]
+    count = f"{len(found)} '{site}' parts ({', '.join(sorted(found))})" if found else f"no '{site}' part"
+    raise UserError(f"model: {count} in {prefix}, which has {', '.join(children)}")
+
+
+def check_states(model: LanguageModel) -> None:
+    """Refuse a model between whose blocks there is something else than one vector for each token.
+
+    Raises:
+        UserError: it is such a model.
+    """
+    if not model.layout.one_vector:
+        raise UserError(
+            f"model: the blocks of {type(model.base).__name__} hand on several vectors for each token, so its hidden "
+            "states cannot be used; choose a recipe on probabilities, e.g. npo"
+        )
