@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from expunge.attacks._search import SearchConfig, search
 from expunge.attacks._vectors import TuningConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
+from expunge.models.caching import Caching
 from expunge.models.restoring import input_embeddings
 
 Rows = dict[str, tuple[Example, ...]]
@@ -32,8 +34,14 @@ def _embedded(model: LanguageModel, ids: tuple[int, ...]) -> Tensor:
     return input_embeddings(model, torch.tensor(ids)).detach()
 
 
-def test_candidates_behind_kept_prefixes_have_the_loss_of_their_embeddings(tiny: LanguageModel, examples: Rows) -> None:
+@pytest.mark.parametrize(
+    "caching", [Caching(True, True), Caching(True, False), Caching(True, False, steps_only=True), Caching(False, True)]
+)
+def test_candidates_behind_kept_prefixes_have_the_loss_of_their_embeddings(
+    tiny: LanguageModel, examples: Rows, caching: Caching, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows of different lengths, two candidates, some of the rows, with and without hidden states."""
+    monkeypatch.setattr(tiny, "caching", caching)
     rows = examples["forget"][:3]
     for layers, match in (((), 0.0), ((0, 2), 0.7)):
         goals = _goals(tiny, rows, layers)

@@ -134,6 +134,15 @@ def test_a_model_that_looks_at_padding_is_refused(tokenizer: PreTrainedTokenizer
         wrap_model(network, tokenizer, ModelConfig(name="mixing"))
 
 
+def test_rows_that_would_change_the_positions_of_others_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    network = random_network("Phi3", rope_parameters=rope, original_max_position_embeddings=16)
+    with pytest.raises(UserError, match=r"more than 16 tokens .* set model\.max_length = 16"):
+        wrap_model(network, tokenizer, ModelConfig(name="long"))
+    model = wrap_model(network, tokenizer, ModelConfig(name="short", max_length=16))
+    assert model.caching.summary == SHARED
+
+
 def test_a_slow_way_is_announced_with_its_reason(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     class Lines(Progress):
         said: list[str]

@@ -84,8 +84,10 @@ def choose_caching(model: LanguageModel) -> Caching:
     """The fastest way to compute answers that gives what plain passes give.
 
     Raises:
-        UserError: even passes without a cache give something else for a row in a batch than for the row alone.
+        UserError: even passes without a cache give something else for a row in a batch than for the row alone, or will
+            for longer rows.
     """
+    _check_positions(model)
     reason = ""
     with model.evaluating():
         ids = _tokens(model)
@@ -104,6 +106,19 @@ def choose_caching(model: LanguageModel) -> Caching:
                 return caching
             reason = f"it changes hidden states by {max(errors):.2g} of their size"
     return Caching(False, True, reason=reason or "it holds something else than keys and values of each token")
+
+
+def _check_positions(model: LanguageModel) -> None:
+    """Refuse lengths from which on a row changes the positions of all rows that are read with it (LongRoPE)."""
+    rope = getattr(model.base.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]
+    ends = [kind.get("original_max_position_embeddings") for kind in kinds if kind.get("rope_type") == "longrope"]
+    end = min((end for end in ends if end), default=model.encoder.max_length)
+    if end < model.encoder.max_length:
+        raise UserError(
+            f"model.max_length: rows of more than {end} tokens change how {type(model.base).__name__} rotates all rows "
+            f"that are read with them (LongRoPE); set model.max_length = {end}"
+        )
 
 
 def _ways(model: LanguageModel) -> list[Caching]:
