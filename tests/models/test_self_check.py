@@ -106,10 +106,11 @@ def test_scores_and_greedy_answers_are_those_of_plain_passes(kind: str, tokenize
     assert len({token for ids in said for token in ids}) > 2, "a model that always says the same shows nothing"
 
 
-def test_half_precision_is_no_reason_to_do_without_a_cache(tokenizer: PreTrainedTokenizerBase) -> None:
-    network = random_network("Llama").bfloat16()
-    model = wrap_model(network, tokenizer, ModelConfig(name="half", precision="bfloat16"))
-    assert model.caching.summary == SHARED
+@pytest.mark.parametrize("kind", ["windows that the cache does not know of", "biases by token"])
+def test_half_precision_neither_hides_a_fault_nor_is_one(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    summary, build = NETWORKS[kind]
+    model = wrap_model(build().bfloat16(), tokenizer, ModelConfig(name="half", precision="bfloat16"))
+    assert model.caching.summary == summary
 
 
 def test_a_model_that_looks_ahead_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:

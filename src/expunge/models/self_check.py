@@ -72,11 +72,19 @@ class _Ruler:
         self.tolerance = max(_FINE, 16 * spacing)
         self.refused = min(10 * self.tolerance, _LARGEST)
 
-    def error(self, found: Tensor, truth: Tensor) -> Tensor:
-        """Distance of vectors in parts of their length: (..., D) -> ()."""
+    def error(self, found: Tensor, truth: Tensor, real: Tensor | None = None) -> Tensor:
+        """Largest distance of vectors in parts of their length: (P, S, D), or (P, D) -> ().
+
+        Args:
+            found: P rows.
+            truth: the same by plain passes.
+            real: (P, S) which of them mean anything.
+        """
         errors: Tensor = (found.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1).clamp(min=1e-30)
-        # where arithmetic is coarse, a token may be sent to other experts by rounding alone
-        return errors.median() if self._is_coarse else errors.max()
+        if real is not None and self._is_coarse:
+            # rounding alone may send a single token to other experts
+            return errors.where(real, torch.nan).nanmedian(1).values.max()
+        return errors.max() if real is None else errors[real].max()
 
 
 @torch.no_grad()
@@ -155,12 +163,12 @@ def _checked_plain(model: LanguageModel, ids: Tensor, ruler: _Ruler) -> Tensor:
     truth = plain_hidden(model, ids)
     lengths = torch.tensor(_LENGTHS, device=ids.device)
     width = max(_LENGTHS)
-    mask = (torch.arange(width, device=ids.device) < lengths[:, None]).long()
-    found = plain_hidden(model, ids[:, :width] * mask, mask)
-    error = float(ruler.error(found[mask.bool()], truth[:, :width][mask.bool()]))
+    real = torch.arange(width, device=ids.device) < lengths[:, None]
+    found = plain_hidden(model, ids[:, :width] * real, real.long())
+    error = float(ruler.error(found, truth[:, :width], real))
     if not error <= ruler.refused:
         alone = plain_hidden(model, ids[:1, : _LENGTHS[0]])
-        causal = float(ruler.error(alone, truth[:1, : _LENGTHS[0]])) <= ruler.refused
+        causal = float(ruler.error(alone[0], truth[0, : _LENGTHS[0]])) <= ruler.refused
         why = "padding after a row changes" if causal else "later tokens change"
         raise UserError(
             f"model.name: cannot score with '{model.source}': {why} what {type(model.base).__name__} computes for the "
@@ -187,7 +195,7 @@ def _errors(model: LanguageModel, ids: Tensor, truth: Tensor, ruler: _Ruler) -> 
     steps = torch.arange(max(_ANSWERS), device=ids.device)
     real = (steps < lengths[:, None])[order]
     tokens, states = (values[rows[:, None], at[:, None] + steps][order] for values in (ids, truth))
-    yield ruler.error(branch.extend(tokens * real, real.long())[real], states[real])
+    yield ruler.error(branch.extend(tokens * real, real.long()), states, real)
     for _ in range(1 if model.caching.holes else _STEPS):
         prefix.step(ids[rows, at].tolist())
         yield _error_after(ruler, prefix, truth[rows, at])
