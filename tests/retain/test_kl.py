@@ -31,6 +31,14 @@ def test_rows_of_two_positions_and_one(reduction: Reduction, expected: float) ->
     assert loss.item() == pytest.approx(expected * QUARTER, abs=1e-6)
 
 
+def test_nll_is_added() -> None:
+    """3/4 K, and half the mean over rows of their mean NLL: ((ln 4 + ln 2) / 2 + ln 4) / 2."""
+    view = view_of([[1 / 4, 1 / 2], [1 / 4]], [[1 / 2, 1 / 2], [1 / 2]])
+    loss = KL(KL.Config(nll_weight=0.5)).loss(view)
+    nll = (1.5 * math.log(2) + 2 * math.log(2)) / 2
+    assert loss.item() == pytest.approx(3 / 4 * QUARTER + nll / 2, abs=1e-6)
+
+
 def test_starts_at_zero_and_pulls_back_to_the_original_alone(
     tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
 ) -> None:

@@ -36,6 +36,8 @@ class Setup:
     """Names every random draw of this stream, together with e.g. epoch and row."""
     epochs: int
     """How often the stream will be passed over."""
+    other_rows: Sequence[Example] = ()
+    """The rows of the other stream."""
 
     @cached_property
     def inputs(self) -> BlockStates | None:

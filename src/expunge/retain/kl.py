@@ -34,6 +34,7 @@ class KL(RetainLoss):
             "answer",
             description="Which next tokens count; padded: all up to padded_length, as in the official code",
         )
+        nll_weight: float = Field(0.0, ge=0, description="Weight of the answers' NLL, which is added: SCRUB's gamma")
         padded_length: int = Field(
             500,
             ge=2,
@@ -63,7 +64,10 @@ class KL(RetainLoss):
 
     def loss(self, view: View) -> Tensor:
         """`sum_v p_ref(v) (log p_ref(v) - log p(v))` for each position, reduced by `reduction`."""
-        if self._rows is not None:
-            view = view.over(self._rows, view.batch.indices)
-        divergence = kl(view.reference_logits(), view.logits())
-        return reduce_tokens(divergence, view.batch.rows, view.batch.num_rows, self.config.reduction)
+        wide = view if self._rows is None else view.over(self._rows, view.batch.indices)
+        divergence = kl(wide.reference_logits(), wide.logits())
+        value = reduce_tokens(divergence, wide.batch.rows, wide.batch.num_rows, self.config.reduction)
+        if self.config.nll_weight:
+            logp = reduce_tokens(view.token_logp(), view.batch.rows, view.batch.num_rows, self.config.reduction)
+            value = value - self.config.nll_weight * logp
+        return value
