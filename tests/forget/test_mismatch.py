@@ -19,7 +19,7 @@ from expunge.models.forward import Forward, RowSet, score_rows
 def test_ascent_on_the_answer_and_descent_on_another_rows(
     tiny: LanguageModel, examples: dict[str, tuple[Example, ...]]
 ) -> None:
-    """Two epochs: the drawn answers are those of retain rows, another draw in each, and the loss is their difference."""
+    """The drawn answers are those of retain rows, others in each of two epochs; the loss is a weighted difference."""
     rows, retain = examples["forget"][:4], examples["retain"]
     encoded = [tiny.encoder.example(row) for row in rows]
     loss = Mismatch(Mismatch.Config(ascent_weight=0.5, mismatch_weight=2.0))

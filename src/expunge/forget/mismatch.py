@@ -76,7 +76,8 @@ class Mismatch(ForgetLoss):
             for one in (view, other)
         )
         self.logs = {"mismatch_loss": -drawn.detach()}
-        return self.config.ascent_weight * stored - self.config.mismatch_weight * drawn
+        value: Tensor = self.config.ascent_weight * stored - self.config.mismatch_weight * drawn
+        return value
 
 
 def _draw(seed: str, epoch: int, row: int) -> int:

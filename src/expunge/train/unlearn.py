@@ -114,9 +114,8 @@ def prepare(
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     with progress.bar("preparing", 2) as bar, reference.swapped_in() if reference else nullcontext():
         sequences = [encode_forget(row) for row in forget_rows]
-        forget_stream = make_stream(
-            "forget", forget, Setup(model, forget_rows, sequences, f"{seed}/forget", epochs, trained_on)
-        )
+        forget_setup = Setup(model, forget_rows, sequences, f"{seed}/forget", epochs, trained_on)
+        forget_stream = make_stream("forget", forget, forget_setup)
         bar.advance()
         sequences = [encode(row) for row in trained_on]
         retain_setup = Setup(model, trained_on, sequences, f"{seed}/retain", epochs, forget_rows)
