@@ -29,6 +29,8 @@ _INNER = ("xla", "privateuseone")
 """What torch's C++ code calls the device of a wrapper, and that of the guard."""
 _MEMORY = 80 << 30
 _current = [0]
+_last = [0]
+"""Device of the wrapper that was used last: torch's C++ code, which takes a device from a wrapper, sees no index."""
 _active: list[SimulatedCuda] = []
 
 
@@ -179,8 +181,9 @@ def _place(device: Any) -> torch.device | None:
     device = torch.device(device)
     if device.type not in ("cuda", *_INNER):
         return None
-    index = _current[0] if device.index is None or device.type in _INNER else device.index
-    return torch.device("cuda", index)
+    if device.type == "xla":
+        return torch.device("cuda", _last[0])
+    return torch.device("cuda", _current[0] if device.index is None or device.type in _INNER else device.index)
 
 
 def _check(name: str, tensors: list[torch.Tensor], kwargs: dict[str, Any], made_on: torch.device | None) -> None:
@@ -231,6 +234,8 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [one for one in flat if isinstance(one, torch.Tensor)]
     simulated = [one for one in tensors if isinstance(one, CudaTensor)]
     asked = kwargs.get("device")
+    if simulated:
+        _last[0] = simulated[0].place.index or 0
     made_on = _place(asked) if asked is not None else simulated[0].place if simulated else None
     if asked is not None and torch.device(asked).type in _INNER and simulated:
         made_on = simulated[0].place

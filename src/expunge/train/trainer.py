@@ -107,6 +107,7 @@ class UnlearnTrainer(Trainer):
             data_collator=self._collate,
             optimizer_cls_and_kwargs=own_optimizer(config),
         )
+        self.accelerator.device_placement = False  # the model, its optimizer and the batches stay where they are
         self.accelerator.scaler = self.scaler  # its optimizer skips a step, and its schedule waits, as this one says
         self.remove_callback(PrinterCallback)
         if config.gradient_checkpointing:
