@@ -34,7 +34,16 @@ MODULES = (
 ALLOWED = {
     "core": ("core",),
     "data": ("core", "data"),
-    "losses": ("core", "data", "losses", "models.base", "models.forward", "models.partial", "models.sites"),
+    "losses": (
+        "core",
+        "data",
+        "losses",
+        "models.base",
+        "models.batches",
+        "models.forward",
+        "models.partial",
+        "models.sites",
+    ),
     "models": ENGINE,
     **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
     "optimizers": ("core", "optimizers.base"),

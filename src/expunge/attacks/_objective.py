@@ -14,13 +14,11 @@ from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import reduce_tokens, token_logp, widen
 from expunge.models.base import LanguageModel
+from expunge.models.batches import shrinking
 from expunge.models.hooks import leaving
 from expunge.models.outputs import label_states
 from expunge.models.prefix import encode_prompts
 from expunge.models.soft import soft_ids, softened
-
-_TOKEN_BUDGET = 4096
-"""Tokens of one batch of candidates."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,17 @@ class Candidates:
         """The loss, as `soft_loss` has it, of each of C candidates, a mean over some of the rows: (C,) on the CPU."""
         pairs = [(row, number) for number in range(len(candidates)) for row in rows]
         length = max(self._tail(row, candidates[0]) for row in rows)
-        size = max(1, _TOKEN_BUDGET // length)
-        found = [
-            self._pairs([(row, candidates[number]) for row, number in pairs[start : start + size]])
-            for start in range(0, len(pairs), size)
-        ]
-        return torch.cat(found).view(len(candidates), len(rows)).mean(1).cpu()
+
+        def work(budget: int) -> Tensor:
+            size = max(1, budget // length)
+            found = [
+                self._pairs([(row, candidates[number]) for row, number in pairs[start : start + size]])
+                for start in range(0, len(pairs), size)
+            ]
+            return torch.cat(found)
+
+        found = shrinking(self._model.budget, self._model.device, "draft", work)
+        return found.view(len(candidates), len(rows)).mean(1).cpu()
 
     def _tail(self, row: int, ids: Sequence[int]) -> int:
         one = self._goals[row].hole

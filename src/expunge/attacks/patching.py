@@ -15,6 +15,7 @@ from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import label_states
 from expunge.models.patching import Patched, patch
+from expunge.models.store import RowStore
 
 NO_BLOCK = "no block of the original model loses the answer when its states say nothing of the row"
 
@@ -79,7 +80,7 @@ class Patching(Attack):
         )
 
 
-def _floor(context: Context, rows: list[Encoded]) -> list[Tensor]:
+def _floor(context: Context, rows: list[Encoded]) -> RowStore | list[Tensor]:
     """For each row, (L, N, D) states that know nothing of it."""
     retrained = context.retrained()
     if retrained is not None:
@@ -87,22 +88,23 @@ def _floor(context: Context, rows: list[Encoded]) -> list[Tensor]:
     return others_mean(_states(context.original(), rows))
 
 
-def _states(model: LanguageModel, rows: list[Encoded]) -> list[Tensor]:
+def _states(model: LanguageModel, rows: list[Encoded]) -> RowStore:
     with model.evaluating():
         return label_states(model, rows)
 
 
-def others_mean(states: list[Tensor]) -> list[Tensor]:
+def others_mean(states: RowStore | list[Tensor]) -> list[Tensor]:
     """For each row the mean state of all other rows at every block, as often as it has labels: (L, N, D) each.
 
     Args:
         states: at least two rows.
     """
-    sums = torch.stack([one.sum(1) for one in states])
-    counts = torch.tensor([one.shape[1] for one in states])
+    looked = [(one.sum(1), one.shape) for one in states]
+    sums = torch.stack([total for total, _ in looked])
+    counts = torch.tensor([shape[1] for _, shape in looked])
     return [
-        ((sums.sum(0) - sums[row]) / (counts.sum() - counts[row]))[:, None].expand_as(one).clone()
-        for row, one in enumerate(states)
+        ((sums.sum(0) - sums[row]) / (counts.sum() - counts[row]))[:, None].expand(shape)
+        for row, (_, shape) in enumerate(looked)
     ]
 
 

@@ -15,7 +15,6 @@ from expunge.data.encode import Encoded
 from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
 from expunge.models.expert_inputs import experts_seen, shows_inputs
-from expunge.models.forward import TOKEN_BUDGET
 from expunge.models.matrices import Matrix, block_matrices
 from expunge.models.partial import BlockStates, block_output, started, trained_blocks
 from expunge.models.precision import float64
@@ -103,7 +102,7 @@ def second_moments(
         experts = {matrix.module for matrix in matrices if not matrix.is_layer}
         if experts:
             stack.enter_context(experts_seen(experts, collector.expert))
-        for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET):
+        for indices in by_length([len(row.ids) for row in sequences], model.budget.tokens("states", model.device)):
             batch = collate([sequences[index] for index in indices], indices).to(model.device)
             collector.chosen = batch.attention_mask.bool().clone()
             collector.chosen[:, : int(skip_first)] = False

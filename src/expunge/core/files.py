@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from expunge.core.errors import UserError
+from expunge.core.memory import is_out_of_memory
 
 LOCK = ".lock"
 """Name of the lock file of a folder that one process at a time works in."""
@@ -33,8 +34,7 @@ _NO_SPACE = (
     "os error 122",
 )
 _TOO_LARGE = ("file too large", "os error 27")
-_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory", "unable to allocate")
-"""How torch, safetensors and pyarrow put in words what they do not raise as `OSError` or `MemoryError`."""
+"""How torch, safetensors and pyarrow put in words what they do not raise as `OSError`."""
 
 
 class DiskError(UserError):
@@ -228,7 +228,7 @@ def disk_problem(error: BaseException) -> str | None:
 
 def resource_problem(error: BaseException) -> str | None:
     """What the machine ran out of, in words, wherever it happened; None if the error is about something else."""
-    if isinstance(error, MemoryError) or any(part in str(error).lower() for part in _NO_MEMORY):
+    if is_out_of_memory(error):
         return "out of memory; try a smaller train.batch_size or model, or end other programs"
     reason = disk_problem(error)
     if reason is None:

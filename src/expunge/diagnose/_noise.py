@@ -14,7 +14,7 @@ from expunge.data.batch import Batch, by_length, collate
 from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
 from expunge.diagnose._numbers import Numbers
-from expunge.diagnose._states import TOKEN_BUDGET, mean_by_row, one_token, outputs_above, site_of
+from expunge.diagnose._states import mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
@@ -68,7 +68,7 @@ def profile(
     site, sequences = site_of(model, rows, layer, tokens)
     batches = [
         (indices, collate([sequences[index] for index in indices], indices).to(model.device))
-        for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET)
+        for indices in by_length([len(row.ids) for row in sequences], model.budget.tokens("layers", model.device))
     ]
     sums: list[Tensor] = []
     norms: list[Tensor] = []

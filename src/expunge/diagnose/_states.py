@@ -9,17 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.activations import HiddenLossConfig, Scope, Site, Tokens
 from expunge.losses.base import Setup
 from expunge.losses.token import sequence_length, widen
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.partial import block_output, entering
-
-TOKEN_BUDGET = 1024
-"""Padded tokens of one batch: outputs of all blocks are kept meanwhile."""
 
 
 def site_of(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> tuple[Site, list[Encoded]]:
@@ -42,12 +40,15 @@ def row_states(model: LanguageModel, rows: Sequence[Example], layer: int, tokens
     site, sequences = site_of(model, rows, layer, tokens)
     width = int(model.base.config.get_text_config().hidden_size)
     found = torch.empty(len(sequences), width)
-    for indices in by_length([len(row.ids) for row in sequences], TOKEN_BUDGET):
+
+    def work(indices: Sequence[int], _: int) -> None:
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
         with model.autocast():
             hidden = block_output(model, batch, layer)
         chosen = site.tokens(batch)
         found[indices] = mean_by_row(chosen.of(hidden), chosen).cpu()
+
+    in_batches(model.budget, model.device, "layers", [len(row.ids) for row in sequences], work)
     return found
 
 

@@ -14,6 +14,7 @@ from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
+from expunge.models.store import StateMemory
 
 FOLDER = "evaluate/depth"
 
@@ -86,6 +87,7 @@ class DepthSession:
         self._progress = progress
         self._first: tuple[list[Encoded], tuple[int, int]] | None = None
         self._labels: list[str] = []
+        self._memory = StateMemory()
         for stage in ("original_first", "retrained"):
             self._turn(stage)
 
@@ -119,7 +121,7 @@ class DepthSession:
         if self._first is not None and self._first != found:
             raise UserError(f"depth: '{model.source}' differs from the rest in tokenizer, blocks or width")
         self._first = found
-        look = Look(model, found[0], label)
+        look = Look(model, found[0], label, self._memory)
         wanting = {name: one for name, one in self._measures.items() if stage in one.stages}
         with self._progress.bar(f"depth, {stage.replace('_', ' ')}", len(wanting)) as bar:
             for name, measure in wanting.items():

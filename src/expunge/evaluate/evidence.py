@@ -12,13 +12,13 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from expunge.core.progress import SILENT, Bar, Progress
-from expunge.data.batch import by_length
 from expunge.data.encode import Encoder
 from expunge.data.example import Example, Splits
 from expunge.evaluate.asking import Ask, Request, ask_batch, requests
 from expunge.evaluate.base import EvaluateConfig, Item, Need
 from expunge.evaluate.memory import EvidenceMemory
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.gradients import answer_gradient_norms
 
 Evidence = dict[str, list[Item]]
@@ -162,12 +162,16 @@ def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list
     mine = flat[state.process_index :: state.num_processes]
     said: list[tuple[int, int, dict[str, Any]]] = []
     budget = max(unit.ask.config.token_budget for unit in units)
+
+    def ask(indices: Sequence[int], size: int) -> None:
+        batch = [mine[index] for index in indices]
+        answers = ask_batch(model, [request for _, request in batch], size)
+        said.extend((place, request.row, one) for (place, request), one in zip(batch, answers, strict=True))
+        bar.advance(len(batch))
+
     with torch.inference_mode(), model.reading():
-        for indices in by_length([len(request.prompt) for _, request in mine], budget):
-            batch = [mine[index] for index in indices]
-            answers = ask_batch(model, [request for _, request in batch], budget)
-            said += [(place, request.row, one) for (place, request), one in zip(batch, answers, strict=True)]
-            bar.advance(len(batch))
+        lengths = [len(request.prompt) for _, request in mine]
+        in_batches(model.budget, model.device, "generate", lengths, ask, most=budget)
     graded = [
         (place, row)
         for place, unit in enumerate(units)

@@ -12,7 +12,7 @@ from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
-from expunge.models.forward import TOKEN_BUDGET, Forward
+from expunge.models.forward import Forward
 from expunge.models.precision import float64
 
 
@@ -35,7 +35,7 @@ def _nll_gradients(model: LanguageModel, sequences: Sequence[Encoded], names: Se
     """Gradient of the rows' mean token NLL, summed over rows, for the named parameters; float32."""
     with _only(model, names) as parameters:
         sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
-        for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
+        for indices in by_length([len(one.ids) for one in sequences], model.budget.tokens("score", model.device)):
             batch = collate([sequences[index] for index in indices], indices).to(model.device)
             with model.evaluating(), torch.enable_grad():
                 logp = Forward(model, batch).token_logp()

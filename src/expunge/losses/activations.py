@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch, by_length, collate, to_device
+from expunge.data.batch import Batch, collate, to_device
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
 from expunge.models import sites
 from expunge.models.base import LanguageModel
-from expunge.models.forward import TOKEN_BUDGET, Needs
+from expunge.models.batches import in_batches
+from expunge.models.forward import Needs
 from expunge.models.partial import site_outputs, started, trained_blocks
 
 Scope = Literal["all", "own", "answer", "labels"]
@@ -147,13 +148,16 @@ def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
     layers = site.layers if layer is None else (layer,)
     start = setup.inputs if setup.inputs and layers[0] >= setup.inputs.first else None
     norms = torch.empty(len(setup.sequences), 2)
-    for indices in by_length([len(row.ids) for row in setup.sequences], TOKEN_BUDGET):
+
+    def work(indices: Sequence[int], _: int) -> None:
         batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
         with model.evaluating(), model.autocast(), started(start, indices):
             tokens, states = site.measured(model, batch, layers)
         length = states.norm(dim=-1)
         sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)
         norms[list(indices)] = (sums / sequence_length(tokens.rows, len(indices))[:, None]).cpu()
+
+    in_batches(model.budget, model.device, "states", [len(row.ids) for row in setup.sequences], work)
     return norms
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
+from expunge.models.batches import Budget
 from expunge.models.caching import Caching
 from expunge.models.hooks import replaced_forward
 from expunge.models.layout import Layout, find_layout, replaced_module
@@ -65,6 +66,7 @@ class LanguageModel:
         self.caching = Caching(keeps=False, holes=True)
         """How answers are computed; `load` lets a self-check decide."""
         self.state_memory = StateMemory()
+        self.budget = Budget(self.base.config)
         self.layout = self._find_layout()
 
     @property

@@ -10,10 +10,9 @@ from expunge.core.progress import Bar
 from expunge.data.batch import by_length
 from expunge.data.reasoning import Watch
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.generate import Scored, decode, score_answers
 from expunge.models.prefix import encode_prompts
-
-_TOKEN_BUDGET = 8192
 
 
 def continued(
@@ -51,32 +50,33 @@ def continued(
     draws = [1 if seeds is None else len(seeds[place]) for place in range(len(prompts))]
     costs = [count * (len(prompt) + limit) for count, prompt, limit in zip(draws, prompts, limits, strict=True)]
     found: list[list[list[int]]] = [[] for _ in prompts]
+
+    def work(places: Sequence[int], _: int) -> None:
+        prefix = encode_prompts(model, [prompts[place] for place in places])
+        rows = [row for row, place in enumerate(places) for _ in range(draws[place])]
+        most = [limits[places[row]] for row in rows]
+        watches = None
+        if max_reasoning_tokens is not None:
+            watches = [_watch(model, prompts[places[row]], limits[places[row]], max_reasoning_tokens) for row in rows]
+            most = [watch.room for watch in watches]
+        outputs = decode(
+            prefix.select(torch.tensor(rows, device=model.device)),
+            most,
+            model.encoder.stop_ids,
+            None if seeds is None else [seed for place in places for seed in seeds[place]],
+            temperature,
+            top_k=top_k,
+            top_p=top_p,
+            keep_stop=True,
+            watches=watches,
+        )
+        for row, ids in zip(rows, outputs, strict=True):
+            found[places[row]].append(ids)
+        if bar is not None:
+            bar.advance(len(places))
+
     with model.evaluating(), model.reading():
-        for places in by_length(costs, _TOKEN_BUDGET):
-            prefix = encode_prompts(model, [prompts[place] for place in places])
-            rows = [row for row, place in enumerate(places) for _ in range(draws[place])]
-            most = [limits[places[row]] for row in rows]
-            watches = None
-            if max_reasoning_tokens is not None:
-                watches = [
-                    _watch(model, prompts[places[row]], limits[places[row]], max_reasoning_tokens) for row in rows
-                ]
-                most = [watch.room for watch in watches]
-            outputs = decode(
-                prefix.select(torch.tensor(rows, device=model.device)),
-                most,
-                model.encoder.stop_ids,
-                None if seeds is None else [seed for place in places for seed in seeds[place]],
-                temperature,
-                top_k=top_k,
-                top_p=top_p,
-                keep_stop=True,
-                watches=watches,
-            )
-            for row, ids in zip(rows, outputs, strict=True):
-                found[places[row]].append(ids)
-            if bar is not None:
-                bar.advance(len(places))
+        in_batches(model.budget, model.device, "generate", costs, work)
     return found
 
 
@@ -96,16 +96,19 @@ def scored(
         answers: token ids of each prompt's answers, none empty.
     """
     found: list[dict[int, Scored]] = [{} for _ in prompts]
+
+    def work(places: Sequence[int], size: int) -> None:
+        prefix = encode_prompts(model, [prompts[place] for place in places])
+        flat = [(row, place, number) for row, place in enumerate(places) for number in range(len(answers[place]))]
+        lengths = [prefix.mask.shape[1] + len(answers[place][number]) for _, place, number in flat]
+        for group in by_length(lengths, size):
+            part = [flat[index] for index in group]
+            ids = [answers[place][number] for _, place, number in part]
+            for (_, place, number), one in zip(
+                part, score_answers(prefix, [row for row, _, _ in part], ids), strict=True
+            ):
+                found[place][number] = one
+
     with model.evaluating(), model.reading():
-        for places in by_length([len(prompt) for prompt in prompts], _TOKEN_BUDGET):
-            prefix = encode_prompts(model, [prompts[place] for place in places])
-            flat = [(row, place, number) for row, place in enumerate(places) for number in range(len(answers[place]))]
-            lengths = [prefix.mask.shape[1] + len(answers[place][number]) for _, place, number in flat]
-            for group in by_length(lengths, _TOKEN_BUDGET):
-                part = [flat[index] for index in group]
-                ids = [answers[place][number] for _, place, number in part]
-                for (_, place, number), one in zip(
-                    part, score_answers(prefix, [row for row, _, _ in part], ids), strict=True
-                ):
-                    found[place][number] = one
+        in_batches(model.budget, model.device, "generate", [len(prompt) for prompt in prompts], work)
     return [[some[number] for number in range(len(some))] for some in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,15 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.batches import Pass, in_batches
 from expunge.models.partial import BlockStates, can_enter, entering, first_trained_block, site_outputs, started
 from expunge.models.sites import Site
-
-TOKEN_BUDGET = 4096
-"""Padded tokens of one batch when only scoring."""
+from expunge.models.store import RowStore
 
 
 class ReferenceRows(Protocol):
@@ -205,15 +204,35 @@ def score_rows(
         For each row, in the order given, (n,) token log-probabilities, or (n, D) final hidden states, float32.
     """
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length([len(sequence.ids) for sequence in sequences], TOKEN_BUDGET):
+
+    def keep(index: int, values: Tensor) -> None:
+        results[index] = values.clone()
+
+    _score(model, sequences, keep_hidden, inputs, keep)
+    return results
+
+
+@torch.no_grad()
+def _score(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    keep_hidden: bool,
+    inputs: BlockStates | None,
+    keep: Callable[[int, Tensor], None],
+) -> None:
+    """Hand over what `score_rows` gives, row by row, a batch at a time."""
+
+    def work(indices: Sequence[int], _: int) -> None:
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
         with model.evaluating(), model.autocast(), started(inputs, indices):
             values = final_hidden(model, batch)
             values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
         lengths = [len(sequences[index].labels) for index in indices]
         for index, value in zip(indices, torch.split(values, lengths), strict=True):
-            results[index] = value.clone()
-    return results
+            keep(index, value)
+
+    kind: Pass = "states" if keep_hidden else "score"
+    in_batches(model.budget, model.device, kind, [len(sequence.ids) for sequence in sequences], work)
 
 
 class CachedReference:
@@ -238,7 +257,10 @@ class CachedReference:
     ) -> None:
         self._model = model
         self._head = head
-        self._hidden = score_rows(model, sequences, keep_hidden=True, inputs=inputs) if with_logits else None
+        self._hidden = None
+        if with_logits:
+            self._hidden = RowStore(len(sequences), model.state_memory)
+            _score(model, sequences, True, inputs, self._hidden.put)
         self._logp = None if with_logits else score_rows(model, sequences, inputs=inputs)
         self._labels = [torch.tensor(sequence.labels, device=model.device) for sequence in sequences]
 
@@ -253,4 +275,4 @@ class CachedReference:
         """(N, V) logits at the label positions of those rows, in order."""
         assert self._hidden is not None, "built without hidden states"
         with self._model.autocast():
-            return self._model.head(torch.cat([self._hidden[index] for index in indices]), self._head)
+            return self._model.head(self._hidden.joined(indices, self._model.device), self._head)

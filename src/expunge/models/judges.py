@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils.hub import cached_file
 
 from expunge.core.errors import ExpungeError, UserError
-from expunge.data.batch import by_length
 from expunge.data.languages import not_english
+from expunge.models.batches import Budget, in_batches
 from expunge.models.load import check_model_name
 from expunge.models.pull import embedded, pull
 
 _UNREADABLE = (OSError, ValueError, SafetensorError)
 """What transformers and safetensors raise for files that are missing or damaged."""
 
-_TOKEN_BUDGET = 4096
 _ENCODER_LENGTH = 256
 """Word pieces of a sentence that are read, as all-MiniLM-L6-v2 was made for."""
 _NLI_LENGTH = 512
@@ -107,11 +106,14 @@ class SentenceEncoder(Reader):
         """
         model, tokenizer = self._parts
         vectors = torch.zeros(len(texts), model.config.hidden_size)
-        for indices, batch in _batches(tokenizer, (texts,), _ENCODER_LENGTH, model.device):
+
+        def read(indices: list[int], batch: Any) -> None:
             hidden = model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(hidden)
             mean = (hidden * mask).sum(1) / mask.sum(1)
             vectors[indices] = torch.nn.functional.normalize(mean, dim=-1).float().cpu()
+
+        _in_batches(model, tokenizer, (texts,), _ENCODER_LENGTH, read)
         vectors[[index for index, text in enumerate(texts) if self.cannot_read(text)]] = torch.nan
         return vectors
 
@@ -164,10 +166,13 @@ class TextClassifier(Reader):
         """
         model, tokenizer = self._parts
         results = [0.0] * len(texts)
-        for indices, batch in _batches(tokenizer, (texts,), longest, model.device):
+
+        def read(indices: list[int], batch: Any) -> None:
             found = model(**batch).logits.float().softmax(-1)[:, self._label]
             for index, probability in zip(indices, found.tolist(), strict=True):
                 results[index] = probability
+
+        _in_batches(model, tokenizer, (texts,), longest, read)
         return results
 
     @cached_property
@@ -204,9 +209,12 @@ class EntailmentJudge(Reader):
         model, tokenizer = self._parts
         results = [False] * len(pairs)
         sides = ([premise for premise, _ in pairs], [hypothesis for _, hypothesis in pairs])
-        for indices, batch in _batches(tokenizer, sides, _NLI_LENGTH, model.device):
+
+        def read(indices: list[int], batch: Any) -> None:
             for index, label in zip(indices, model(**batch).logits.argmax(-1).tolist(), strict=True):
                 results[index] = label == self._label
+
+        _in_batches(model, tokenizer, sides, _NLI_LENGTH, read)
         return results
 
     @cached_property
@@ -252,15 +260,27 @@ def _pools_by_mean(place: str) -> bool:
     return path is None or bool(json.loads(Path(path).read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"))
 
 
-def _batches(
-    tokenizer: Any, sides: tuple[Sequence[str], ...], longest: int, device: torch.device
-) -> Iterator[tuple[list[int], Any]]:
-    """Places and padded inputs of batches of similar length; sides are the texts, or first and second texts."""
+def _in_batches(
+    model: Any, tokenizer: Any, sides: tuple[Sequence[str], ...], longest: int, read: Callable[[list[int], Any], None]
+) -> None:
+    """Read texts in batches of similar length.
+
+    Args:
+        model: on its device.
+        tokenizer: its own.
+        sides: the texts, or first and second texts.
+        longest: tokens of a text that are read.
+        read: called with the places of a batch's texts and its padded inputs.
+    """
     longest = min(longest, tokenizer.model_max_length)
     encoded = tokenizer(*map(list, sides), truncation=True, max_length=longest)
-    for indices in by_length([len(ids) for ids in encoded["input_ids"]], _TOKEN_BUDGET):
+
+    def work(indices: list[int], _: int) -> None:
         batch = {key: [values[index] for index in indices] for key, values in encoded.items()}
-        yield indices, tokenizer.pad(batch, return_tensors="pt").to(device)
+        read(indices, tokenizer.pad(batch, return_tensors="pt").to(model.device))
+
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    in_batches(Budget(model.config), model.device, "states", lengths, work)
 
 
 def _refusal(name: str, option: str, error: Exception) -> ExpungeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import weakref
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.errors import ExpungeError
+from expunge.models.batches import free_memory
 
 _HOOKS = (
     "_forward_hooks",
@@ -154,16 +154,9 @@ def _kept(module: nn.Module) -> _Kept:
 def _copied(model: nn.Module) -> dict[nn.Parameter, Tensor] | None:
     """The weights on the CPU, if there is room for them."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    if size > _COPY_SHARE * _free_memory():
+    if size > _COPY_SHARE * free_memory(torch.device("cpu")):
         return None
     return {parameter: parameter.detach().to("cpu", copy=True) for parameter in model.parameters()}
-
-
-def _free_memory() -> float:
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
 
 
 def _undo(modules: dict[nn.Module, _Kept], weights: dict[nn.Parameter, Tensor] | None) -> None:

@@ -10,21 +10,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
-from expunge.models.forward import TOKEN_BUDGET
+from expunge.models.batches import in_batches
 from expunge.models.hooks import leaving
 from expunge.models.partial import entering
 from expunge.models.sites import Site, check_states, site_module
+from expunge.models.store import RowStore, StateMemory
 
 Pooling = Literal["last", "mean"]
 
 
 @torch.no_grad()
 def block_outputs(
-    model: LanguageModel, sequences: Sequence[Encoded], pooling: Pooling, token_budget: int = TOKEN_BUDGET
+    model: LanguageModel, sequences: Sequence[Encoded], pooling: Pooling, token_budget: int | None = None
 ) -> Tensor:
     """One vector for each row and block, without the output matrix.
 
@@ -32,7 +33,7 @@ def block_outputs(
         model: any model of L blocks.
         sequences: R encoded rows.
         pooling: the output at a row's last token, or its mean over the row's tokens.
-        token_budget: padded tokens of one batch.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
 
     Returns:
         (R, L, D) float32 on the CPU.
@@ -40,40 +41,54 @@ def block_outputs(
     check_states(model)
     blocks = [block for _, block in model.blocks()]
     rows: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
+
+    def work(indices: Sequence[int], _: int) -> None:
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
         with _kept(blocks, partial(_pooled, _weights(batch, pooling))) as seen, model.evaluating(), model.autocast():
             model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
         for index, row in zip(indices, torch.stack(seen, dim=1), strict=True):
             rows[index] = row
+
+    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
     return torch.stack(rows)
 
 
-def label_states(model: LanguageModel, sequences: Sequence[Encoded], token_budget: int = TOKEN_BUDGET) -> list[Tensor]:
+def label_states(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    token_budget: int | None = None,
+    memory: StateMemory | None = None,
+) -> RowStore:
     """What every block gives at the places that predict the labels.
 
     Args:
         model: any model of L blocks.
         sequences: R encoded rows.
-        token_budget: padded tokens of one batch.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+        memory: what the states may use; None: the model's own.
 
     Returns:
         For each row, in the order given, (L, N, D) float32 on the CPU, N its number of labels.
     """
-    return [states[0] for states in site_states(model, sequences, ("hidden",), token_budget)]
+    found = RowStore(len(sequences), memory or model.state_memory, torch.float32)
+
+    def keep(index: int, states: Tensor) -> None:
+        found.put(index, states[0])
+
+    _site_states(model, sequences, ("hidden",), token_budget, keep)
+    return found
 
 
-@torch.no_grad()
 def site_states(
-    model: LanguageModel, sequences: Sequence[Encoded], sites: Sequence[Site], token_budget: int = TOKEN_BUDGET
-) -> list[Tensor]:
+    model: LanguageModel, sequences: Sequence[Encoded], sites: Sequence[Site], token_budget: int | None = None
+) -> RowStore:
     """What the parts of every block give at the places that predict the labels.
 
     Args:
         model: any model of L blocks.
         sequences: R encoded rows.
         sites: S parts.
-        token_budget: padded tokens of one batch.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
 
     Returns:
         For each row, in the order given, (S, L, N, D) float32 on the CPU, N its number of labels.
@@ -81,9 +96,23 @@ def site_states(
     Raises:
         UserError: a block has no such part.
     """
+    found = RowStore(len(sequences), model.state_memory, torch.float32)
+    _site_states(model, sequences, sites, token_budget, found.put)
+    return found
+
+
+@torch.no_grad()
+def _site_states(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    sites: Sequence[Site],
+    token_budget: int | None,
+    keep: Callable[[int, Tensor], None],
+) -> None:
+    """Hand over what `site_states` gives, row by row."""
     modules = [site_module(model, layer, site) for layer in range(len(model.blocks())) for site in sites]
-    found: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for indices in by_length([len(sequence.ids) for sequence in sequences], token_budget):
+
+    def work(indices: Sequence[int], _: int) -> None:
         batch = collate([sequences[index] for index in indices], indices).to(model.device)
         seen: dict[int, Tensor] = {}
         with ExitStack() as stack, model.evaluating(), model.autocast():
@@ -93,8 +122,9 @@ def site_states(
         together = torch.stack([seen[place] for place in range(len(modules))])
         lengths = [len(sequences[index].labels) for index in indices]
         for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):
-            found[index] = states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1).clone()
-    return found
+            keep(index, states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1))
+
+    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
 
 
 @torch.no_grad()

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.hooks import hand_through, leaving, replaced_forward
 from expunge.models.joining import same_results
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.store import RowStore
 
-_TOKEN_BUDGET = 4096
 _ENTERED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -186,12 +186,15 @@ class BlockStates:
         """Lazy: a loss that looks at other rows only never needs them."""
         model = self._model
         rows = RowStore(len(self._sequences), model.state_memory)
-        for indices in by_length([len(sequence.ids) for sequence in self._sequences], _TOKEN_BUDGET):
+
+        def work(indices: Sequence[int], _: int) -> None:
             batch = collate([self._sequences[index] for index in indices], indices).to(model.device)
             with model.evaluating(), model.autocast(), started(self._start, indices):
                 (hidden,) = site_outputs(model, batch, (self.first - 1,), self._site)
             for row, index in enumerate(indices):
                 rows.put(index, hidden[row, : len(self._sequences[index].ids)])
+
+        in_batches(model.budget, model.device, "states", [len(sequence.ids) for sequence in self._sequences], work)
         return rows
 
 

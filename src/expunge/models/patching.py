@@ -21,13 +21,12 @@ from transformers.cache_utils import Cache, DynamicCache
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
 from expunge.models.joining import ends, same_results
 from expunge.models.sites import check_states
 
-_TOKEN_BUDGET = 2048
-"""Tokens of one pass with states replaced."""
 _TOKENS = 12
 """Tokens that show whether runs can share passes."""
 _JOINS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -44,16 +43,21 @@ class Patched(NamedTuple):
 
 
 @torch.no_grad()
-def patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_budget: int = _TOKEN_BUDGET) -> Patched:
+def patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_budget: int | None = None) -> Patched:
     """What a model says of a row's labels when one block gives what another model's did where they are predicted.
 
     Args:
         model: any model of L blocks.
         row: T tokens with N labels.
         sources: for each of S other models, (L, N, D) what its blocks gave at the places that predict the labels.
-        token_budget: tokens of one pass.
+        token_budget: tokens of one pass at most; None: as many as the device has room for.
     """
     check_states(model)
+    return shrinking(model.budget, model.device, "patch", partial(_patch, model, row, sources), token_budget)
+
+
+def _patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_budget: int) -> Patched:
+    """The same with a budget that is known."""
     device = model.device
     read = torch.tensor(row.ids[: max(row.places)], device=device)
     labels = torch.tensor(row.labels, device=device)

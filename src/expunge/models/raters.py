@@ -26,9 +26,9 @@ from pydantic import Field
 from expunge.core.errors import UserError
 from expunge.core.permission import check_endpoint, tell
 from expunge.core.records import Frozen
-from expunge.data.batch import by_length
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode
 from expunge.models.judges import Unavailable
@@ -41,7 +41,6 @@ _REMINDER = (
     '\n\nThe last reply was not of the form that was asked for. Reply with {"score": NUMBER} alone, from 0 to 5.'
 )
 _BUSY = (408, 409, 429, 500, 502, 503, 504)
-_TOKEN_BUDGET = 4096
 _LARGEST_REPLY = 4_000_000
 """Bytes of an endpoint's reply that are read."""
 
@@ -231,11 +230,13 @@ def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int) -> 
     ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
     replies = [""] * len(prompts)
     decoded: Callable[[list[int]], str] = model.encoder.decode
+
+    def work(indices: Sequence[int], _: int) -> None:
+        prefix = encode_prompts(model, [ids[index] for index in indices])
+        outputs = decode(prefix, max_tokens, model.encoder.stop_ids)
+        for index, output in zip(indices, outputs, strict=True):
+            replies[index] = decoded(output)
+
     with model.evaluating(), torch.inference_mode():
-        for indices in by_length([len(prompt) for prompt in ids], _TOKEN_BUDGET):
-            outputs = decode(
-                encode_prompts(model, [ids[index] for index in indices]), max_tokens, model.encoder.stop_ids
-            )
-            for index, output in zip(indices, outputs, strict=True):
-                replies[index] = decoded(output)
+        in_batches(model.budget, model.device, "draft", [len(prompt) for prompt in ids], work)
     return replies

@@ -69,13 +69,15 @@ class Restoring:
         model: any model.
         site: whose output is put back: the feed-forward part, the attention, or the whole block.
         width: neighbouring blocks whose values are put back together; those beyond either end are left out.
-        token_budget: tokens of one pass with values put back.
+        token_budget: tokens of one pass with values put back at most; None: as many as the device has room for.
 
     Raises:
         UserError: a block has no such module.
     """
 
-    def __init__(self, model: LanguageModel, site: Site = "ffn", width: int = 1, token_budget: int = 2048) -> None:
+    def __init__(
+        self, model: LanguageModel, site: Site = "ffn", width: int = 1, token_budget: int | None = None
+    ) -> None:
         self._model = model
         self._blocks = [block for _, block in model.blocks()]
         self._sites = [site_module(model, layer, site) for layer in range(len(self._blocks))]
@@ -173,7 +175,8 @@ class Restoring:
 
     def _groups(self, layers: range, num_tokens: int) -> list[range]:
         """Neighbouring blocks whose runs share a pass."""
-        size = max(1, self._token_budget // num_tokens)
+        budget = self._model.budget.tokens("patch", self._model.device, self._token_budget)
+        size = max(1, budget // num_tokens)
         return [layers[start : start + size] for start in range(0, len(layers), size)]
 
     def _restored(

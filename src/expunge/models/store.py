@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -28,15 +28,17 @@ class StateMemory:
 
 
 class RowStore:
-    """One (T, D) tensor for each of R rows of different length T; a row must be put before it is taken.
+    """One tensor, mostly (T, D), for each of R rows of different length T; a row must be put before it is taken.
 
     Args:
         num_rows: R.
         memory: what it may use; shared with other stores, and given back when the store is let go of.
+        dtype: in which states are kept; None: as `memory` says.
     """
 
-    def __init__(self, num_rows: int, memory: StateMemory) -> None:
+    def __init__(self, num_rows: int, memory: StateMemory, dtype: torch.dtype | None = None) -> None:
         self._memory = memory
+        self._dtype = dtype or memory.dtype
         self._rows: list[Tensor | None] = [None] * num_rows
         self._on_disk: dict[int, tuple[int, torch.Size]] = {}
         self._file: IO[bytes] | None = None
@@ -46,9 +48,9 @@ class RowStore:
         weakref.finalize(self, _give_back, memory, self._claimed)
 
     def put(self, index: int, states: Tensor) -> None:
-        """Keep a copy of a row's (T, D) states."""
+        """Keep a copy of a row's states."""
         self.given = states.dtype
-        kept = states.detach().to("cpu", self._memory.dtype, copy=True)
+        kept = states.detach().to("cpu", self._dtype, copy=True)
         if self._memory.used + kept.nbytes <= self._memory.bound:
             self._memory.used += kept.nbytes
             self._claimed[0] += kept.nbytes
@@ -62,19 +64,37 @@ class RowStore:
 
     def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
         """(B, T, D) float32 states of those rows, right-padded with zeros."""
-        rows = [self._take(index) for index in indices]
+        rows = [self[index] for index in indices]
         return to_device(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), device).float()
 
-    def _take(self, index: int) -> Tensor:
+    def joined(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """(N, D) float32 states of those rows, one after another."""
+        return to_device(torch.cat([self[index] for index in indices]), device).float()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One row's states on the CPU, as they are kept."""
+        row = self._rows[index]
+        return row if row is not None else self._read(*self._on_disk[index])
+
+    def part(self, index: int, place: int) -> Tensor:
+        """The same at one place of the first axis."""
         row = self._rows[index]
         if row is not None:
-            return row
-        assert self._file is not None
+            return row[place]
         offset, shape = self._on_disk[index]
-        count = shape.numel() * self._memory.dtype.itemsize
+        return self._read(offset + place * shape[1:].numel() * self._dtype.itemsize, shape[1:])
+
+    def _read(self, offset: int, shape: torch.Size) -> Tensor:
+        assert self._file is not None
         self._file.seek(offset)
-        raw = np.frombuffer(bytearray(self._file.read(count)), dtype=np.uint8)
-        return torch.from_numpy(raw).view(self._memory.dtype).view(shape)
+        raw = np.frombuffer(bytearray(self._file.read(shape.numel() * self._dtype.itemsize)), dtype=np.uint8)
+        return torch.from_numpy(raw).view(self._dtype).view(shape)
 
 
 def _give_back(memory: StateMemory, claimed: list[int]) -> None:

@@ -13,16 +13,15 @@ import torch
 
 from expunge.core.progress import Bar
 from expunge.core.records import Band, Ranking
-from expunge.data.batch import by_length
 from expunge.data.encode import DOCUMENT_PROMPT, Encoded
 from expunge.data.example import Example, normalise
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.continuations import continued, scored
 from expunge.train.config import SqueezeConfig
 
 FEWEST = 10
 """With fewer candidates the beam search is repeated once, twice as wide."""
-_TOKEN_BUDGET = 4096
 
 Bands = dict[Ranking, dict[Band, list[int]]]
 """Indices of a prompt's candidates by ranking and band."""
@@ -149,7 +148,8 @@ def beam_search(
     """The `beams` answers to each prompt that are best by mean token log-probability, in order (transformers' own)."""
     answers: list[list[Generated]] = [[] for _ in prompts]
     base: Any = model.base
-    for places in by_length([beams * (len(prompt) + max_new_tokens) for prompt in prompts], _TOKEN_BUDGET):
+
+    def work(places: Sequence[int], _: int) -> None:
         width = max(len(prompts[place]) for place in places)
         ids = torch.zeros(len(places), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -172,6 +172,9 @@ def beam_search(
         for row, tokens in enumerate(found[:, width:].tolist()):
             answers[places[row // beams]].append(_answer(model, tokens))
         bar.advance(len(places))
+
+    costs = [beams * (len(prompt) + max_new_tokens) for prompt in prompts]
+    in_batches(model.budget, model.device, "draft", costs, work)
     return answers
 
 

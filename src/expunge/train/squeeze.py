@@ -30,7 +30,6 @@ EARLY_STEPS = (1, 2, 4, 8)
 """Steps of the first epoch that are looked at: the rise, where there is one, comes early and may be over at its end."""
 _FEWEST = 3
 """Candidates that put one in each band."""
-_TOKEN_BUDGET = 1024
 _KEY = "squeeze"
 
 
@@ -216,7 +215,7 @@ def token_level(
 
 def _along(model: LanguageModel, targets: Sequence[Encoded]) -> Iterator[tuple[int, Tensor]]:
     """Place of each target, longest first, and (n, V) log-probabilities before its tokens, float32."""
-    for places in by_length([len(target.ids) for target in targets], _TOKEN_BUDGET):
+    for places in by_length([len(target.ids) for target in targets], model.budget.tokens("vocabulary", model.device)):
         rows = [targets[place] for place in places]
         with model.evaluating():
             logits = Forward(model, collate(rows, places).to(model.device)).logits()

@@ -113,6 +113,17 @@ class UnlearnTrainer(Trainer):
         if config.gradient_checkpointing:
             model.network.gradient_checkpointing_enable()
 
+    def release(self) -> None:
+        """Let go of the optimizer's state, and of all else that only training needs; nothing can be trained afterwards.
+
+        Trainer, optimizer and schedule refer to each other in circles. Python's collector would free them whenever it
+        happens to run, and until then twice the trained weights would stay alive beside whatever comes next.
+        """
+        optimizer = self.optimizer
+        for part in (optimizer, getattr(optimizer, "optimizer", None), self):  # accelerate wraps the optimizer
+            if part is not None:
+                vars(part).clear()
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Pairs by the seeded sampler, collated to two batches."""
         loader: DataLoader[Any] = DataLoader(_Keys(self.batches), batch_sampler=self.batches, collate_fn=self._collate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from expunge.data.generator import named_generator
 from expunge.data.matching import DEFAULT, Match
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
+from expunge.models.batches import free_cached
 from expunge.models.forward import row_set
 from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
@@ -203,15 +205,20 @@ def fit(
                 remove(old)
             checkpoint = None
         trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
-        watch.trainer = trainer
-        with torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext():
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        watch.trainer = weakref.proxy(trainer)
+        try:
+            with torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext():
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            state, scaler = trainer.state, trainer.scaler
+        finally:
+            trainer.release()
+            free_cached(model.device)
     config.use_cache = use_cache  # transformers' trainer turns it off
     model.network.eval()
     model.settle()  # first, since rounding to float16 can overflow
-    watch.check_end(trainer.state)
+    watch.check_end(state)
     model.finish()
-    steps = steps_of(trainer.state)
+    steps = steps_of(state)
     diverged = [step.step for step in steps if not all(map(math.isfinite, step.values.values()))]
     warnings = unseen_bounds(guard, steps)
     if diverged:
@@ -219,17 +226,17 @@ def fit(
             f"Training diverged: values of {len(diverged)} of {len(steps)} steps are not finite numbers, for the first "
             f"time at step {diverged[0]}. Try a lower train.lr."
         )
-    if trainer.scaler is not None and trainer.scaler.skipped:
+    if scaler is not None and scaler.skipped:
         warnings.append(
-            f"{trainer.scaler.skipped} of {trainer.state.global_step} steps were left out because their gradients "
+            f"{scaler.skipped} of {state.global_step} steps were left out because their gradients "
             'overflowed float16; more steps make up for them, or model.precision = "float32".'
         )
     return Training(
         steps,
-        checks_of(trainer.state),
+        checks_of(state),
         watch.outcome,
-        trainer.state.global_step,
-        float(trainer.state.epoch or 0),
+        state.global_step,
+        float(state.epoch or 0),
         warnings=warnings,
     )
 

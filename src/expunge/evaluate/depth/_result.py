@@ -29,12 +29,12 @@ def depth_score(statistic: Callable[[Numbers], Numbers], num_rows: int, seed: in
         seed: of the draws.
         n: rows that have a part in it.
     """
-    value = float(statistic(np.ones((1, num_rows)))[0])
-    if not np.isfinite(value):
-        return absent()
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=BOOTSTRAP_DRAWS).astype(float)
-    low, high = np.nanquantile(statistic(weights), [0.025, 0.975])
+    value, *drawn = statistic(np.concatenate([np.ones((1, num_rows)), weights])).tolist()
+    if not np.isfinite(value):
+        return absent()
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Score(value=value, low=float(low), high=float(high), n=n, better="higher", reference="retrained")
 
 

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from expunge.core.records import Frozen, Score
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import label_states
+from expunge.models.store import RowStore, StateMemory
 
 Stage = Literal["original_first", "retrained", "unlearned", "original"]
 """A model at its turn. The original one has two, for measures that must know it before the others, or after; between
@@ -30,17 +29,21 @@ class Look:
         model: in memory for this turn only.
         rows: forget rows as tokens; their labels are the tokens that count.
         label: tells unlearned models apart.
+        memory: what the states of all models may use together; None: as much for each as its own.
     """
 
-    def __init__(self, model: LanguageModel, rows: Sequence[Encoded], label: str = "") -> None:
+    def __init__(
+        self, model: LanguageModel, rows: Sequence[Encoded], label: str = "", memory: StateMemory | None = None
+    ) -> None:
         self.model = model
         self.rows = rows
         self.label = label
+        self._memory = memory
 
     @cached_property
-    def states(self) -> list[Tensor]:
+    def states(self) -> RowStore:
         """For each row, (L, N, D) what L blocks give where its N labels are predicted, float32 on the CPU."""
-        return label_states(self.model, self.rows)
+        return label_states(self.model, self.rows, memory=self._memory)
 
 
 class Depth(ABC):

@@ -11,6 +11,7 @@ from torch import Tensor
 from expunge.core.records import Score
 from expunge.evaluate.depth._result import Numbers, depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
+from expunge.models.store import RowStore
 
 _NO_DIFFERENCE = 1e-6
 """Weights that add up to less than this are rounding."""
@@ -27,12 +28,12 @@ class CKADepth(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._states: dict[tuple[Stage, str], Tensor] = {}
+        self._states: dict[tuple[Stage, str], RowStore] = {}
         self._rows: list[int] = []
 
     def look(self, stage: Stage, look: Look) -> None:
-        """Keep the states: (L, N, D) over the tokens of all rows."""
-        self._states[stage, look.label] = torch.cat(look.states, dim=1)
+        """Keep the states of all rows."""
+        self._states[stage, look.label] = look.states
         self._rows = [row for row, one in enumerate(look.rows) for _ in one.labels]
 
     def score(self, label: str, seed: int) -> Score:
@@ -40,12 +41,22 @@ class CKADepth(Depth):
         rows = np.array(self._rows)
         num_rows = int(rows.max()) + 1
         places: tuple[tuple[Stage, str], ...] = (("retrained", ""), ("unlearned", label), ("original", ""))
-        kernels = ([_kernel(block) for block in self._states[place]] for place in places)
-        blocks = list(zip(*kernels, strict=True))
+        stores = [self._states[place] for place in places]
+        num_blocks = len(stores[0][0])
+
+        def kernels(block: int) -> tuple[Numbers, Numbers, Numbers]:
+            """(N, N) each: those of one block only, since N is the number of all label tokens."""
+            one, two, three = (
+                _kernel(torch.cat([store.part(row, block) for row in range(num_rows)])) for store in stores
+            )
+            return one, two, three
 
         def statistic(weights: Numbers) -> Numbers:
             tokens = weights[:, rows]
-            found = [_gain(retrained, unlearned, original, tokens) for retrained, unlearned, original in blocks]
+            found = [
+                _gain(retrained, unlearned, original, tokens)
+                for retrained, unlearned, original in map(kernels, range(num_blocks))
+            ]
             importance = np.stack([one[0] for one in found])
             total = importance.sum(axis=0)
             depth: Numbers = np.stack([one[1] for one in found]).sum(axis=0) / np.where(total > 0, total, 1)

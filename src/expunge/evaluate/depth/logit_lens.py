@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ class LogitLensDepth(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._retrained: list[Tensor] = []
-        self._unlearned: dict[str, list[Tensor]] = {}
+        self._retrained: Iterable[Tensor] = ()
+        self._unlearned: dict[str, Iterable[Tensor]] = {}
         self._gaps: dict[str, list[tuple[Numbers, Numbers]]] = {}
 
     def look(self, stage: Stage, look: Look) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ class UnlearningDepthScore(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._retrained: list[Tensor] = []
-        self._unlearned: dict[str, list[Tensor]] = {}
+        self._retrained: Iterable[Tensor] = ()
+        self._unlearned: dict[str, Iterable[Tensor]] = {}
         self._gaps: dict[str, list[tuple[Numbers, Numbers]]] = {}
 
     def look(self, stage: Stage, look: Look) -> None:
