@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,7 +189,6 @@ def free_memory(device: torch.device) -> float:
 
 def free_cached(device: torch.device) -> None:
     """Return what the allocator of a device keeps for later to the device."""
-    gc.collect()
     if device.type == "cuda" and torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif device.type == "mps" and torch.backends.mps.is_available():

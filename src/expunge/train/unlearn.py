@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from expunge.combine.base import Combine
+from expunge.core.memory import memory_errors
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
 from expunge.data.encode import Encoded
@@ -207,7 +208,8 @@ def fit(
         trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
         watch.trainer = weakref.proxy(trainer)
         try:
-            with torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext():
+            on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
+            with memory_errors(_too_large(model, train)), on_device:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             state, scaler = trainer.state, trainer.scaler
         finally:
@@ -238,6 +240,23 @@ def fit(
         state.global_step,
         float(state.epoch or 0),
         warnings=warnings,
+    )
+
+
+def _too_large(model: LanguageModel, train: TrainConfig) -> str:
+    """What to change when a step does not fit into memory."""
+    ways = []
+    if train.batch_size > 1:
+        ways.append(f"a smaller train.batch_size (now {train.batch_size}; train.accumulation makes up for it)")
+    if not train.gradient_checkpointing:
+        ways.append("train.gradient_checkpointing = true")
+    if not model.is_adapted:
+        ways.append('model.adapter = "lora", or fewer weights by localize')
+    if model.precision == "float32":
+        ways.append('model.precision = "bfloat16" where the device has it')
+    return (
+        f"training ran out of memory on {model.device}; try {'; '.join(ways) or 'a smaller model or shorter texts'}. "
+        "Checkpoints stay as they are"
     )
 
 
