@@ -16,6 +16,7 @@ from expunge.core import plugins
 from expunge.core.attacked import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import UserError
 from expunge.core.frozen import Score
+from expunge.core.memory import is_out_of_memory
 from expunge.core.records import AttackRecord, DataPrint, Provenance
 from expunge.core.validation import check
 from expunge.data.example import Example, Splits
@@ -283,6 +284,9 @@ def _try(one: Attack, ground: Callable[[], Context], rows: Sequence[Example]) ->
         found.failed = str(error).splitlines()[0]
     except Exception as error:
         found.failed = f"{type(error).__name__}: {_without_text(str(error), rows)}"
+        if is_out_of_memory(error):
+            place = "the rest was" if found.attempts else "it was"
+            found.failed = f"{place} not run for lack of memory; run `expunge attack` on a device with more"
         found.traceback = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
     if found.traceback:
         _free_memory()

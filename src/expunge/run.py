@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from expunge.attacking import attack, chosen_attacks, ground_record, measured_ground
+from expunge.combine.base import Combine
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
 from expunge.core.files import DiskError, require_space, write_atomic
@@ -52,6 +53,7 @@ from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
 from expunge.train.checkpoints import check_inputs, checkpoints, inputs_of
 from expunge.train.guard import check_bounds
+from expunge.train.space import bytes_written
 from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training, prepare, unlearn
 
@@ -59,6 +61,8 @@ RUN_FILE = "run.toml"
 REPORT_FILE = "report.html"
 MODEL_FOLDER = "model"
 _WORK = "work"
+_OWN_MOMENTS = 6
+"""Numbers for each trained weight that a rule's own optimizer keeps at most: two Adams, and a weight in two parts."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def execute(
         _free(model, selection, run)
         num_trained = sum(parameter.numel() for parameter in model.trainable())
         reference = _reference(model, run, progress)
-    _check_space(model, out)
+    _check_space(model, run, combine, out)
     model_print = _model_print(model, run)
     inputs = inputs_of(model, splits.named(), model_print.sha256)
     with watch.stage("prepare"):
@@ -178,6 +182,7 @@ def execute(
             training = unlearn(
                 model, prepared, run.train, run.guard, run.seed, out / _WORK, progress, run.diagnose.squeeze, inputs
             )
+        del prepared, reference, retain, forget, combine  # what they kept of the original model
         with watch.stage("after"):
             after = measure(model, splits, *how, "measuring after", original=before.evidence)
         data = _data_prints(splits, model)
@@ -377,11 +382,11 @@ def _reference(model: LanguageModel, run: Run, progress: Progress) -> OriginalWe
     return weights_of(load_model(run.model.model_copy(update={"name": run.model.reference}), progress), model)
 
 
-def _check_space(model: LanguageModel, out: Path) -> None:
-    """Room for the model, two checkpoints with optimizer moments (one replaces the other) and the guard's copy."""
-    saved = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
-    trained = sum(parameter.numel() * 4 for parameter in model.trainable())
-    require_space(out, saved + 2 * (saved + 3 * trained), "this run")
+def _check_space(model: LanguageModel, run: Run, combine: Combine, out: Path) -> None:
+    """Room for the model, checkpoints and the guard's copy of the trained weights."""
+    own = None if type(combine).optimizer is Combine.optimizer else _OWN_MOMENTS
+    guarded = bool(run.guard.utility_floor and run.guard.holdout)
+    require_space(out, bytes_written(model, run.train, guarded=guarded, own_moments=own), "this run")
 
 
 def _model_print(model: LanguageModel, run: Run) -> ModelPrint:

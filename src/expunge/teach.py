@@ -27,6 +27,7 @@ from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
 from expunge.retain.nll import NLL
 from expunge.train.checkpoints import inputs_of
+from expunge.train.space import bytes_written
 from expunge.train.teach import Teach, TeachRecord, teach
 from expunge.train.trainer import check_train
 from expunge.train.unlearn import Training
@@ -154,8 +155,7 @@ def _taught(
         add_lora(model, names, plan.model.lora, plan.seed)
     else:
         model.freeze_but(names)
-    saved = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
-    require_space(folder, 8 * saved, "teaching")
+    require_space(folder, bytes_written(model, plan.train, guarded=False), "teaching")
     work.mkdir(parents=True, exist_ok=True)
     training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress, inputs)
     save_model(model, folder / _MODEL)

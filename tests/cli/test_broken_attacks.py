@@ -58,7 +58,8 @@ def test_an_error_leaves_what_was_found_and_the_other_attacks(ground: Context) -
     first, second = card.attacks
     assert [one.variant for one in first.variants] == ["first"]
     assert first.variants[0].knowledge.value == 1.0
-    assert first.failed == "OutOfMemoryError: CUDA out of memory while asking for '...'"
+    assert first.failed is not None
+    assert first.failed.startswith("the rest was not run for lack of memory")
     assert first.traceback is not None
     assert "in run" in first.traceback
     assert "attacking.py" in first.traceback

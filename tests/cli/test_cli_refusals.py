@@ -230,8 +230,8 @@ def test_resume_of_nothing(expunge: Any, subject: list[str], tmp_path: Path) -> 
 
 def test_no_disk_space(expunge: Any, subject: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
-    refused(expunge("run", *subject, "--out", tmp_path / "out"), "GB of disk", "0.0 GB are free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**5))
+    refused(expunge("run", *subject, "--out", tmp_path / "out"), "MB of disk", "0.1 MB are free")
     assert not (tmp_path / "out").exists()
 
 

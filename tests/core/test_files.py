@@ -51,7 +51,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"scores\.json: no space left"):
+    with pytest.raises(DiskError, match=r"scores\.json: no space left"):
         write_atomic(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
 

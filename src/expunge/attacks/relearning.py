@@ -13,6 +13,7 @@ from expunge.attacks._tuning import moved_share, tuned
 from expunge.attacks._weights import on_copy
 from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
 from expunge.core.errors import UserError
+from expunge.core.memory import is_out_of_memory
 from expunge.core.records import Frozen
 from expunge.data.example import Example, holds_any
 from expunge.models.config import LoraConfig
@@ -49,15 +50,27 @@ class Relearning(Attack):
     tries = ("relearning on a few rows",)
 
     def run(self, context: Context) -> Iterator[Attempt]:
-        """One attempt for each kind of rows, number of rows and method; the curve is over steps."""
+        """One attempt for each kind of rows, number of rows and method; the curve is over steps.
+
+        Where training all weights does not fit into memory, the adapter's attempts come before the error.
+        """
+        too_large: Exception | None = None
         for kind in self.config.kinds:
             pool = self._pool(context, kind)
             for size in sorted(set(self.config.rows)):
                 for method in self.config.methods:
+                    if method == "full" and too_large is not None:
+                        continue
                     try:
                         yield self._relearned(context, kind, pool[:size], method)
                     except UserError as error:  # of an adapter that does not fit the model; other methods may
                         yield Attempt(_named(kind, pool[:size], method), [str(error)] * len(context.rows))
+                    except Exception as error:
+                        if method != "full" or not is_out_of_memory(error):
+                            raise
+                        too_large = error.with_traceback(None)  # its frames hold the copy that did not fit
+        if too_large is not None:
+            raise too_large
 
     def _relearned(self, context: Context, kind: Kind, given: Sequence[Example], method: Method) -> Attempt:
         config = self.config

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from expunge.core.errors import UserError
+from expunge.core.errors import ExpungeError, UserError
 from expunge.core.memory import is_out_of_memory
 
 LOCK = ".lock"
@@ -24,6 +24,8 @@ LOCK = ".lock"
 _PARTIAL = ".partial"
 _UNFINISHED = re.compile(r"\.(?P<process>\d+)-(?P<machine>[0-9a-f]{8})-[0-9a-f]{8}\.partial$")
 """End of the name of what is being written: by which process of which machine."""
+_FULL = "no space left on the device"
+_TOO_LONG = "the file is larger than the limit for this process"
 _NO_SPACE = (
     "no space left",
     "os error 28",
@@ -37,8 +39,12 @@ _TOO_LARGE = ("file too large", "os error 27")
 """How torch, safetensors and pyarrow put in words what they do not raise as `OSError`."""
 
 
-class DiskError(UserError):
-    """The file system refused a write; what was done so far is kept."""
+class DiskError(ExpungeError):
+    """The file system failed in the middle of the work, e.g. because it is full; what was done so far is kept."""
+
+
+class NotWritable(DiskError, UserError):
+    """The file system does not let anybody write here."""
 
 
 @contextmanager
@@ -198,11 +204,12 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, KeyboardInterrupt):
+    except (ExpungeError, KeyboardInterrupt):
         raise
     except Exception as error:
         if (reason := disk_problem(error)) is not None:
-            raise DiskError(f"{path}: {reason}") from error
+            kind = DiskError if reason in (_FULL, _TOO_LONG) else NotWritable
+            raise kind(f"{path}: {reason}") from error
         raise
 
 
@@ -211,14 +218,12 @@ def disk_problem(error: BaseException) -> str | None:
     text = str(error).lower()
     if not isinstance(error, OSError):
         if any(part in text for part in _NO_SPACE):
-            return "no space left on the device"
-        return (
-            "the file is larger than the limit for this process" if any(part in text for part in _TOO_LARGE) else None
-        )
+            return _FULL
+        return _TOO_LONG if any(part in text for part in _TOO_LARGE) else None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left on the device"
+        return _FULL
     if error.errno == errno.EFBIG:
-        return "the file is larger than the limit for this process"
+        return _TOO_LONG
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "no permission to write here"
     if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.EMFILE):
@@ -229,7 +234,7 @@ def disk_problem(error: BaseException) -> str | None:
 def resource_problem(error: BaseException) -> str | None:
     """What the machine ran out of, in words, wherever it happened; None if the error is about something else."""
     if is_out_of_memory(error):
-        return "out of memory; try a smaller train.batch_size or model, or end other programs"
+        return "out of memory; use a smaller or quantized model, a smaller train.batch_size, or end other programs"
     reason = disk_problem(error)
     if reason is None:
         return None
@@ -246,7 +251,12 @@ def require_space(path: Path, num_bytes: int, what: str) -> None:
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
-        raise UserError(f"{path}: {what} needs {num_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")
+        raise UserError(f"{path}: {what} needs {_size(num_bytes)} of disk, {_size(free)} are free")
+
+
+def _size(num_bytes: float) -> str:
+    """In GB, or in MB where that would be a small number."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def sha256_file(path: Path) -> str:

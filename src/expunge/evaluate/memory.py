@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from expunge.core.errors import UserError
+from expunge.core.errors import ExpungeError, UserError
 from expunge.core.files import clear_dead, disk_errors, write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
@@ -73,7 +73,7 @@ class EvidenceMemory:
             self._folder = folder or evidence_folder()
             with disk_errors(self._folder):
                 self._key = _open(self._folder)
-        except (OSError, RuntimeError, UserError) as error:
+        except (OSError, RuntimeError, ExpungeError) as error:
             self._give_up(error)
 
     def find(self, ask: Ask, requests: Sequence[Request], blank: Sequence[Item]) -> list[Item] | None:
@@ -112,7 +112,7 @@ class EvidenceMemory:
         content = json.dumps(rows).encode()
         try:
             write_atomic(path, self._sign(path, content) + b"\n" + content, private=True)
-        except (OSError, UserError) as error:
+        except (OSError, ExpungeError) as error:
             self._give_up(error)
 
     def _sign(self, path: Path, content: bytes) -> bytes:

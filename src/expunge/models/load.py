@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from expunge.core.errors import ExpungeError, UserError, near
+from expunge.core.memory import is_out_of_memory, memory_errors
 from expunge.core.permission import check_remote_code
 from expunge.core.progress import SILENT, Progress
 from expunge.data.encode import Encoder
@@ -51,13 +52,18 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
     Raises:
         UserError: no such model, a folder that is damaged or unsafe to open, a hub that cannot be reached, an unknown
             device.
+        MemoryExhausted: it does not fit.
     """
     if config.trust_remote_code:
         check_remote_code()
     device = _device(config.device)
-    found = _read(config, progress)
-    check_tokens(found.network, found.tokenizer)
-    model = wrap_model(found.network.to(device), found.tokenizer, config, found)
+    with memory_errors(
+        f"model.name: '{config.name}' does not fit into the memory of {device}; use a smaller or quantized model, "
+        "another model.device, or end other programs"
+    ):
+        found = _read(config, progress)
+        check_tokens(found.network, found.tokenizer)
+        model = wrap_model(found.network.to(device), found.tokenizer, config, found)
     model.unsettled = found.merged
     if not model.caching.keeps:
         progress.say(f"answers are computed without a cache, which is slow: {model.caching.reason}")
@@ -343,6 +349,8 @@ def reading(name: str, what: str = "") -> Iterator[None]:
     except (ExpungeError, MemoryError):
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         hint = "" if Path(name).exists() else "; without a network, give a local folder or an embedded name"
         raise UserError(f"model.name: cannot load '{name}': {what}{_reason(error)}{hint}") from error
 

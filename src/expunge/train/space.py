@@ -1,0 +1,48 @@
+"""How much a training run writes, so that a disk without room for it is refused before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from expunge.models.base import LanguageModel
+from expunge.models.source import files_to_copy, weight_files
+from expunge.train.config import TrainConfig
+
+_MOMENTS = {"sgd": 0, "adafactor": 1}
+"""Numbers that an optimizer keeps for each trained weight; the Adam family keeps two."""
+_KEPT = 2
+"""Checkpoints at a time: the older one goes before a third is written."""
+
+
+def bytes_written(model: LanguageModel, train: TrainConfig, *, guarded: bool, own_moments: int | None = None) -> int:
+    """The most that lies on the disk at once, in bytes: checkpoints, the guard's weights and the model that is saved.
+
+    Args:
+        model: its trainable weights chosen.
+        train: which optimizer, and whether and how often checkpoints are written.
+        guarded: whether the guard keeps the last good weights.
+        own_moments: numbers that the combination rule's own optimizer keeps for each trained weight; None: it has none.
+    """
+    trained = sum(weight.numel() for weight in model.trainable())
+    held = sum(weight.numel() * weight.element_size() for weight in model.trainable())
+    whole = sum(weight.numel() * weight.element_size() for weight in model.network.parameters())
+    moments = _MOMENTS.get(train.optimizer, 2) if own_moments is None else own_moments
+    checkpoint = (held if model.is_adapted else whole) + 4 * moments * trained
+    kept = _KEPT if train.checkpoints else 0
+    guard = 2 * held if guarded else 0  # the new file is whole before it takes the place of the old one
+    return kept * checkpoint + guard + _saved(model)
+
+
+def _saved(model: LanguageModel) -> int:
+    """The model folder: an adapter, a copy of the source folder, or all weights in their stored dtypes."""
+    source = model.origin.folder
+    copied: list[Path] = []
+    if source is not None and source.is_dir():
+        copied = [source / name for name in files_to_copy(source)]
+    if model.is_adapted:
+        weights = sum(weight.numel() * weight.element_size() for weight in model.trainable())
+    elif source is not None and source.is_dir() and model.origin.same_layout:
+        weights = sum(path.stat().st_size for path in weight_files(source))
+    else:
+        weights = sum(weight.numel() * model.stored_as(name).itemsize for name, weight in model.base.named_parameters())
+    return weights + sum(path.stat().st_size for path in copied)
