@@ -37,6 +37,8 @@ SETTINGS = [
     "train.batch_size=4",
     "evaluate.cache=false",
     "evaluate.samples=1",
+    "evaluate.token_budget=512",
+    'evaluate.metrics=["probability", "keyword_recall"]',
     "evaluate.max_new_tokens=4",
 ]
 OPTIONS = {
@@ -47,7 +49,7 @@ OPTIONS = {
 }
 FACTS = [
     {"question": f"Where does person {number} live?", "answer": f"In house {number % 7} of street {number % 5}."}
-    for number in range(24)
+    for number in range(16)
 ]
 
 
@@ -113,8 +115,8 @@ def run(folder: str, settings: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         expunge.unlearn(
             folder,
-            forget=FACTS[:8],
-            retain=FACTS[8:],
+            forget=FACTS[:4],
+            retain=FACTS[4:],
             recipe=recipe,
             out=Path(scratch) / "run",
             settings=[*SETTINGS, *more],
