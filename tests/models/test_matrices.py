@@ -199,10 +199,9 @@ def test_what_peft_cannot_adapt_is_one_line(
         add_lora(model, [*block_matrices(model)], LoraConfig(r=2, dropout=dropout), 0)
 
 
-def test_parameters_of_recurrent_blocks_are_no_matrices() -> None:
+def test_parameters_of_recurrent_blocks_are_no_matrices(wrap: Callable[[Any], LanguageModel]) -> None:
     """A Mamba block's state decay has two axes and its convolution three; no matrix product uses either."""
-    config = FalconMambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, state_size=4)
-    model = object.__new__(LanguageModel)
-    model.network, model.precision = FalconMambaForCausalLM(config).eval(), "float32"
+    config = FalconMambaConfig(vocab_size=128, hidden_size=16, num_hidden_layers=1, state_size=4)
+    model = wrap(FalconMambaForCausalLM(config).eval())
     names = {name.removeprefix("backbone.layers.0.mixer.") for name in block_matrices(model)}
     assert names == {f"{name}.weight" for name in ("in_proj", "x_proj", "dt_proj", "out_proj")}
