@@ -31,7 +31,7 @@ _ANSWERS = (2, 3)
 """Tokens of their answers."""
 _FINE = 5e-5
 """Largest error in float32: rounding stays well below, and the smallest fault of a model of random weights above."""
-_LARGEST = 0.3
+_LARGEST = 0.2
 """No arithmetic rounds as coarsely as this."""
 _TF32 = 2.0**-10
 _STEPS = 3
