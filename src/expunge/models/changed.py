@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import Matrix, plain_weights, share_of_blocks
 from expunge.models.merging import merged_names
@@ -29,7 +30,12 @@ def changed_weights(model: LanguageModel, change: Change) -> Iterator[float]:
 
     Yields:
         The share of the weights of the decoder blocks that `change` replaced.
+
+    Raises:
+        UserError: the weights are quantized, and so packed into numbers that mean something else.
     """
+    if getattr(model.base, "is_quantized", False):
+        raise UserError(f"model: the weights of '{model.source}' are quantized already and cannot be changed")
     adapted = hasattr(model.network, "peft_config")
     weights = dict(plain_weights(model))
     kept = {name: weight.data for name, weight in weights.items()}

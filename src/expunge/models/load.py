@@ -45,6 +45,9 @@ from expunge.models.source import (
 )
 from expunge.models.store import StateMemory
 
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "model_max_length")
+"""What configurations call the longest sequence that they allow for."""
+
 
 def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageModel:
     """Load a model by name.
@@ -103,7 +106,8 @@ def wrap_model(
             "give the peft model, or merge its adapter first"
         )
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
-    context = getattr(inner.config.get_text_config(), "max_position_embeddings", None) or config.max_length
+    _check_one_device(inner)
+    context = _context(inner.config) or config.max_length
     encoder = Encoder(
         tokenizer,
         config.template,
@@ -128,9 +132,27 @@ def wrap_model(
         stored.stored_otherwise,
         stored.origin,
     )
+    encoder.max_length = min(encoder.max_length, model.layout.context or config.max_length)
     model.state_memory = StateMemory(int(config.states_gb * 1e9), getattr(torch, config.states_precision))
     model.caching = choose_caching(model)
     return model
+
+
+def _context(config: Any) -> int | None:
+    """Positions that a configuration allows for; none: it names no bound."""
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in _CONTEXT)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+def _check_one_device(network: Any) -> None:
+    """Refuse a network whose weights are spread over devices, or not in memory at all: inputs go to one device."""
+    places = sorted({str(weight.device) for weight in network.parameters()})
+    if len(places) > 1 or places == ["meta"]:
+        raise UserError(
+            f"model: the weights of this network are spread over {', '.join(places)} (device_map or offloading); give "
+            "a network that is on one device as a whole"
+        )
 
 
 def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -223,7 +245,8 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     with reading(config.name):
         settings = AutoConfig.from_pretrained(folder, **options)
-        _check_quantization(config.name, settings)
+    method = _quantization(config.name, settings)
+    with reading(config.name, _about_quantized(method)):
         loaded: Any = _model_class(settings).from_pretrained(
             folder,
             config=settings,
@@ -236,14 +259,18 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
         network, found = loaded
         _check_weights(config.name, found)
         usual, others = stored_dtypes(files, network)
-    if not getattr(network, "is_quantized", False):
+    dequantized = method is not None and not getattr(network, "is_quantized", False)
+    if dequantized:  # it is saved as what it is now
+        usual, others = next(network.parameters()).dtype, {}
+    elif method is None:
         _check_numbers(config.name, network, files)
     tokenizer = _tokenizer(folder, config)
     dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else usual
     if dtype != usual:
         others = {name: others.get(name, usual) for name, _ in network.named_parameters()}
     others = {name: other for name, other in others.items() if other != dtype}
-    return Loaded(network, tokenizer, Source(folder, None, base, revision), dtype, others)
+    origin = Source(folder, None, base, revision, same_layout=not dequantized)
+    return Loaded(network, tokenizer, origin, dtype, others)
 
 
 def _model_class(settings: Any) -> Any:
@@ -293,15 +320,28 @@ def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
     return found
 
 
-def _check_quantization(name: str, settings: Any) -> None:
-    """Refuse weights that transformers would read as they are, although they are quantized by something it lacks."""
+def _quantization(name: str, settings: Any) -> str | None:
+    """The method by which a checkpoint is quantized; none: it is not.
+
+    Raises:
+        UserError: transformers would read the weights as they are, although they are quantized by something it lacks.
+    """
     quantized = getattr(settings, "quantization_config", None)
-    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-    if method is not None and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
+    method = None if method is None else str(getattr(method, "value", method))
+    known = {one.removesuffix("_4bit").removesuffix("_8bit") for one in AUTO_QUANTIZATION_CONFIG_MAPPING}
+    if method is not None and method not in known and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         raise UserError(
             f"model.name: cannot load '{name}': config.json says that its weights are quantized by '{method}', which "
             "this version of transformers does not know; give the model before quantization"
         )
+    return method
+
+
+def _about_quantized(method: str | None) -> str:
+    if method is None:
+        return ""
+    return f"its weights are quantized by {method}; to unlearn, give the model before quantization; to evaluate: "
 
 
 def _check_weights(name: str, found: dict[str, Any]) -> None:

@@ -128,8 +128,12 @@ def _write_network(model: LanguageModel, partial: Path) -> None:
 
 
 def _adapt_config(model: LanguageModel, source: Path, partial: Path) -> None:
-    """The source's configuration with the size of the vocabulary and the tie that the network has now."""
+    """The source's configuration with the size of the vocabulary and the tie that the network has now.
+
+    Weights that were quantized are plain numbers now.
+    """
     content = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+    content.pop("quantization_config", None)
     now = model.base.config.get_text_config()
     nested = next((content[key] for key in ("text_config",) if isinstance(content.get(key), dict)), content)
     nested["vocab_size"] = now.vocab_size

@@ -1,0 +1,178 @@
+"""Vision models around a text model, quantized weights, code that comes with a model, tables of positions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from random_models import random_network
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
+
+from expunge.core.errors import UserError
+from expunge.core.permission import granted
+from expunge.data.example import Example
+from expunge.localize._blocks import parameter_names
+from expunge.models.base import LanguageModel
+from expunge.models.config import ModelConfig
+from expunge.models.load import load_model, wrap_model
+from expunge.models.save import save_model
+
+IDS = torch.tensor([[5, 9, 17, 3, 40]])
+
+
+def change(model: LanguageModel) -> None:
+    """Add to the last block's down projection."""
+    model.freeze_but(parameter_names(model, [len(model.blocks()) - 1], ["mlp.down_proj"]))
+    with torch.no_grad():
+        for weight in model.trainable():
+            weight.add_(0.1)
+
+
+def test_the_text_part_of_a_vision_model_changes_and_nothing_else(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    text = {"model_type": "llama", "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_index=len(tokenizer) - 1)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model = load_model(ModelConfig(name=str(tmp_path / "model")))
+    assert model.encoder.max_length == 64
+    change(model)
+    save_model(model, tmp_path / "saved")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "saved"))
+    assert any("vision" in name for name in before)
+    assert set(before) == set(after)
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert [name.rpartition("layers.")[2] for name in moved] == ["1.mlp.down_proj.weight"]
+    again = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=IDS).logits, model.base(input_ids=IDS).logits)
+
+
+def quantization(folder: Path, **settings: Any) -> None:
+    content = json.loads((folder / "config.json").read_text()) | {"quantization_config": settings}
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_8_bit_floats_are_read_as_numbers_and_saved_as_such(tiny_folder: Path, tmp_path: Path) -> None:
+    """Each matrix has one scale; what is saved is no longer quantized, and says so."""
+    plain = load_model(ModelConfig(name=str(tiny_folder)))
+    plain.base.save_pretrained(tmp_path / "fp8")
+    plain.tokenizer.save_pretrained(tmp_path / "fp8")
+    weights = load_file(tmp_path / "fp8" / "model.safetensors")
+    stored = dict(weights)
+    for name in [name for name in weights if name.endswith("proj.weight")]:
+        scale = weights[name].abs().max() / 448
+        stored |= {name: (weights[name] / scale).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale.view(1, 1)}
+    save_file(stored, tmp_path / "fp8" / "model.safetensors", metadata={"format": "pt"})
+    quantization(tmp_path / "fp8", quant_method="fp8", weight_block_size=[512, 512], activation_scheme="dynamic")
+    model = load_model(ModelConfig(name=str(tmp_path / "fp8"), device="cpu"))
+    name = "model.layers.1.mlp.down_proj.weight"
+    expected = stored[name].float() * stored[f"{name}_scale_inv"]
+    torch.testing.assert_close(model.base.get_parameter(name).data, expected)
+    change(model)
+    save_model(model, tmp_path / "saved")
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=IDS).logits, model.base(input_ids=IDS).logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"), ({"quant_method": "hqq"}, "HQQ")],
+)
+def test_packed_weights_without_their_package_are_one_line(
+    tiny_folder: Path, tmp_path: Path, settings: dict[str, Any], package: str
+) -> None:
+    for path in tiny_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    quantization(tmp_path, **settings)
+    with pytest.raises(UserError, match=rf"quantized by \w+; to unlearn, give the model before .*{package}") as caught:
+        load_model(ModelConfig(name=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class HomeConfig(LlamaConfig):
+    model_type = "home_made"
+
+
+class HomeModel(LlamaForCausalLM):
+    config_class = HomeConfig
+"""
+
+
+def test_a_model_with_code_of_its_own_loads_where_that_is_allowed(
+    tiny_folder: Path, tmp_path: Path, examples: dict[str, tuple[Example, ...]]
+) -> None:
+    for path in tiny_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "home.py").write_text(CODE)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content |= {"model_type": "home_made", "architectures": ["HomeModel"]}
+    content["auto_map"] = {"AutoConfig": "home.HomeConfig", "AutoModelForCausalLM": "home.HomeModel"}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"model\.name: cannot load"):
+        load_model(ModelConfig(name=str(tmp_path)))
+    config = ModelConfig(name=str(tmp_path), trust_remote_code=True)
+    with granted(), pytest.raises(UserError, match=r"model\.trust_remote_code: .*--trust"):
+        load_model(config)
+    with granted({"model": {"trust_remote_code": True}}):
+        model = load_model(config)
+    assert type(model.base).__name__ == "HomeModel"
+    plain = load_model(ModelConfig(name=str(tiny_folder)))
+    with torch.no_grad():
+        torch.testing.assert_close(model.base(input_ids=IDS).logits, plain.base(input_ids=IDS).logits)
+    change(model)
+    save_model(model, tmp_path / "saved")
+    assert (tmp_path / "saved" / "home.py").read_text() == CODE
+
+
+def opt(positions: int) -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    config = transformers.OPTConfig(
+        vocab_size=128, num_attention_heads=4, max_position_embeddings=positions, pad_token_id=0, **sizes
+    )
+    return transformers.OPTForCausalLM(config)
+
+
+def test_rows_are_never_longer_than_a_table_of_positions(wrap: Callable[[Any], LanguageModel]) -> None:
+    """Whatever the configuration says, which does not know of places that are kept for something else."""
+    network = opt(24)
+    model = wrap(network)
+    assert model.layout.context == model.encoder.max_length == 24
+    ids = torch.arange(24)[None] + 3
+    assert torch.isfinite(network(input_ids=ids).logits).all()
+    network = opt(24)
+    network.config.max_position_embeddings = 4096
+    assert wrap(network).encoder.max_length == 24
+
+
+@pytest.mark.parametrize("name", ["max_seq_len", "n_positions"])
+def test_the_context_has_many_names(wrap: Callable[[Any], LanguageModel], name: str) -> None:
+    network = random_network("Llama")
+    network.config.max_position_embeddings = 0
+    setattr(network.config, name, 40)
+    assert wrap(network).encoder.max_length == 40
+
+
+def test_a_network_over_several_devices_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    network = random_network("Llama")
+    network.model.layers[1].to("meta")
+    with pytest.raises(UserError, match=r"model: the weights of this network are spread over cpu, meta \(device_map"):
+        wrap_model(network, tokenizer, ModelConfig(name="random"))
