@@ -1,4 +1,4 @@
-"""Everything that touches a device, on a tiny bfloat16 model: `python everything.py DEVICE FOLDER [PART ...]`.
+"""Everything that touches a device, on a tiny bfloat16 model: `python everything.py DEVICE FOLDER [PART or NAME ...]`.
 
 With `--simulated` CUDA is simulated, and what was refused and waited for is printed as JSON.
 """
@@ -54,7 +54,7 @@ RULES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 LOCALIZERS = {
     "causal_tracing": {"facts": 1, "draws": 1, "min_probability": 0.0, "min_effect": -1.0, "window": 1},
-    "mutual_information": {"window": 1},
+    "mutual_information": {"window": 1, "components": 1, "texts": 10},
     "layers": {"layers": [1]},
 }
 DIAGNOSTICS = ("noise_sensitivity", "alignment", "confidence", "direction_ablation", "entanglement")
@@ -195,11 +195,13 @@ class World:
 PARTS = ("training", "measuring", "attacks", "diagnostics")
 
 
-def run(world: World, parts: tuple[str, ...] = PARTS) -> dict[str, str]:
-    """Name -> last line of what went wrong."""
+def run(world: World, parts: tuple[str, ...] = PARTS, only: tuple[str, ...] = ("",)) -> dict[str, str]:
+    """Name -> last line of what went wrong; of the steps whose names begin with one of `only`."""
     failed = {}
     for part in parts:
         for name, step in getattr(world, part)():
+            if not name.startswith(only):
+                continue
             try:
                 step()
             except Exception as error:
@@ -211,15 +213,17 @@ def run(world: World, parts: tuple[str, ...] = PARTS) -> dict[str, str]:
 
 def main() -> None:
     simulated = "--simulated" in sys.argv
-    device, folder, *parts = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    device, folder, *given = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    parts = tuple(one for one in given if one in PARTS) or PARTS
+    only = tuple(one for one in given if one not in PARTS) or ("",)
     if not simulated:
         world = World(device, Path(folder), None)
-        print(json.dumps({"failed": run(world, tuple(parts) or PARTS)}))
+        print(json.dumps({"failed": run(world, parts, only)}))
         return
     with SimulatedCuda() as gpu:
         world = World(device, Path(folder), gpu)
         found = {
-            "failed": run(world, tuple(parts) or PARTS),
+            "failed": run(world, parts, only),
             "mixed": [f"{line}: {text}" for line, text in gpu.errors],
             "waits": world.waits,
             "lines": [f"{count} {kind} {line}" for (line, kind), count in world.lines.most_common(40)],

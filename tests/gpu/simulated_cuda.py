@@ -424,3 +424,10 @@ def _patch_files() -> None:
             return save_pretrained(self, *args, state_dict=state, **kwargs)
 
     modeling_utils.PreTrainedModel.save_pretrained = save
+    load = modeling_utils.PreTrainedModel.from_pretrained.__func__
+
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        with _disable_current_modes():  # on the CPU in any case
+            return load(cls, *args, **kwargs)
+
+    modeling_utils.PreTrainedModel.from_pretrained = classmethod(from_pretrained)

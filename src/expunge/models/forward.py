@@ -19,6 +19,7 @@ from expunge.models.batches import Pass, in_batches
 from expunge.models.partial import BlockStates, can_enter, entering, first_trained_block, site_outputs, started
 from expunge.models.sites import Site
 from expunge.models.store import RowStore
+from expunge.models.unpacked import unpacked
 
 
 class ReferenceRows(Protocol):
@@ -180,7 +181,8 @@ class Forward:
 
 def final_hidden(model: LanguageModel, batch: Batch) -> Tensor:
     """Final hidden states at the positions that predict a label: (N, D)."""
-    output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
+    with unpacked(batch):
+        output = model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
     hidden: Tensor = output.last_hidden_state
     return hidden[batch.rows, batch.positions]
 

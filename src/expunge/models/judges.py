@@ -19,7 +19,7 @@ from transformers.utils.hub import cached_file
 from expunge.core.errors import ExpungeError, UserError
 from expunge.data.languages import not_english
 from expunge.models.batches import Budget, in_batches
-from expunge.models.load import check_model_name
+from expunge.models.load import check_model_name, helper_device
 from expunge.models.pull import embedded, pull
 
 _UNREADABLE = (OSError, ValueError, SafetensorError)
@@ -251,7 +251,7 @@ def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:
     pooled = kind is AutoModel
     if missing := sorted(key for key in found["missing_keys"] if not (pooled and key.startswith("pooler."))):
         raise UserError(f"{option}: cannot use '{place}': its weights lack {missing[0]} (of {len(missing)} missing)")
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return model.eval().to(helper_device()), tokenizer
 
 
 def _pools_by_mean(place: str) -> bool:

@@ -47,6 +47,8 @@ from expunge.models.store import StateMemory
 
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "model_max_length")
 """What configurations call the longest sequence that they allow for."""
+_latest: list[torch.device] = []
+"""Device of the model that was loaded last."""
 
 
 def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageModel:
@@ -60,6 +62,7 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
     if config.trust_remote_code:
         check_remote_code()
     device = _device(config.device)
+    _latest[:] = [device]
     with memory_errors(
         f"model.name: '{config.name}' does not fit into the memory of {device}; use a smaller or quantized model, "
         "another model.device, or end other programs"
@@ -400,6 +403,11 @@ def _reason(error: Exception) -> str:
     text = " ".join(lines[:2]) if lines and lines[0].endswith(":") else lines[0] if lines else ""
     plain = isinstance(error, OSError | ValueError | ImportError) and len(text) > 15
     return text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def helper_device() -> torch.device:
+    """Where models that judge answers are loaded: the device of the model that was loaded last, which they judge."""
+    return _latest[0] if _latest else _device("auto")
 
 
 def _device(name: str) -> torch.device:

@@ -23,6 +23,7 @@ from expunge.models.hooks import hand_through, leaving, replaced_forward
 from expunge.models.joining import same_results
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.store import RowStore
+from expunge.models.unpacked import unpacked
 
 _ENTERED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -122,7 +123,7 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
         if len(seen) == len(layers):
             raise _Reached
 
-    with ExitStack() as stack, suppress(_Reached):
+    with ExitStack() as stack, suppress(_Reached), unpacked(batch):
         for layer in layers:
             stack.enter_context(leaving(site_module(model, layer, site), keep))
         model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)

@@ -32,7 +32,7 @@ from expunge.models.batches import in_batches
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode
 from expunge.models.judges import Unavailable
-from expunge.models.load import check_model_name, load_model
+from expunge.models.load import check_model_name, helper_device, load_model
 from expunge.models.prefix import encode_prompts
 
 HIGHEST = 5.0
@@ -157,7 +157,7 @@ class Rater:
 
     @cached_property
     def _local(self) -> LanguageModel:
-        return load_model(ModelConfig(name=self._config.model))
+        return load_model(ModelConfig(name=self._config.model, device=str(helper_device())))
 
 
 class _Stay(HTTPRedirectHandler):
