@@ -350,8 +350,12 @@ def _patch_tensors() -> None:
     def _apply(self: Any, change: Any, recurse: bool = True) -> Any:
         """A plain parameter is replaced by a wrapper; a wrapper stays the object that it is."""
         wrapped = any(isinstance(one, CudaTensor) for one in self._parameters.values())
+        before = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(not wrapped)
-        return apply(self, change, recurse)
+        try:
+            return apply(self, change, recurse)
+        finally:
+            torch.__future__.set_overwrite_module_params_on_conversion(before)
 
     torch.nn.Module._apply = _apply
     torch.amp.is_autocast_available = torch.amp.autocast_mode.is_autocast_available = lambda kind: True
@@ -428,6 +432,11 @@ def _patch_files() -> None:
 
     def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
         with _disable_current_modes():  # on the CPU in any case
-            return load(cls, *args, **kwargs)
+            found = load(cls, *args, **kwargs)
+            network = found[0] if isinstance(found, tuple) else found
+            fresh = dict(type(network)(network.config).named_buffers())
+            for name, buffer in network.named_buffers():
+                buffer.copy_(fresh[name])  # transformers leaves some of them uninitialised beside patched tensors
+        return found
 
     modeling_utils.PreTrainedModel.from_pretrained = classmethod(from_pretrained)
