@@ -11,7 +11,12 @@ import torch
 from peft import PeftModel
 from random_models import random_network
 from torch import nn
-from transformers import FalconMambaConfig, FalconMambaForCausalLM
+from transformers import (
+    FalconMambaConfig,
+    FalconMambaForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
 from expunge.attacks._tuning import moved_share
 from expunge.attacks.noise import noisy
@@ -197,6 +202,15 @@ def test_what_peft_cannot_adapt_is_one_line(
     model = _experts(name, wrap)
     with pytest.raises(UserError, match=line):
         add_lora(model, [*block_matrices(model)], LoraConfig(r=2, dropout=dropout), 0)
+
+
+def test_blocks_that_reset_their_state_past_peft_are_one_line(wrap: Callable[[Any], LanguageModel]) -> None:
+    """RecurrentGemma clears its state on what peft put in its place: the second batch would meet the first one's."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "lru_width": 16}
+    config = RecurrentGemmaConfig(vocab_size=128, num_hidden_layers=1, block_types=["recurrent"], **sizes)
+    model = wrap(RecurrentGemmaForCausalLM(config).eval())
+    with pytest.raises(UserError, match="RecurrentGemmaForCausalLM does not run with peft's adapter"):
+        add_lora(model, [*block_matrices(model)], LoraConfig(r=2), 0)
 
 
 def test_parameters_of_recurrent_blocks_are_no_matrices(wrap: Callable[[Any], LanguageModel]) -> None:

@@ -118,28 +118,29 @@ def _attach(model: LanguageModel, wanted: set[str], layers: set[str], config: Lo
 
 
 @torch.no_grad()
-def _logits(model: LanguageModel) -> Tensor:
-    """What the network says after four tokens."""
-    ids = torch.arange(1, 5, device=model.device)[None] % model.base.config.get_text_config().vocab_size
+def _logits(model: LanguageModel, num_rows: int = 1) -> Tensor:
+    """(B, 4, V) logits after four tokens, the same ones in each row."""
+    ids = torch.arange(1, 5, device=model.device).repeat(num_rows, 1) % model.base.config.get_text_config().vocab_size
     with model.evaluating(), model.autocast():
         logits: Tensor = model.network(input_ids=ids, use_cache=False).logits.float()
     return logits
 
 
 def _check_start(model: LanguageModel, before: Tensor) -> None:
-    """A new adapter changes nothing, and the network runs with it.
+    """A new adapter changes nothing, and the network runs with it, also when batches change their size.
 
     Raises:
-        UserError: it does not, as where experts reach for their weights past peft's wrapper.
+        UserError: it does not, as where experts reach for their weights past peft's wrapper, or where a block resets a
+            state on the wrapper instead of the module (RecurrentGemma).
     """
     name = type(model.base).__name__
     try:
-        after = _logits(model)
+        after = [_logits(model, num_rows) for num_rows in (2, 3)]
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.adapter: {name} does not run with peft's adapter on these modules ({reason}); "
             "choose others (localize.modules), or train the weights themselves"
         ) from None
-    if not torch.allclose(before, after, rtol=1e-3, atol=1e-2):
+    if not all(torch.allclose(before.expand_as(one), one, rtol=1e-3, atol=1e-2) for one in after):
         raise UserError(f"model.adapter: a new adapter changes what {name} says, so peft does not fit it")
