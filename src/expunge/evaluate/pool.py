@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from expunge.core.errors import UserError
+from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
@@ -89,7 +90,8 @@ def load_pool(file: Path) -> Pool:
     for name in ("original", "retrained"):
         if getattr(pool, name) is not None:
             check_model_name(getattr(pool, name), name)
-    check(ModelConfig, {**pool.model, "name": "any"}, "model")
+    if check(ModelConfig, {**pool.model, "name": "any"}, "model").trust_remote_code:
+        check_remote_code()
     load_metrics(pool.evaluate)
     load_set_metrics(pool.evaluate, by_default=False)
     load_depth(pool.depth, pool.depth_options)
