@@ -16,7 +16,7 @@ from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
 from expunge.models.expert_inputs import experts_seen, shows_inputs
 from expunge.models.matrices import Matrix, block_matrices
-from expunge.models.partial import BlockStates, block_output, started, trained_blocks
+from expunge.models.partial import BlockStates, block_output, can_enter, started, trained_blocks
 from expunge.models.precision import float64
 
 _EPS = 1e-12
@@ -95,6 +95,7 @@ def second_moments(
     """
     collector = _Collector(matrices, normalise)
     highest = trained_blocks(model)[-1]
+    can_enter(model)  # its check runs passes of its own, which must not be counted below
     with ExitStack() as stack, model.evaluating():
         for matrix in matrices:
             if matrix.is_layer:
