@@ -51,7 +51,7 @@ def subject(request: pytest.FixtureRequest, tiny: LanguageModel, examples: dict[
     rows = (*known[:-1], replace(known[-1], answer=STRANGE))
     sequences = [tiny.encoder.example(row) for row in rows]
     assert len({len(row.ids) for row in sequences}) > 1, "rows of one length would need no padding"
-    filler.prepare(Setup(tiny, rows, sequences, "0/forget", 1))
+    filler.prepare(Setup(tiny, rows, sequences, "0/forget", 1, examples["retain"]))
     kept = row_set(tiny, sequences, filler.needs)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -26,7 +26,8 @@ def load(folder: Path) -> LanguageModel:
 def steered(folder: Path, push: Tensor) -> LanguageModel:
     """Adds a vector to every token's output of block 1."""
     model = load(folder)
-    model.blocks()[LAYER][1].register_forward_hook(lambda _, __, output: output + push)
+    block: Any = model.blocks()[LAYER][1]
+    block.mlp.down_proj.bias = torch.nn.Parameter(push.clone())
     return model
 
 

@@ -9,6 +9,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward
+from expunge.models.partial import can_enter
 from expunge.retain.hidden_mse import HiddenMSE
 from expunge.train.unlearn import make_stream
 
@@ -17,6 +18,7 @@ def test_lower_blocks_see_each_row_once(tiny: LanguageModel, examples: dict[str,
     """A loss that measures norms, its reference states, a rule that measures covariances, and the first step."""
     tiny.freeze_but([f"{tiny.blocks()[1][0]}.mlp.down_proj.weight"])
     rows = examples["retain"]
+    assert can_enter(tiny)
     seen: list[int] = []
     tiny.blocks()[0][1].mlp.register_forward_hook(  # type: ignore[union-attr]
         lambda _, inputs, __: seen.append(inputs[0].shape[0])
