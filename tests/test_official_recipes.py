@@ -232,9 +232,15 @@ def test_official_recipes_are_the_published_loop(
         return found
 
     monkeypatch.setattr(Sampler, "draw", noting)
-    smaller = ["train.epochs=6", f"train.batch_size={BATCH}", "train.lr=1e-3", "train.checkpoints=false"]
+    smaller = [
+        "train.epochs=6",
+        f"train.batch_size={BATCH}",
+        "train.lr=1e-3",
+        "train.checkpoints=false",
+        "guard.every=100",
+    ]
     tables = {"recipe": name, "model": {"name": "smollm2-135m"}, "data": {"forget": "f", "retain": "r"}}
-    run = load_run(None, tables, smaller)
+    run = load_run(None, tables, [*smaller, "guard.every=100"])
     for slot in ("forget", "retain"):
         options = getattr(run, slot).options
         options.update({"padded_length": PADDED} if "scope" in options else {})
@@ -349,7 +355,7 @@ def test_zephyr_recipes_are_the_published_loop(
     run = load_run(
         None,
         {"recipe": name, "model": {"name": "smollm2-135m"}, "data": data},
-        ["train.steps=12", "train.checkpoints=false"],
+        ["train.steps=12", "train.checkpoints=false", "guard.every=100"],
     )
     ours, plain, original = small(8), small(8), small(8).network.eval()
     named = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (5, 6, 7)]

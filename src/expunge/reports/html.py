@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,8 +118,9 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] 
     write_atomic(path, page, private=any(one.has_text for one in pairs))
 
 
+@cache
 def environment() -> Environment:
-    """Templates and the words that they use."""
+    """Templates and the words that they use; compiled once in a process, which may write many pages."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -258,6 +260,7 @@ def _answers(pairs: list[Pair]) -> list[Answers]:
     return found
 
 
+@cache
 def plotly_script() -> str:
     """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
     from plotly.offline import get_plotlyjs
