@@ -120,7 +120,7 @@ def _attach(model: LanguageModel, wanted: set[str], layers: set[str], config: Lo
 @torch.no_grad()
 def _logits(model: LanguageModel, num_rows: int = 1) -> Tensor:
     """(B, 4, V) logits after four tokens, the same ones in each row."""
-    ids = torch.arange(1, 5, device=model.device).repeat(num_rows, 1) % model.base.config.get_text_config().vocab_size
+    ids = model.probe_ids(4).repeat(num_rows, 1)
     with model.evaluating(), model.autocast():
         logits: Tensor = model.network(input_ids=ids, use_cache=False).logits.float()
     return logits

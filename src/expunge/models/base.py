@@ -254,6 +254,20 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def probe_ids(self, num_tokens: int, num_rows: int = 1) -> Tensor:
+        """(R, T) tokens on the model's device to watch a pass with, always the same ones.
+
+        None of them has a meaning of its own to the network, such as an image, where enough others are left.
+        """
+        base: Any = self.base
+        config = base.config.to_dict() | base.config.get_text_config().to_dict()
+        special = {value for value in config.values() if isinstance(value, int)}
+        size = base.get_input_embeddings().weight.shape[0]
+        usual = [token for token in range(min(size, 4096)) if token not in special] or list(range(size))
+        count = num_rows * num_tokens
+        order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(count)[:count]
+        return torch.tensor(usual)[order].view(num_rows, num_tokens).to(self.device)
+
     def _find_layout(self) -> Layout:
         """Watch the network read a few tokens, and compare `head` with its own logits, so that nothing is left out.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import psutil
 import torch
 
 from expunge.core.memory import MemoryExhausted, is_out_of_memory
@@ -187,11 +187,11 @@ def free_memory(device: torch.device) -> float:
         return float(torch.cuda.mem_get_info(device)[0] + unused)
     if device.type == "mps" and torch.backends.mps.is_available():
         return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return min(_available(), _limit())
+    return min(float(psutil.virtual_memory().available), _limit())
 
 
 def free_cached(device: torch.device) -> None:
-    """Return what the allocator of a device keeps for later to the device."""
+    """Return what the allocator of a device keeps for later: to the device, on Linux CPUs to the system."""
     if device.type == "cuda" and torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif device.type == "mps" and torch.backends.mps.is_available():
@@ -199,19 +199,6 @@ def free_cached(device: torch.device) -> None:
     elif device.type == "cpu" and sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library than glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _available() -> float:
-    """Bytes of the machine's memory that programs can still have."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
 
 
 def _limit() -> float:

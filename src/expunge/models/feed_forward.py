@@ -50,7 +50,7 @@ def _found(model: LanguageModel) -> Iterator[tuple[str, ...]]:
     def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls[module] = _Call(args, kwargs, output)
 
-    ids = torch.arange(1, 1 + _TOKENS, device=model.device)[None] % model.base.config.get_text_config().vocab_size
+    ids = model.probe_ids(_TOKENS)
     blocks = model.blocks()
     matrices = block_matrices(model)
     with model.evaluating(), model.autocast():
@@ -64,7 +64,7 @@ def _found(model: LanguageModel) -> Iterator[tuple[str, ...]]:
             parts = [] if hidden is None else [path for path, _ in _parts(prefix, block, calls)]
             inside = [matrix for name, matrix in matrices.items() if name.startswith(tuple(f"{p}." for p in parts))]
             wide = [matrix for matrix in inside if hidden is not None and matrix.num_outputs == hidden.shape[-1]]
-            names = dict.fromkeys(_spoken(matrix) for matrix in _last_of_square(wide))
+            names = dict.fromkeys(_localized_name(matrix) for matrix in _last_of_square(wide))
             yield tuple(name.removeprefix(f"{prefix}.") for name in names)
 
 
@@ -108,7 +108,7 @@ def _first(output: Any) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.ndim > 1 else None
 
 
-def _spoken(matrix: Matrix) -> str:
+def _localized_name(matrix: Matrix) -> str:
     """The module of a layer, the parameter itself where it belongs to none."""
     return matrix.name.rpartition(".")[0] if matrix.is_layer else matrix.name
 
@@ -116,7 +116,7 @@ def _spoken(matrix: Matrix) -> str:
 def _last_of_square(matrices: list[Matrix]) -> Iterator[Matrix]:
     """Where all matrices of one part are square, as with a width of the hidden states inside, the last of them."""
     for place, matrix in enumerate(matrices):
-        owner = _spoken(matrix).rpartition(".")[0]
-        later = [other for other in matrices[place + 1 :] if _spoken(other).rpartition(".")[0] == owner]
+        owner = _localized_name(matrix).rpartition(".")[0]
+        later = [other for other in matrices[place + 1 :] if _localized_name(other).rpartition(".")[0] == owner]
         if matrix.num_inputs != matrix.num_outputs or not later:
             yield matrix

@@ -158,7 +158,7 @@ def _layouts(model: LanguageModel, raw: Mapping[str, nn.Parameter]) -> Mapping[s
     """What one pass over a few tokens shows of the parameters that belong to no layer."""
     known = _KNOWN.setdefault(model.base, {})
     if not raw.keys() <= known.keys():
-        ids = torch.arange(1, 1 + _TOKENS, device=model.device)[None] % model.base.config.get_text_config().vocab_size
+        ids = model.probe_ids(_TOKENS)
         products = _Products(raw)
         plain = model.network.disable_adapter() if model.is_adapted else nullcontext()
         with model.evaluating(), torch.inference_mode(False), torch.no_grad(), plain, model.autocast(), products:

@@ -19,8 +19,8 @@ from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
+from expunge.models.equivalence import same_results
 from expunge.models.hooks import hand_through, leaving, replaced_forward
-from expunge.models.joining import same_results
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.store import RowStore
 from expunge.models.unpacked import unpacked
@@ -69,8 +69,7 @@ def _skipping(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None
 def can_enter(model: LanguageModel) -> bool:
     """Whether a pass that starts in the middle or at the last block gives what a whole one gives."""
     if model.base not in _ENTERED:
-        size = model.base.config.get_text_config().vocab_size
-        ids = torch.arange(1, 11, device=model.device).view(2, 5) % size
+        ids = model.probe_ids(5, 2)
         blocks = [block for _, block in model.blocks()]
         starts = sorted({max(1, len(blocks) // 2), len(blocks) - 1} - {0})
 

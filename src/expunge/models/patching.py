@@ -23,8 +23,8 @@ from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
+from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
-from expunge.models.joining import ends, same_results
 from expunge.models.sites import check_states
 
 _TOKENS = 12
@@ -73,7 +73,7 @@ def _patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_
 def _can_join(model: LanguageModel) -> bool:
     """Whether runs that share passes give what whole passes give."""
     if model.base not in _JOINS:
-        ids = torch.arange(_TOKENS, device=model.device) % model.base.config.get_text_config().vocab_size
+        ids = model.probe_ids(_TOKENS)[0]
         places = torch.tensor([3, _TOKENS - 1], device=model.device)
         states = torch.randn(len(model.blocks()), 2, 2, model.layout.width, generator=torch.Generator().manual_seed(0))
         what = (model, ids, places, ids[places], states.to(model.device))

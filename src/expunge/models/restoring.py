@@ -21,8 +21,8 @@ from transformers.cache_utils import Cache, DynamicCache
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
+from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import entering_with, hand_through, leaving, leaving_with, replaced_forward
-from expunge.models.joining import ends, same_results
 from expunge.models.sites import Site, site_module
 
 _HEAD_BUDGET = 256
@@ -116,7 +116,7 @@ class Restoring:
 
     def _can_join(self) -> bool:
         """Whether runs that share passes give what whole passes give, at the lowest and highest blocks."""
-        ids = torch.arange(_TOKENS, device=self._model.device) % self._model.base.config.get_text_config().vocab_size
+        ids = self._model.probe_ids(_TOKENS)[0]
         width = embedding_width(self._model)
         noise = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
         noise = noise * float(input_embeddings(self._model, ids).float().std())

@@ -7,7 +7,6 @@ tokens, recurrent states that padding changes or that are not kept, positions th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,17 +144,10 @@ def _ways(model: LanguageModel) -> list[Caching]:
 
 
 def _tokens(model: LanguageModel) -> Tensor:
-    """(2, T) tokens that begin alike, none of them with a meaning of its own to the network, such as an image."""
-    base: Any = model.base
-    config = base.config.to_dict() | base.config.get_text_config().to_dict()
-    special = {value for value in config.values() if isinstance(value, int)}
-    size = base.get_input_embeddings().weight.shape[0]
-    usual = [token for token in range(min(size, 4096)) if token not in special] or list(range(size))
-    length = max(_LENGTHS) + max(_ANSWERS) + 1
-    order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(2 * length)[: 2 * length]
-    rows = torch.tensor(usual)[order].view(2, length)
+    """(2, T) tokens that begin alike."""
+    rows = model.probe_ids(max(_LENGTHS) + max(_ANSWERS) + 1, 2)
     rows[1, :_SHARED] = rows[0, :_SHARED]
-    return rows.to(model.device)
+    return rows
 
 
 def _checked_plain(model: LanguageModel, ids: Tensor, ruler: _Ruler) -> Tensor:
