@@ -24,7 +24,8 @@ from expunge.data.load import Loaded, data_from_rows, load_data, splits_of
 from expunge.data.understood import Understood, unused_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.load import check_tokens, load_model, wrap_model
+from expunge.models.load import load_model, wrap_model
+from expunge.models.load_checks import check_tokens
 
 Rows = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A name, a path, a table of a run file (`{"name": "facts.jsonl", "limit": 20}`), or rows themselves."""

@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.memory import is_out_of_memory, memory_errors
@@ -27,9 +26,17 @@ from expunge.core.progress import SILENT, Progress
 from expunge.data.encode import Encoder
 from expunge.models.adapter_folder import base_of, is_adapter, merge_folder
 from expunge.models.base import LanguageModel
-from expunge.models.checkpoint import FLOATS, aliases, entries, stored_dtypes
+from expunge.models.checkpoint import stored_dtypes
 from expunge.models.config import ModelConfig
 from expunge.models.gguf import check_gguf, load_gguf
+from expunge.models.load_checks import (
+    about_quantized,
+    check_numbers,
+    check_one_device,
+    check_tokens,
+    check_weights,
+    quantization,
+)
 from expunge.models.precision import Hardware, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
 from expunge.models.self_check import choose_caching
@@ -109,7 +116,7 @@ def wrap_model(
             "give the peft model, or merge its adapter first"
         )
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
-    _check_one_device(inner)
+    check_one_device(inner)
     context = _context(inner.config) or config.max_length
     encoder = Encoder(
         tokenizer,
@@ -146,37 +153,6 @@ def _context(config: Any) -> int | None:
     text = config.get_text_config()
     found = (getattr(text, name, None) for name in _CONTEXT)
     return next((value for value in found if isinstance(value, int) and value > 0), None)
-
-
-def _check_one_device(network: Any) -> None:
-    """Refuse a network whose weights are spread over devices, or not in memory at all: inputs go to one device."""
-    places = sorted({str(weight.device) for weight in network.parameters()})
-    if len(places) > 1 or places == ["meta"]:
-        raise UserError(
-            f"model: the weights of this network are spread over {', '.join(places)} (device_map or offloading); give "
-            "a network that is on one device as a whole"
-        )
-
-
-def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with tokens that the embedding lacks; one that pads is never looked up.
-
-    Raises:
-        UserError: there are some.
-    """
-    rows = network.get_input_embeddings().weight.shape[0]
-    unused = (
-        tokenizer.pad_token_id,
-        tokenizer.unk_token_id,
-    )  # GGUF tokenizers get an unknown token that they never use
-    places = tokenizer.get_vocab().items()
-    beyond = sorted((place, token) for token, place in places if place >= rows and place not in unused)
-    if beyond:
-        place, token = beyond[0]
-        raise UserError(
-            f"model.name: the embedding has {rows} rows and no place for {len(beyond)} of the tokenizer's tokens, "
-            f"e.g. {token!r} ({place}); give the tokenizer that the model was trained with"
-        )
 
 
 def check_model_name(name: str, option: str = "model.name") -> None:
@@ -248,8 +224,8 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     with reading(config.name):
         settings = AutoConfig.from_pretrained(folder, **options)
-    method = _quantization(config.name, settings)
-    with reading(config.name, _about_quantized(method)):
+    method = quantization(config.name, settings)
+    with reading(config.name, about_quantized(method)):
         loaded: Any = _model_class(settings).from_pretrained(
             folder,
             config=settings,
@@ -260,13 +236,13 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
             **options,
         )
         network, found = loaded
-        _check_weights(config.name, found)
+        check_weights(config.name, found)
         usual, others = stored_dtypes(files, network)
     dequantized = method is not None and not getattr(network, "is_quantized", False)
     if dequantized:  # it is saved as what it is now
         usual, others = next(network.parameters()).dtype, {}
     elif method is None:
-        _check_numbers(config.name, network, files)
+        check_numbers(config.name, network, files)
     tokenizer = _tokenizer(folder, config)
     dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else usual
     if dtype != usual:
@@ -321,54 +297,6 @@ def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
         if not found("Who?", add_special_tokens=False)["input_ids"]:
             raise ValueError("it knows no tokens: a text is encoded as nothing")
     return found
-
-
-def _quantization(name: str, settings: Any) -> str | None:
-    """The method by which a checkpoint is quantized; none: it is not.
-
-    Raises:
-        UserError: transformers would read the weights as they are, although they are quantized by something it lacks.
-    """
-    quantized = getattr(settings, "quantization_config", None)
-    method = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
-    method = None if method is None else str(getattr(method, "value", method))
-    known = {one.removesuffix("_4bit").removesuffix("_8bit") for one in AUTO_QUANTIZATION_CONFIG_MAPPING}
-    if method is not None and method not in known and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
-        raise UserError(
-            f"model.name: cannot load '{name}': config.json says that its weights are quantized by '{method}', which "
-            "this version of transformers does not know; give the model before quantization"
-        )
-    return method
-
-
-def _about_quantized(method: str | None) -> str:
-    if method is None:
-        return ""
-    return f"its weights are quantized by {method}; to unlearn, give the model before quantization; to evaluate: "
-
-
-def _check_weights(name: str, found: dict[str, Any]) -> None:
-    """Refuse what transformers would go on with: random numbers for weights that are not there, weights left out."""
-    if wrong := sorted(found["mismatched_keys"], key=str):
-        key, theirs, ours = wrong[0]
-        raise UserError(
-            f"model.name: cannot load '{name}': {key} has the shape {list(theirs)}, config.json asks for {list(ours)}"
-        )
-    for kind, words in (("missing_keys", "its weights lack"), ("unexpected_keys", "config.json has no place for")):
-        if keys := sorted(found[kind]):
-            raise UserError(f"model.name: cannot load '{name}': {words} {keys[0]} (of {len(keys)} such)")
-
-
-def _check_numbers(name: str, network: Any, files: list[Path]) -> None:
-    """Refuse weights that are no numbers, or are stored as integers, which transformers would take for floats."""
-    weights = dict(network.named_parameters())
-    for file in files:
-        for key, (_, code) in entries(file).items():
-            if code not in FLOATS and any(alias in weights for alias in aliases(key, network)):
-                raise UserError(f"model.name: cannot load '{name}': {key} is stored as {code}, not as floating point")
-    for key, weight in weights.items():
-        if not torch.isfinite(weight).all():
-            raise UserError(f"model.name: cannot load '{name}': weights hold NaN or infinity in {key}")
 
 
 def _other_dtypes(network: Any, usual: torch.dtype) -> dict[str, torch.dtype]:
