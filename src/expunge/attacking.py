@@ -14,7 +14,7 @@ import torch
 from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
 from expunge.core import plugins
 from expunge.core.attacked import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
-from expunge.core.errors import UserError
+from expunge.core.errors import ModelLost, UserError
 from expunge.core.frozen import Score
 from expunge.core.memory import is_out_of_memory
 from expunge.core.records import AttackRecord, DataPrint, Provenance
@@ -278,6 +278,8 @@ def _try(one: Attack, ground: Callable[[], Context], rows: Sequence[Example]) ->
                 found.attempts.append(attempt)
                 found.seconds.append(attempt.seconds if attempt.seconds is not None else now - last)
                 last = now
+    except ModelLost:
+        raise
     except OutOfTime:
         found.cut = "the time was over" if found.attempts else "not begun: the time was over"
     except UserError as error:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from expunge.core.errors import ModelLost
 from expunge.models.base import LanguageModel
 from expunge.models.changed import changed_weights
+from expunge.models.kept import kept_weights
 from expunge.models.matrices import block_matrices, plain_weights
+from expunge.models.store import TensorStore
 
 
 def test_only_what_is_changed_differs_and_all_comes_back(tiny: LanguageModel) -> None:
@@ -36,6 +42,35 @@ def test_tied_weights_are_changed_once(tiny: LanguageModel) -> None:
         assert tiny.output_matrix.weight is tiny.base.get_input_embeddings().weight
     assert len(asked) == len(set(asked))
     assert not any("lm_head" in name for name in asked)
+
+
+def test_nothing_but_one_weight_is_there_twice(tiny: LanguageModel) -> None:
+    """The most bytes of weights at any moment: the model's, and a changed weight before it is put in place."""
+    own = {weight.data_ptr() for weight in tiny.base.parameters()}
+    largest = max(weight.nbytes for weight in tiny.base.parameters())
+    kept = kept_weights(tiny.base)
+    others = matrices_outside(tiny)
+    for factor in (2, 3):
+        with changed_weights(tiny, lambda _, weight, by=factor: by * weight, kept):
+            assert {weight.data_ptr() for weight in tiny.base.parameters()} == own
+            assert matrices_outside(tiny) - others <= largest
+            for name, weight in plain_weights(tiny):
+                assert torch.equal(weight, factor * kept[name])
+
+
+def matrices_outside(model: LanguageModel) -> int:
+    """Bytes of all tensors of two axes that are no weights of a model."""
+    own = {weight.data_ptr() for weight in model.base.parameters()}
+    alive = [one for one in gc.get_objects() if type(one) is torch.Tensor and one.ndim == 2]
+    return sum(one.nbytes for one in alive if one.data_ptr() not in own)
+
+
+def test_a_weight_that_cannot_be_put_back_ends_everything(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(self: Any, offset: int, tensor: torch.Tensor) -> None:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(ModelLost, match="cannot be read back"), changed_weights(tiny, lambda _, weight: 2 * weight):
+        monkeypatch.setattr(TensorStore, "_read_into", cut)
 
 
 def test_an_adapter_is_merged_first_and_itself_again_afterwards(tiny: LanguageModel) -> None:

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from expunge.models.store import RowStore, StateMemory
+from expunge.models.store import RowStore, StateMemory, TensorStore
 
 ROWS = [torch.randn(length, 6, generator=torch.Generator().manual_seed(length)) for length in (3, 1, 5)]
 
@@ -42,6 +42,28 @@ def test_stores_share_one_bound_and_give_it_back() -> None:
     del first
     gc.collect()
     assert memory.used == 0
+
+
+@pytest.mark.parametrize("bound", [0, 1 << 20])
+def test_tensors_of_any_dtype_and_shape_come_back_also_in_place(bound: int) -> None:
+    given = {
+        "scalar": torch.tensor(2.5),
+        "turned": torch.arange(6.0).view(2, 3).T,
+        "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False, True]),
+        "empty": torch.empty(0, 3),
+    }
+    store: TensorStore[str] = TensorStore(StateMemory(bound))
+    for name, tensor in given.items():
+        store.put(name, tensor)
+    for name, tensor in given.items():
+        assert store[name].dtype == tensor.dtype
+        assert torch.equal(store[name], tensor)
+        into = torch.zeros_like(tensor)
+        store.load(name, into)
+        assert torch.equal(into, tensor)
+    with pytest.raises(KeyError):
+        store["other"]
 
 
 def test_what_is_kept_is_a_copy() -> None:

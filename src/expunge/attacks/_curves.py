@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from expunge.attacks._weights import copies_of
 from expunge.attacks.base import Context, Point, Value
 from expunge.models.changed import Change, changed_weights
 
@@ -27,7 +28,7 @@ def strength_curve(
         draws = []
         for change in changes(strength):
             context.check_time()
-            with changed_weights(context.model, change) as changed:
+            with changed_weights(context.model, change, copies_of(context)) as changed:
                 covered = min(covered, changed)
                 draws.append(context.said(f"{label} {strength:g}"))
         points.append(Point(strength, [_mean(values) for values in zip(*draws, strict=True)]))

@@ -1,4 +1,4 @@
-"""Fine-tuning a copy of a model on a few rows, for so many steps, and looking at it in between."""
+"""Fine-tuning a model on a few rows, for so many steps, and looking at it in between."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tuned(
     """Train on the answers of rows with AdamW at a constant rate; gives the number of steps after each.
 
     Args:
-        model: whose network is trained in place; give it a copy.
+        model: whose network is trained in place.
         rows: K rows, walked through in order again and again.
         steps: how many.
         lr: learning rate.
@@ -49,9 +49,9 @@ def tuned(
             places = [(step * size + place) % len(sequences) for place in range(size)]
             batch = collate([sequences[place] for place in places], places).to(model.device)
             loss = -Forward(model, batch).token_logp().mean()
-            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            optimizer.zero_grad()
             yield step + 1
 
 

@@ -6,8 +6,8 @@ adversary needs, whether plain runs carry it out, whether it needs the original 
 one number in [0, 1]: what the attack got of it. All attacks ask the same of an answer (`Context.knows`), so that their
 numbers can be compared. Statistics, intervals, the share recovered, time and the worst case are the caller's.
 
-- An attack that changes weights works on a copy (`_weights.on_copy`) or on weights that a context manager puts back:
-  after `run` the model is what it was, to the bit.
+- An attack that changes weights does so within `_weights.lent` or `models.changed.changed_weights`, which put them
+  back: after `run` the model is what it was, to the bit.
 - An attack that reads knowledge off the inside of a model, without an answer, says so with `Inside`; such numbers are
   shown apart and never mixed with what was said.
 - Time may be limited: asking raises `OutOfTime` when it is over, and so does `Context.check_time` in other long loops.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -11,7 +11,10 @@ from pydantic import Field
 from expunge.attacks._curves import strength_curve
 from expunge.attacks.base import Attack, Attempt, Context, Inside, Point, Value
 from expunge.core.errors import UserError
+from expunge.models.base import LanguageModel
+from expunge.models.batches import free_cached
 from expunge.models.changed import Change
+from expunge.models.kept import KeptWeights, kept_weights
 from expunge.models.matrices import plain_weights
 
 HALFWAY = 0.5
@@ -39,10 +42,8 @@ class Interpolation(Attack):
         Raises:
             UserError: the original model has other weights than this one.
         """
-        theirs = {name: weight.data for name, weight in plain_weights(context.original())}
-        for name, weight in plain_weights(context.model):
-            if name not in theirs or theirs[name].shape != weight.shape:
-                raise UserError(f"the original model has no weight {name} like that of the attacked one")
+        theirs = _copied(context.original(), {name: weight.shape for name, weight in plain_weights(context.model)})
+        free_cached(context.model.device)
 
         def changes(share: float) -> list[Change]:
             return [lambda name, weight: torch.lerp(weight.float(), theirs[name].to(weight.device).float(), share)]
@@ -53,6 +54,18 @@ class Interpolation(Attack):
         soonest = soon([Point(0.0, context.unlearned_plain), *curve])
         measure = "1 less the share of the way back to the original weights at which an answer is said"
         yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))
+
+
+def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> KeptWeights:
+    """The weights of the original model, kept where they take no memory beside the attacked one."""
+    weights = dict(plain_weights(original))
+    for name, shape in shapes.items():
+        if name not in weights or weights[name].shape != shape:
+            raise UserError(f"the original model has no weight {name} like that of the attacked one")
+    found = kept_weights(original.base)
+    for name in shapes:
+        found.keep(name, weights[name])
+    return found
 
 
 def soon(curve: Sequence[Point]) -> list[Value]:

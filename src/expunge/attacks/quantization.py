@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from expunge.attacks._weights import copies_of
 from expunge.attacks.base import Attack, Attempt, Context
 from expunge.core.records import Frozen
 from expunge.models.quantize import Quantization, quantized
@@ -48,6 +49,6 @@ class Quantize(Attack):
         """One attempt for each format."""
         for how in self.config.formats:
             context.check_time()
-            with quantized(context.model, how) as covered:
+            with quantized(context.model, how, copies_of(context)) as covered:
                 said = context.said(f"rounded to {how}")
             yield Attempt(str(how), said, covered=covered)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from expunge.attacks._tuning import moved_share, tuned
-from expunge.attacks._weights import on_copy
+from expunge.attacks._weights import copies_of, lent
 from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
 from expunge.core.errors import UserError
 from expunge.core.memory import is_out_of_memory
@@ -23,7 +23,7 @@ Method = Literal["full", "lora"]
 
 
 class Relearning(Attack):
-    """Fine-tunes copies of the model on some rows and asks about the others.
+    """Fine-tunes the model on some rows and asks about the others.
 
     forget: rows of the forget set. adjacent: other rows about the same subjects, or where there are none, about
     subjects of the same kind (neighbours). benign: general knowledge, or where there is none, rows to keep. No row is
@@ -68,7 +68,7 @@ class Relearning(Attack):
                     except Exception as error:
                         if method != "full" or not is_out_of_memory(error):
                             raise
-                        too_large = error.with_traceback(None)  # its frames hold the copy that did not fit
+                        too_large = error.with_traceback(None)  # its frames hold what did not fit
         if too_large is not None:
             raise too_large
 
@@ -85,7 +85,7 @@ class Relearning(Attack):
         looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
         lora = config.lora if method == "lora" else None
         curve = []
-        with on_copy(context.model):
+        with lent(context.model, copies_of(context), trained=lora is None):
             lr = config.lr if lora is None else config.lora_lr
             for step in tuned(context.model, given, config.steps, lr, config.batch_size, lora, context.seed):
                 context.check_time()

@@ -14,6 +14,10 @@ class UserError(ExpungeError):
     """The user's mistake, told in one line that says what and where: exit code 2, no traceback."""
 
 
+class ModelLost(ExpungeError):
+    """A model in memory could not be given its weights back: nothing may be done with it any more."""
+
+
 def near(name: str, names: Iterable[str]) -> str:
     """A tail for an error message: the nearest of `names`, or all of them when none is near.
 

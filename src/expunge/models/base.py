@@ -62,7 +62,8 @@ class LanguageModel:
         self.origin = origin or Source()
         self.unsettled: set[str] = set()
         """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
-        self._widened: dict[str, torch.dtype] = {}
+        self.widened: dict[str, torch.dtype] = {}
+        """What the trained parameters were before they became float32, by name."""
         self.caching = Caching(keeps=False, holes=True)
         """How answers are computed; `load` lets a self-check decide."""
         self.state_memory = StateMemory()
@@ -197,14 +198,14 @@ class LanguageModel:
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in wanted)
             if name in wanted and parameter.dtype != MASTER:
-                self._widened[name] = parameter.dtype
+                self.widened[name] = parameter.dtype
                 parameter.data = parameter.data.to(MASTER)
 
     def narrow(self) -> None:
         """Give the trained parameters the dtype that they came in; they keep their values once they are settled."""
         for name, parameter in self.network.named_parameters():
-            if name in self._widened:
-                parameter.data = parameter.data.to(self._widened.pop(name))
+            if name in self.widened:
+                parameter.data = parameter.data.to(self.widened.pop(name))
 
     def trainable(self) -> list[nn.Parameter]:
         """Parameters that may move."""

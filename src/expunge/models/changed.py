@@ -10,6 +10,7 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
+from expunge.models.kept import KeptWeights, kept_weights
 from expunge.models.matrices import Matrix, plain_weights, share_of_blocks
 from expunge.models.merging import merged_names
 
@@ -18,45 +19,57 @@ Change = Callable[[str, Tensor], Tensor | None]
 
 
 @contextmanager
-def changed_weights(model: LanguageModel, change: Change) -> Iterator[float]:
+def changed_weights(model: LanguageModel, change: Change, kept: KeptWeights | None = None) -> Iterator[float]:
     """Within this block of code the weights are what `change` makes of them.
 
-    The old tensors wait untouched and are put back, also after an error. An adapter is merged first, since that is what
-    would be published; names are those of the plain network.
+    They are changed one after another in their own place, and put back from a copy, also after an error. An adapter is
+    merged first, since that is what would be published; names are those of the plain network.
 
     Args:
         model: any model.
         change: asked once for each weight.
+        kept: copies that earlier changes of the same model made; None makes new ones.
 
     Yields:
         The share of the weights of the decoder blocks that `change` replaced.
 
     Raises:
         UserError: the weights are quantized, and so packed into numbers that mean something else.
+        DiskError: there is no room for the copies.
+        ModelLost: they cannot be put back.
     """
     if getattr(model.base, "is_quantized", False):
         raise UserError(f"model: the weights of '{model.source}' are quantized already and cannot be changed")
     adapted = hasattr(model.network, "peft_config")
     weights = dict(plain_weights(model))
-    kept = {name: weight.data for name, weight in weights.items()}
+    dtypes = {name: weight.dtype for name, weight in weights.items()}
+    kept = kept or kept_weights(model.base)
+    moved: set[str] = set()
     replaced = []
     try:
         if adapted:
-            for name in merged_names(model.network) & weights.keys():
-                weights[name].data = weights[name].data.clone()
+            moved = merged_names(model.network) & weights.keys()
+            for name in moved:
+                kept.keep(name, weights[name])
             model.network.merge_adapter()
         with torch.no_grad():
+            seen: set[int] = set()
             for name, weight in weights.items():
+                if weight.data_ptr() in seen:  # tied by its memory to one that was changed
+                    continue
+                seen.add(weight.data_ptr())
                 found = change(name, weight.data)
                 if found is not None:
-                    weight.data = found.to(weight.data)
+                    kept.keep(name, weight)
+                    moved.add(name)
+                    weight.data.copy_(found)
                     replaced.append(name)
         yield share_of_blocks(model, replaced)
     finally:
         if adapted:
             model.network.unmerge_adapter()
-        for name, weight in weights.items():
-            weight.data = kept[name]
+        for name in moved:
+            kept.put_back(name, weights[name], dtypes[name])
 
 
 def each_matrix(matrix: Matrix, weight: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

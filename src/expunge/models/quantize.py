@@ -20,6 +20,7 @@ from expunge.core.records import Frozen
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.changed import changed_weights, each_matrix
+from expunge.models.kept import KeptWeights
 from expunge.models.matrices import block_matrices
 
 Levels = Literal["int8", "int4", "nf4"]
@@ -150,7 +151,7 @@ def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
 
 
 @contextmanager
-def quantized(model: LanguageModel, how: Quantization) -> Iterator[float]:
+def quantized(model: LanguageModel, how: Quantization, kept: KeptWeights | None = None) -> Iterator[float]:
     """Within this block of code the matrices of a model's blocks have rounded weights.
 
     Every matrix of a stack of experts is rounded by itself. Embeddings, norms, biases, routers and the output matrix
@@ -160,6 +161,7 @@ def quantized(model: LanguageModel, how: Quantization) -> Iterator[float]:
     Args:
         model: any model.
         how: levels and groups.
+        kept: as in `changed_weights`.
 
     Yields:
         The share of the weights of the decoder blocks that was rounded.
@@ -176,7 +178,7 @@ def quantized(model: LanguageModel, how: Quantization) -> Iterator[float]:
             return None
         return each_matrix(matrices[name], weight, lambda matrix: quantize(matrix, how))
 
-    with changed_weights(model, rounded) as share:
+    with changed_weights(model, rounded, kept) as share:
         yield share
 
 
