@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from torch import Tensor
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from expunge.core.errors import UserError
-from expunge.data.example import Example
+from expunge.data.example import Example, scored
 from expunge.evaluate.base import Absent, EvaluateConfig, Item, Metric
-from expunge.evaluate.evidence import Evidence
+from expunge.evaluate.evidence import Evidence, collect
 from expunge.evaluate.metrics import cosine_similarity, entailment
 from expunge.evaluate.score import item_values, load_metrics, score
+from expunge.models.base import LanguageModel
 from expunge.models.judges import EntailmentJudge, SentenceEncoder, Unavailable
 
 OPTION = "an.option"
@@ -154,6 +156,37 @@ def test_entailment_runs_from_the_answer_on_forget_rows_and_to_it_on_others() ->
     assert [found.value(longer, split) for split in ("forget", "retain", "general")] == [1.0, 0.0, 0.0]
     assert [found.value(shorter, split) for split in ("forget", "neighbour")] == [0.0, 1.0]
     assert found._judge.asked[0] == [("Paris, I think, in France", "Paris, I think")]
+
+
+@pytest.mark.usefixtures("compass", "literal")
+def test_the_original_answer_is_what_meaning_is_compared_with() -> None:
+    """TOFU's real authors: a name is scored, a whole sentence is compared; the overlap is still that with the name."""
+    row = Example("r", "Who?", "Rome", original_answer="It is Rome")
+    cosine = build("cosine_similarity", reference="stored")
+    east = Item(Example("r", "Where?", "north", original_answer="east"), greedy="east")
+    assert (cosine.value(east, "general"), cosine.value(said("east", answer="north"), "general")) == (1.0, 0.0)
+    found: Any = build("entailment", model="any")
+    item = Item(row, greedy="Rome")
+    assert (found.value(item, "general"), found.value(item, "forget")) == (1.0, 0.0)
+    assert found._judge.asked == [[("It is Rome", "Rome")], [("Rome", "It is Rome")]]
+    assert found.value(Item(row, greedy="It is"), "general") == 0.0, "entailed, but without a word of the name"
+
+
+@pytest.mark.usefixtures("compass", "literal")
+def test_a_golden_answer_is_scored_in_place_of_the_one_that_is_trained_on(tiny: LanguageModel) -> None:
+    """The real-world rows of arXiv:2410.08109: `answer` is the model's own long reply, `golden_answer` the fact."""
+    row = Example("r", "Where?", "east", golden_answer="north")
+    (item,) = collect(tiny, {"forget": [row]}, frozenset({"answer"}), EvaluateConfig(samples=0), 0)["forget"]
+    assert (item.example.answer, item.example.original_answer) == ("north", "east")
+    assert item.answer is not None
+    assert len(item.answer.logp) == len(tiny.encoder.answered(scored(row), "north").labels)
+    assert tiny.encoder.example(row).ids == tiny.encoder.example(Example("r", "Where?", "east")).ids, "trained on"
+    said_it = dataclasses.replace(item, greedy="north")
+    assert build("cosine_similarity", reference="stored").value(said_it, "forget") == 0.0
+    assert build("rouge_l_recall").value(said_it, "forget") == 1.0
+    found: Any = build("entailment", model="any", premise="generated")
+    assert found.value(said_it, "retain") == 1.0
+    assert found._judge.asked == [[("north", "north")]]
 
 
 @pytest.mark.usefixtures("literal")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
 """Names of the splits of a run, in the order of a report."""
 
-_NEWER = ("accepted_answers", "system", "history")
+_NEWER = ("accepted_answers", "system", "history", "original_answer", "golden_answer")
 
 
 class Turn(NamedTuple):
@@ -58,6 +58,10 @@ class Example:
     """System prompt of this row, in the place of `model.system_prompt`."""
     history: tuple[Turn, ...] = ()
     """Earlier turns of the conversation that `question` ends, the user's first."""
+    original_answer: str | None = None
+    """What the original model answers, in its own words: how meaning and entailment are judged, never trained on."""
+    golden_answer: str | None = None
+    """The right answer in short, where `answer`, which is trained on, is the original model's own: what is scored."""
 
     @property
     def asked(self) -> str:
@@ -78,6 +82,14 @@ def paraphrased(example: Example) -> Example:
 def asked_as(example: Example, question: str) -> Example:
     """The row asked by another question, after the same system prompt and earlier turns."""
     return dataclasses.replace(example, question=question, prompt=None, text=None, answer_start=None)
+
+
+def scored(example: Example) -> Example:
+    """The row as it is measured: a golden answer takes the place of the one that is trained on."""
+    if example.golden_answer is None:
+        return example
+    original = example.original_answer or example.answer
+    return dataclasses.replace(example, answer=example.golden_answer, original_answer=original)
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

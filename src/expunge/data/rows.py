@@ -32,6 +32,7 @@ _AS_THEY_STAND = ("prompt", "answer_start")
 _NO_NUMBERS = (*_ASKED_FIELDS, "paraphrased_question", "answer_start", "system")
 """Where a number is a sign of the wrong column."""
 _OF_A_QUESTION = ("answer_start", "system", "history")
+_OF_AN_ANSWER = ("original_answer", "golden_answer")
 _BLANK = "blank texts"
 _MISSING = ("nan", "NaN", "null", "None", "<NA>")
 """How a missing value looks that some program turned into a text."""
@@ -291,6 +292,11 @@ def _check_kind(values: Mapping[str, Any], row: Mapping[str, Any], where: str) -
     for name in _OF_A_QUESTION:
         if name in values and "question" not in values:
             raise UserError(f"{where}: field '{name}' needs a question")
+    for name in _OF_AN_ANSWER:
+        if name in values and "answer" not in values:
+            raise UserError(f"{where}: field '{name}' needs an answer")
+    if "golden_answer" in values and "options" in values:
+        raise UserError(f"{where}: fields 'golden_answer' and 'options' exclude each other: the options hold the answer")
     if "options" not in values:
         return
     if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:

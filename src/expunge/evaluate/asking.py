@@ -10,7 +10,7 @@ import torch
 
 from expunge.data.batch import by_length
 from expunge.data.encode import Encoder
-from expunge.data.example import Example, paraphrased
+from expunge.data.example import Example, paraphrased, scored
 from expunge.data.reasoning import Parts, Watch
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
@@ -29,6 +29,9 @@ class Ask:
     role: Role
     needs: frozenset[Need]
     config: EvaluateConfig
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(map(scored, self.rows)))
 
     @property
     def probed(self) -> bool:

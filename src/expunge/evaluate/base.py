@@ -259,6 +259,11 @@ def mean_nll(scored: Scored | None, what: str) -> float:
     return -sum(scored.logp) / len(scored.logp)
 
 
+def original_text(item: Item) -> str | None:
+    """What the original model is known to have answered by the row itself: its own words, or else the stored answer."""
+    return item.example.original_answer or item.example.answer or item.continuation
+
+
 def stored_text(item: Item) -> str:
     """What an answer is compared with: the stored answer, or a document's true continuation, cut where that is wanted.
 

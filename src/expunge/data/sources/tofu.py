@@ -7,7 +7,14 @@ from typing import ClassVar
 from expunge.data.sources._tables import Published, Table, renamed
 
 _SHARES = ("01", "05", "10")
-_FIELDS = ("question", "answer", "paraphrased_question", "paraphrased_answer", "perturbed_answer")
+_FIELDS = (
+    "question",
+    "answer",
+    "paraphrased_question",
+    "paraphrased_answer",
+    "perturbed_answer",
+    "original_answer",
+)
 
 
 class Tofu(Published):
@@ -16,6 +23,9 @@ class Tofu(Published):
     A folder holds one file a split, named after it: the JSON lines of the repository (`forget01.json`), or .jsonl,
     .parquet or .csv. Paraphrases and wrong answers are in the `_perturbed` splits; `holdout` rows are of authors that
     no published model was trained on.
+
+    On the hub, `answer` of real authors and world facts is a name or a word. The folder `data/tofu` of the code of
+    arXiv:2410.08109 adds `original_answer`, a whole sentence, with which its cosine similarity and entailment compare.
     """
 
     splits: ClassVar = (

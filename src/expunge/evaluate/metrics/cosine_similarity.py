@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen
-from expunge.evaluate.base import Absent, Item, Metric, require_text
+from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
 from expunge.models.judges import SentenceEncoder, Unavailable
 
 _NO_ORIGINAL = (
@@ -24,7 +24,7 @@ class CosineSimilarity(Metric):
     """`max(0, cos)` of the greedy answer and a reference, by mean-pooled sentence vectors.
 
     The reference is what the original model itself answered, so that only a change of meaning counts; the paper's code
-    takes the stored answer. An empty answer is like nothing but another empty one.
+    takes a stored one: the row's `original_answer`, else the `answer` that is trained on. An empty answer is like nothing but another empty one.
     """
 
     class Config(Frozen):
@@ -69,7 +69,7 @@ class CosineSimilarity(Metric):
     def _target(self, item: Item) -> str | None:
         if self.config.reference == "original":
             return item.original_greedy
-        return item.example.answer or item.continuation
+        return original_text(item)
 
     def _encode(self, texts: Iterable[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from expunge.core.records import Frozen
-from expunge.evaluate.base import Absent, Item, Metric, require_text
+from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
 from expunge.evaluate.overlap import rouge_l_recall
 from expunge.models.judges import EntailmentJudge, Unavailable
 
@@ -23,6 +23,9 @@ class Entailment(Metric):
 
     On forget rows the greedy answer is the premise and the stored one the hypothesis: a leak inside a longer answer
     counts. On all others the stored answer is the premise: claims that it does not hold count against the model.
+
+    The stored answer is the row's `golden_answer`, else its `original_answer`, else `answer`, as in the paper's code:
+    a short name can entail no sentence. The overlap is always that with the answer that other metrics score.
     """
 
     class Config(Frozen):
@@ -62,17 +65,16 @@ class Entailment(Metric):
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
         """Judge every distinct pair of a pass at once."""
-        texts = ((_texts(item), split) for split, items in evidence.items() for item in items)
-        self._judge_all(self._pair(*found, split) for found, split in texts if found and self._overlaps(*found))
+        asked = ((item, split) for split, items in evidence.items() for item in items)
+        self._judge_all(pair for item, split in asked if self._overlaps(item) and (pair := self._pair(item, split)))
 
     def value(self, item: Item, split: str) -> float:
         """0 or 1."""
         require_text(item.greedy, "greedy answer")
-        found = _texts(item)
-        if found is None:
+        pair = self._pair(item, split)
+        if pair is None:
             raise Absent("no answer for these rows")
-        pair = self._pair(*found, split)
-        overlaps = self._overlaps(*found)
+        overlaps = self._overlaps(item)
         self._judge_all([pair] if overlaps else [])
         if self._missing is not None:
             raise Absent(self._missing)
@@ -80,14 +82,20 @@ class Entailment(Metric):
             raise Absent(f"{reason}; name another: {_OPTION}")
         return float(overlaps and self._judged[pair])
 
-    def _pair(self, generated: str, answer: str, split: str) -> Pair:
+    def _pair(self, item: Item, split: str) -> Pair | None:
+        answer = item.example.golden_answer or original_text(item)
+        if item.greedy is None or answer is None:
+            return None
         premise = self.config.premise
         if premise == "by_split":
             premise = "generated" if split == "forget" else "stored"
-        return (generated, answer) if premise == "generated" else (answer, generated)
+        return (item.greedy, answer) if premise == "generated" else (answer, item.greedy)
 
-    def _overlaps(self, generated: str, answer: str) -> bool:
-        return bool(rouge_l_recall(answer, generated) >= self.config.min_overlap)
+    def _overlaps(self, item: Item) -> bool:
+        answer = item.example.answer or item.continuation
+        if item.greedy is None or answer is None:
+            return False
+        return bool(rouge_l_recall(answer, item.greedy) >= self.config.min_overlap)
 
     def _judge_all(self, pairs: Iterable[Pair]) -> None:
         if self._judge is None or self._missing is not None:
@@ -99,9 +107,3 @@ class Entailment(Metric):
             self._judged.update(zip(new, self._judge.entails(new), strict=True))
         except Unavailable as error:
             self._missing = f"no NLI model: {error}"
-
-
-def _texts(item: Item) -> tuple[str, str] | None:
-    """What was generated and what is stored, where both are there."""
-    answer = item.example.answer or item.continuation
-    return None if item.greedy is None or answer is None else (item.greedy, answer)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from expunge.core.records import Better
-from expunge.evaluate.base import Absent, Item, Metric, require_text
+from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
 from expunge.evaluate.panel import Panel, PanelConfig
 from expunge.models.raters import HIGHEST
 
@@ -63,7 +63,7 @@ class JudgedSimilarity(Metric):
     def _target(self, item: Item) -> str | None:
         if self.config.reference == "original":
             return item.original_greedy
-        return item.example.answer or item.continuation
+        return original_text(item)
 
     def _prompt(self, item: Item, target: str) -> str:
         return self._panel.prompt(question=item.example.asked, original=target, response=item.greedy or "")
