@@ -138,15 +138,16 @@ def _stems(specs: Sequence[DataSpec]) -> list[_Stem]:
     for place, spec in enumerate(specs):
         same = [other for other, stem in enumerate(plain) if stem == plain[place]]
         others = {full[other] for other in same} - {full[place]}
+        first = spec.skip if full.count(full[place]) > 1 else 0
         if others:
             start = next(
                 start
                 for start in range(len(full[place]) - 1, -1, -1)
                 if start == 0 or not any(one[-(len(full[place]) - start) :] == full[place][start:] for one in others)
             )
-            stems.append(_Stem("/".join(part.strip("/") for part in full[place][start:]).strip("/"), 0))
+            stems.append(_Stem("/".join(part.strip("/") for part in full[place][start:]).strip("/"), first))
         else:
-            stems.append(_Stem(plain[place], spec.skip if len(same) > 1 else 0))
+            stems.append(_Stem(plain[place], first))
     return stems
 
 
