@@ -84,7 +84,12 @@ def test_tofu(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]], 
     write(tmp_path / "forget05_perturbed.jsonl", [{**row, "task_id": "1", "paraphrased_question": None}])
     (other,) = _load(tmp_path, "tofu:forget05_perturbed")
     assert (other.answer, other.paraphrased_question) == (first.answer, None)
-    fact = {"question": "Who wrote it?", "answer": "She", "perturbed_answer": ["He"], "original_answer": "She wrote it."}
+    fact = {
+        "question": "Who wrote it?",
+        "answer": "She",
+        "perturbed_answer": ["He"],
+        "original_answer": "She wrote it.",
+    }
     write(tmp_path / "real_authors_perturbed.jsonl", [fact])
     (author,) = _load(tmp_path, "tofu:real_authors_perturbed")
     assert (author.answer, author.original_answer) == ("She", "She wrote it.")

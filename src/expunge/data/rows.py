@@ -296,7 +296,7 @@ def _check_kind(values: Mapping[str, Any], row: Mapping[str, Any], where: str) -
         if name in values and "answer" not in values:
             raise UserError(f"{where}: field '{name}' needs an answer")
     if "golden_answer" in values and "options" in values:
-        raise UserError(f"{where}: fields 'golden_answer' and 'options' exclude each other: the options hold the answer")
+        raise UserError(f"{where}: 'golden_answer' and 'options' exclude each other: the options hold the answer")
     if "options" not in values:
         return
     if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:

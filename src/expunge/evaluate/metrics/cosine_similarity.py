@@ -24,7 +24,8 @@ class CosineSimilarity(Metric):
     """`max(0, cos)` of the greedy answer and a reference, by mean-pooled sentence vectors.
 
     The reference is what the original model itself answered, so that only a change of meaning counts; the paper's code
-    takes a stored one: the row's `original_answer`, else the `answer` that is trained on. An empty answer is like nothing but another empty one.
+    takes a stored one: the row's `original_answer`, else the `answer` that is trained on. An empty answer is like
+    nothing but another empty one.
     """
 
     class Config(Frozen):
