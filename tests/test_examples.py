@@ -1,4 +1,4 @@
-"""Example files: every one parses, its method can be built, and the data that need no network and no teaching are read."""
+"""Example files: every one parses, its method can be built, and data that need no network are read."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_example_is_a_run_that_can_start(file: Path) -> None:
 
 
 def test_scenarios_have_the_settings_of_their_papers() -> None:
-    """ME+GD weighs 0.5 for real people and 1.0 in a sequence (arXiv:2410.08109); no neighbour is trained on and measured."""
+    """ME+GD weighs 0.5 for real people, 1.0 in a sequence (arXiv:2410.08109); neighbours are trained on or measured."""
     people = load_run(EXAMPLES / "real_people.toml")
     assert (people.recipe, people.combine.options["forget_weight"]) == ("me_gd", 0.5)
     splits = load_splits(people.data)

@@ -156,10 +156,9 @@ def test_files_of_one_name_get_ids_by_their_paths(tmp_path: Path) -> None:
     assert [row.id for row in load_data(parts).examples] == ["more-0", "more-1"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "more.jsonl").write_text('{"text": "Five six."}\n')
-    beside = DataSpec.model_validate(
-        [f"{tmp_path}/other/more.jsonl", {"name": more, "limit": 1}, {"name": more, "skip": 1}]
-    )
-    found = [row.id for row in load_data(beside).examples]
+    other = f"{tmp_path}/other/more.jsonl"
+    beside = [other, {"name": more, "limit": 1}, {"name": more, "skip": 1}]
+    found = [row.id for row in load_data(DataSpec.model_validate(beside)).examples]
     assert found == ["other/more-0", f"{tmp_path.name}/more-0", f"{tmp_path.name}/more-1"]
     with pytest.raises(UserError, match=r"'more-0' is in .* more than once"):
         load_data(DataSpec.model_validate([more, more]))
