@@ -11,7 +11,7 @@ import pytest
 from expunge.core.plugins import ROOT, listing
 
 SLOTS = ("forget", "retain", "combine", "localize")
-ENGINE = ("core", "data", "models", "losses")
+ENGINE = ("core", "numerics", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
 MODULES = (
     "config",
@@ -33,6 +33,7 @@ MODULES = (
 )
 ALLOWED = {
     "core": ("core",),
+    "numerics": ("core", "numerics"),
     "data": ("core", "data"),
     "losses": (
         "core",

@@ -15,7 +15,7 @@ from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Contex
 from expunge.core import plugins
 from expunge.core.attacked import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import ModelLost, UserError
-from expunge.core.frozen import Score
+from expunge.core.frozen import Better, Score
 from expunge.core.memory import is_out_of_memory
 from expunge.core.records import AttackRecord, DataPrint, Provenance
 from expunge.core.validation import check
@@ -179,9 +179,9 @@ def attack(
     timed = replace(context, deadline=None if budget is None else start + budget)
     card = Robustness(
         rows=len(context.rows),
-        original=mean_score(context.original_plain, context.seed) if context.original_plain else None,
-        unlearned=mean_score(context.unlearned_plain, context.seed),
-        controls={name: mean_score(values, context.seed) for name, values in shown.items()},
+        original=_mean(context.original_plain, context) if context.original_plain else None,
+        unlearned=_mean(context.unlearned_plain, context),
+        controls={name: _mean(values, context) for name, values in shown.items()},
         attacks=list(done),
         budget=budget,
     )
@@ -338,46 +338,52 @@ def _worst_of(tried: Mapping[str, _Tried], plain: Mapping[str, Sequence[Value]])
     return found
 
 
+def _mean(values: Sequence[Value], context: Context, chance: float | None = None, better: Better = "lower") -> Score:
+    return mean_score(values, context.seed, chance, better, context.units)
+
+
 def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: Context) -> AttackScore:
-    inside, seed = attempt.inside, context.seed
+    inside = attempt.inside
     chance, better = (inside.chance, inside.better) if inside else (None, "lower")
     others = {name: tried.find(attempt.variant) for name, tried in controls.items()}
     retrained = others.get(RETRAINED)
     return AttackScore(
         variant=attempt.variant,
         measure=inside.measure if inside else None,
-        knowledge=mean_score(attempt.knowledge, seed, chance, better),
+        knowledge=_mean(attempt.knowledge, context, chance, better),
         recovered=_recovered(attempt, context),
         controls={
-            name: mean_score(other.knowledge, seed, chance, better) if other else _missing(controls[name])
+            name: _mean(other.knowledge, context, chance, better) if other else _missing(controls[name])
             for name, other in others.items()
         },
-        excess=difference(attempt.knowledge, retrained.knowledge, seed) if retrained else None,
+        excess=difference(attempt.knowledge, retrained.knowledge, context.seed, context.units) if retrained else None,
         given=attempt.given,
         steps=attempt.steps,
         covered=attempt.covered,
         seconds=round(seconds, 3),
         along=attempt.along,
-        curve=_curve(attempt.curve, seed),
-        control_curves={name: _curve(other.curve, seed) for name, other in others.items() if other and other.curve},
+        curve=_curve(attempt.curve, context),
+        control_curves={name: _curve(other.curve, context) for name, other in others.items() if other and other.curve},
     )
 
 
 def _recovered(attempt: Attempt, context: Context) -> Score:
-    inside, seed = attempt.inside, context.seed
+    inside = attempt.inside
     if inside is None:
         if not context.original_plain:
             return Score(value=None, reason="the original model is not known here")
-        return recovered(context.original_plain, context.unlearned_plain, attempt.knowledge, seed)
+        return recovered(
+            context.original_plain, context.unlearned_plain, attempt.knowledge, context.seed, context.units
+        )
     if not inside.original:
         return Score(value=None, reason="the original model was not looked at")
     nothing = [inside.chance or 0.0] * len(attempt.knowledge)
-    return recovered(inside.original, nothing, attempt.knowledge, seed)
+    return recovered(inside.original, nothing, attempt.knowledge, context.seed, context.units)
 
 
 def _missing(tried: _Tried) -> Score:
     return Score(value=None, reason=tried.failed or tried.cut or "no such variant")
 
 
-def _curve(points: Sequence[Point], seed: int) -> list[AttackPoint]:
-    return [AttackPoint(at=point.at, knowledge=mean_score(point.knowledge, seed)) for point in points]
+def _curve(points: Sequence[Point], context: Context) -> list[AttackPoint]:
+    return [AttackPoint(at=point.at, knowledge=_mean(point.knowledge, context)) for point in points]

@@ -240,7 +240,7 @@ def execute(
             peak_memory_mb=_peak_memory_mb(model),
             num_steps=training.num_steps,
             num_epochs=training.num_epochs,
-            changes=changes(before.values, after.values, run.seed),
+            changes=changes(before.values, after.values, run.seed, after.units),
             warnings=warnings,
             doubts=doubts(sets, before),
         )

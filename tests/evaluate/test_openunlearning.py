@@ -147,7 +147,7 @@ def test_a_row_without_a_number_is_none(tmp_path: Path) -> None:
     found["exact_memorization"] = {"agg_value": 0.75, "value_by_index": by_index(score=[0.5, None, 1.0])}
     read = import_openunlearning(written(tmp_path, found))
     assert read.values["forget"]["exact_memorization"] == [0.5, None, 1.0]
-    assert read.set_values["forget"]["exact_memorization"].tolist() == [0.5, 1.0]
+    assert read.set_values["forget"]["exact_memorization"].numbers.tolist() == [0.5, 1.0]
 
 
 def _wrong_mean(found: Logs) -> None:
@@ -259,11 +259,11 @@ def test_the_command_and_what_is_compared_with_its_file(
     (found,) = evaluate_models([tiny.network], kind(sets, {}, config), reference=str(target), tokenizer=tiny.tokenizer)
     scores = found.record.scores["forget"]
     assert found.record.retrained == str(target)
-    mine = [found.measured.set_values[role]["mia_min_k"] for role in ("forget", "holdout")]
+    mine = [found.measured.set_values[role]["mia_min_k"].numbers for role in ("forget", "holdout")]
     auc = roc_auc_score([0] * 3 + [1] * 3, np.concatenate(mine))
     assert scores["privleak"].value == pytest.approx(100 * (7 / 9 - auc) / (1 - 7 / 9))
     assert str(scores["krd"].reason) == "no original model: rows with probability"
-    ratios = found.measured.set_values["forget"]["raw_truth_ratio"]
+    ratios = found.measured.set_values["forget"]["raw_truth_ratio"].numbers
     assert scores["forget_quality"].value == pytest.approx(ks_2samp(ratios, [0.5, 1.0, 2.0]).pvalue)
     for wrong, message in (
         (Splits(forget[:2], (), holdout=holdout), "of another data set: 3 forget rows, 2 are measured"),

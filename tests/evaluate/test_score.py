@@ -68,7 +68,7 @@ def test_rows_without_a_number_are_left_out() -> None:
 
 
 def test_interval_depends_on_the_seed_alone() -> None:
-    values = (0.1, 0.4, 0.5, 0.9, 0.2)
+    values = (0.1, 0.4, 0.5, 0.9, 0.2, 0.31, 0.77, 0.63)
     assert _scores("probability", *values, seed=3) == _scores("probability", *values, seed=3)
     assert _scores("probability", *values, seed=3).low != _scores("probability", *values, seed=4).low
 
@@ -123,3 +123,21 @@ def test_needs_are_the_union() -> None:
     assert needs_of(metrics) == {"answer", "greedy"}
     with pytest.raises(UserError, match="did you mean probability"):
         load_metrics(EvaluateConfig(metrics=("probabilty",)))
+
+
+def test_rows_about_one_person_are_drawn_together() -> None:
+    """Four persons of three equal rows each: the interval is that of four rows; a row without a number is left out."""
+    levels = (0.1, 0.4, 0.9, 0.2)
+    values: dict[str, dict[str, list[float | str]]] = {
+        "forget": {"probability": ["absent", *(level for level in levels for _ in range(3))]}
+    }
+    persons = [None, *(f"person {index}" for index in range(4) for _ in range(3))]
+    metrics = load_metrics(EvaluateConfig(metrics=("probability",)))
+    found = score(values, metrics, 5, units={"forget": persons})["forget"]["probability"]
+    four = score({"forget": {"probability": [*levels]}}, metrics, 5)["forget"]["probability"]
+    assert (found.low, found.high, found.n, found.clusters) == (
+        pytest.approx(four.low),
+        pytest.approx(four.high),
+        12,
+        4,
+    )

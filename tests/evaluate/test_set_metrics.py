@@ -15,7 +15,7 @@ from worked import set_metric
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.records import Score
-from expunge.evaluate.base import EvaluateConfig, SetMetric, SetValues
+from expunge.evaluate.base import EvaluateConfig, RowNumbers, SetMetric, SetValues
 from expunge.evaluate.score import SET_FOLDER, load_set_metrics
 
 Numbers = NDArray[np.float64]
@@ -26,8 +26,8 @@ ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 def attacked(forget: Any, holdout: Any, *names: str) -> SetValues:
     """The same attack values under every name."""
     return {
-        "forget": {name: np.asarray(forget, dtype=float) for name in names or ATTACKS},
-        "holdout": {name: np.asarray(holdout, dtype=float) for name in names or ATTACKS},
+        "forget": {name: RowNumbers(np.asarray(forget, dtype=float)) for name in names or ATTACKS},
+        "holdout": {name: RowNumbers(np.asarray(holdout, dtype=float)) for name in names or ATTACKS},
     }
 
 
@@ -43,7 +43,10 @@ def noise(count: int, mean: float, seed: int) -> Numbers:
 def full(seed: int, known: float) -> SetValues:
     """Values of every kind; what is known makes the forget rows' losses low."""
     base = attacked(noise(30, -known, seed), noise(30, 0, seed + 1))
-    extra = {"raw_truth_ratio": np.exp(noise(30, 1 - known, seed)), "probability": np.full(30, known / 2)}
+    extra = {
+        "raw_truth_ratio": RowNumbers(np.exp(noise(30, 1 - known, seed))),
+        "probability": RowNumbers(np.full(30, known / 2)),
+    }
     return {"forget": {**base["forget"], **extra}, "holdout": base["holdout"]}
 
 
@@ -74,7 +77,7 @@ def test_contract(name: str) -> None:
 
 def test_forget_quality_by_hand() -> None:
     """Four rows each, all of the model's below the reference's: D = 1, p = 2 / C(8, 4) = 1/35. Equal rows: p = 1."""
-    low, high = ({"forget": {"raw_truth_ratio": np.arange(4.0) + shift}} for shift in (0, 10))
+    low, high = ({"forget": {"raw_truth_ratio": RowNumbers(np.arange(4.0) + shift)}} for shift in (0, 10))
     found = set_metric("forget_quality").scores(low, high, 0)
     assert found["forget_quality"].value == pytest.approx(1 / 35)
     assert found["log10_forget_quality"].value == pytest.approx(-math.log10(35))
@@ -90,13 +93,13 @@ def test_forget_quality_against_kolmogorovs_distribution() -> None:
     distance = np.abs(steps[0] - steps[1]).max()
     expected = kstwobign.sf(math.sqrt(1500) * distance)
     found = set_metric("forget_quality").scores(
-        {"forget": {"raw_truth_ratio": mine}}, {"forget": {"raw_truth_ratio": theirs}}, 0
+        {"forget": {"raw_truth_ratio": RowNumbers(mine)}}, {"forget": {"raw_truth_ratio": RowNumbers(theirs)}}, 0
     )
     assert found["forget_quality"].value == pytest.approx(expected, rel=0.05)
 
 
 def test_a_p_value_of_zero_has_no_logarithm() -> None:
-    low, high = ({"forget": {"raw_truth_ratio": noise(2000, mean, 0)}} for mean in (0, 100))
+    low, high = ({"forget": {"raw_truth_ratio": RowNumbers(noise(2000, mean, 0))}} for mean in (0, 100))
     found = set_metric("forget_quality").scores(low, high, 0)
     assert found["forget_quality"].value == 0
     assert found["log10_forget_quality"].value is None
@@ -138,10 +141,31 @@ def test_the_interval_of_an_auc_is_that_of_resampled_rows() -> None:
     assert [score.low, score.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.01)
 
 
+def test_rows_about_one_author_are_one_unit() -> None:
+    """Five copies of each row under its author's name change neither the AUC nor the width of its interval."""
+    forget, holdout = noise(40, -1, 0), noise(40, 0, 1)
+
+    def repeated(values: Numbers, times: int) -> RowNumbers:
+        authors = [f"author {row}" for row in range(len(values)) for _ in range(times)]
+        return RowNumbers(np.repeat(values, times), authors)
+
+    once, five = (
+        set_metric("membership").scores(
+            {"forget": {"mia_loss": repeated(forget, times)}, "holdout": {"mia_loss": repeated(holdout, times)}},
+            None,
+            0,
+        )
+        for times in (1, 5)
+    )
+    for name in once:
+        assert (five[name].low, five[name].high) == pytest.approx((once[name].low, once[name].high))
+        assert (once[name].n, once[name].clusters, five[name].n, five[name].clusters) == (80, None, 400, 80)
+
+
 def test_membership_takes_every_attack_that_was_measured() -> None:
     values = {
-        "forget": {"mia_loss": np.zeros(2), "mia_gradnorm": np.zeros(2), "probability": np.zeros(2)},
-        "holdout": {"mia_loss": np.array([]), "mia_gradnorm": np.ones(2)},
+        "forget": dict.fromkeys(("mia_loss", "mia_gradnorm", "probability"), RowNumbers(np.zeros(2))),
+        "holdout": {"mia_loss": RowNumbers(np.array([])), "mia_gradnorm": RowNumbers(np.ones(2))},
     }
     found = set_metric("membership").scores(values, None, 0)  # type: ignore[arg-type]
     assert {name for name, score in found.items() if score.value is not None} == {
@@ -190,7 +214,7 @@ def test_another_attack_can_be_compared() -> None:
 
 
 def krd(before: float, now: float, ideal: float, **options: Any) -> Score:
-    values = [{"forget": {"probability": np.full(5, level)}} for level in (before, now, ideal)]
+    values = [{"forget": {"probability": RowNumbers(np.full(5, level))}} for level in (before, now, ideal)]
     return set_metric("krd", **options).scores(values[1], values[2], 0, values[0])["krd"]  # type: ignore[arg-type]
 
 
@@ -210,7 +234,7 @@ def test_krd_of_published_accuracies(before: float, now: float, expected: float)
 
 
 def test_krd_needs_the_original() -> None:
-    values = {"forget": {"probability": np.ones(3)}}
+    values = {"forget": {"probability": RowNumbers(np.ones(3))}}
     assert set_metric("krd").scores(values, values, 0)["krd"].reason == "no original model: rows with probability"  # type: ignore[arg-type]
 
 

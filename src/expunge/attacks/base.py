@@ -133,6 +133,11 @@ class Context:
     kept: dict[str, Any] = field(default_factory=dict)
     """What attacks keep for each other of this model, and under names that start with `ORIGINAL` of the original."""
 
+    @property
+    def units(self) -> list[str | None]:
+        """What each attacked row is about: intervals draw rows of one unit together."""
+        return [row.unit for row in self.rows]
+
     def keep(self, name: str, compute: Callable[[], Kept]) -> Kept:
         """What is kept under a name, computed when it is first asked for."""
         if name not in self.kept:

@@ -26,10 +26,20 @@ class Score(Frozen):
     low: float | None = Field(None, description="Lower end of the 95% interval (bootstrap; Wilson for shares)")
     high: float | None = Field(None, description="Upper end of the same interval")
     n: int = Field(0, description="Items that the value is the mean of")
+    clusters: int | None = Field(
+        None,
+        description="Persons or documents that the n items are about, which the interval resamples; none: it resamples "
+        "the items",
+    )
     better: Better = Field("neither", description="Which direction is wanted on this split")
     chance: float | None = Field(None, description="Value of a model that knows nothing, where one is defined")
     reference: str | None = Field(None, description="The named reference that the metric needs, if any")
     reason: str | None = Field(None, description="Why the value is absent")
+
+    @property
+    def counted(self) -> str:
+        """How many items there are, and how many clusters of them, e.g. `25 (4 clusters)`."""
+        return f"{self.n}" if self.clusters is None else f"{self.n} ({self.clusters} clusters)"
 
     @model_validator(mode="before")
     @classmethod

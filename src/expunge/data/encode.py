@@ -299,7 +299,7 @@ class Encoder:
         inner = [starts[len(starts) * number // count] for number in range(1, count)]
         for number, (start, end) in enumerate(pairwise((0, *inner, len(example.text)))):
             if text := example.text[start:end].strip():
-                yield replace(example, id=f"{example.id}#{number}", text=text)
+                yield replace(example, id=f"{example.id}#{number}", text=text, cluster=example.unit or example.id)
 
     def _before(self, example: Example, answer: str = "") -> tuple[str, str]:
         """The text before a row's answer, and the space between them, which belongs to the answer's first token.

@@ -42,6 +42,8 @@ class Example:
     perturbed_answer: tuple[str, ...] = ()
     """Wrong answers of the same form."""
     subject: str | None = None
+    cluster: str | None = None
+    """What rows have in common so that they are no independent evidence, e.g. the document that a passage is from."""
     topic: str | None = None
     """Domain of a forget row, e.g. biology, where a method treats domains apart."""
     keywords: tuple[str, ...] = ()
@@ -69,6 +71,11 @@ class Example:
         return self.question or self.prompt or self.text or ""
 
     @property
+    def unit(self) -> str | None:
+        """The cluster, or the subject: rows of one unit are resampled together; None for an independent row."""
+        return self.cluster or self.subject
+
+    @property
     def key(self) -> str:
         """Text that identifies the fact: what must not be in two splits at once."""
         return normalise(self.asked)
@@ -93,13 +100,13 @@ def scored(example: Example) -> Example:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 over every field of every row, in order; fields newer than 0.1 count only in rows that have them."""
+    """SHA-256 over every row's content, in order; fields newer than 0.1 count only in rows that have them."""
     return sha256_text(*(json.dumps(_identity(example), sort_keys=True) for example in examples))
 
 
 def _identity(example: Example) -> dict[str, object]:
     values = dataclasses.asdict(example)
-    return {name: value for name, value in values.items() if value or name not in _NEWER}
+    return {name: value for name, value in values.items() if name != "cluster" and (value or name not in _NEWER)}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.core.finding import Chart, Mark, Series
-from expunge.diagnose._numbers import Numbers
 from expunge.diagnose._states import one_token, outputs_above
 from expunge.diagnose.base import Context, Stage
 from expunge.models.base import LanguageModel
+from expunge.numerics.intervals import Numbers
 
 HEURISTIC = (
     "c* minimises a linearised objective that models steering as a change of the blocks above, which steering is not: "

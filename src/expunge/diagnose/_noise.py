@@ -13,11 +13,11 @@ from expunge.core.progress import Bar
 from expunge.data.batch import Batch, by_length, collate
 from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
-from expunge.diagnose._numbers import Numbers
 from expunge.diagnose._states import mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
+from expunge.numerics.intervals import Numbers
 
 
 @dataclass(frozen=True)

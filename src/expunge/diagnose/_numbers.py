@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.core.finding import Cell, Chart, Series, Table, Tone
 from expunge.core.records import Score, Scores
-from expunge.evaluate.rowwise import resampled
+from expunge.numerics.intervals import Numbers
 
-Numbers = NDArray[np.float64]
 _BINS = 30
-
-
-def mean_interval(values: Numbers, seed: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Mean over rows with its 95% percentile interval: (R, ...) -> three times (...)."""
-    counts = np.stack([np.bincount(draw, minlength=len(values)) for draw in resampled(len(values), seed)])
-    means = np.tensordot(counts / len(values), values, axes=1)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return values.mean(axis=0), low, high
 
 
 def five(values: Numbers) -> list[float]:

@@ -11,11 +11,12 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from expunge.core.finding import Cell, Chart, Finding, Mark, Table
-from expunge.diagnose._numbers import Numbers, five, histograms
+from expunge.diagnose._numbers import five, histograms
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
 from expunge.losses.activations import Scope, cosine
 from expunge.models.base import LanguageModel
+from expunge.numerics.intervals import Numbers
 
 _BAND = 1.96
 """Standard deviations on either side that hold 95% of a normal distribution."""

@@ -16,12 +16,13 @@ from expunge.core.finding import Cell, Chart, Finding, Table
 from expunge.core.progress import Bar
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.diagnose._numbers import Numbers, box, five
+from expunge.diagnose._numbers import box, five
 from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 from expunge.models.forward import score_rows
+from expunge.numerics.intervals import Numbers
 
 
 class Quantity(NamedTuple):

@@ -18,11 +18,12 @@ from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
 from expunge.evaluate.rowwise import recovered
-from expunge.evaluate.score import item_values, load_metrics, needs_of, score
+from expunge.evaluate.score import item_values, load_metrics, needs_of, score, units_of
 from expunge.losses.activations import Scope
 from expunge.losses.steering import mean_shifts
 from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
+from expunge.numerics.intervals import Clusters
 
 METRICS = ("keyword_recall", "probability")
 SAVED, SHIFT, RANDOM = "no saved direction", "no mean shift", "no random direction"
@@ -60,10 +61,12 @@ class DirectionAblation(Diagnostic):
         ask = EvaluateConfig(metrics=METRICS, max_new_tokens=self.config.max_new_tokens, max_rows=self.config.max_rows)
         metrics = load_metrics(ask)
         values: dict[str, Values] = {}
+        units: dict[str, Clusters] = {}
 
         def look(model: LanguageModel, rows: Rows, condition: str) -> None:
             evidence = collect(model, rows, needs_of(metrics), ask, context.seed, context.progress, condition)
             values[condition] = item_values(evidence, metrics)
+            units.update(units_of(evidence))
 
         def states(model: LanguageModel, rows: Rows) -> tuple[int, Tensor]:
             layer = context.layer(model, self.config.layer, self.name)
@@ -83,9 +86,11 @@ class DirectionAblation(Diagnostic):
                     look(model, rows, condition)
 
         context.on("unlearned", look_at_unlearned)
-        scores = {condition: score(found, metrics, context.seed) for condition, found in values.items()}
+        scores = {condition: score(found, metrics, context.seed, units=units) for condition, found in values.items()}
         shares = {
-            (split, metric): _shares([found[split][metric] for found in values.values()], [*values], context.seed)
+            (split, metric): _shares(
+                [found[split][metric] for found in values.values()], [*values], context.seed, units[split]
+            )
             for split in values["original"]
             for metric in METRICS
         }
@@ -120,11 +125,13 @@ def _directions(context: Context, moved: Tensor, topics: Sequence[str | None]) -
     return found
 
 
-def _shares(values: Sequence[Sequence[float | str]], conditions: Sequence[str], seed: int) -> dict[str, Score]:
+def _shares(
+    values: Sequence[Sequence[float | str]], conditions: Sequence[str], seed: int, units: Clusters
+) -> dict[str, Score]:
     """What each ablation brings back; row values are of the original model, the unlearned one, then each ablation."""
     original, unlearned, *others = values
     changed = zip(conditions[2:], others, strict=True)
-    return {condition: recovered(original, unlearned, found, seed) for condition, found in changed}
+    return {condition: recovered(original, unlearned, found, seed, units) for condition, found in changed}
 
 
 def _sentence(layer: int, shares: Mapping[tuple[str, str], Mapping[str, Score]]) -> str:

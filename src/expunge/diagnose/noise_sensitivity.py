@@ -13,10 +13,11 @@ from expunge.core.finding import Chart, Finding, Series
 from expunge.data.generator import named_generator
 from expunge.diagnose._length import HEURISTIC, lengths
 from expunge.diagnose._noise import Profile, profile
-from expunge.diagnose._numbers import Numbers, mean_interval, table_of
+from expunge.diagnose._numbers import table_of
 from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
 from expunge.losses.activations import Scope
 from expunge.models.base import LanguageModel
+from expunge.numerics.intervals import Numbers, mean_band
 
 _CLEAR = 0.5
 """Rank correlation from which on a trend over the blocks is called one."""
@@ -99,7 +100,7 @@ class NoiseSensitivity(Diagnostic):
         """Values (R, S, K) of each model at the K blocks from `first` on."""
         series = []
         for stage, found in values.items():
-            mean, low, high = (part.tolist() for part in mean_interval(found, seed))
+            mean, low, high = (part.tolist() for part in mean_band(found, seed))
             for place, scale in enumerate(self.config.scales):
                 series.append(
                     Series(

@@ -20,8 +20,8 @@ from expunge.core.records import (
     Scores,
     read_record,
 )
-from expunge.evaluate.items import NumbersById, read_items
-from expunge.evaluate.paired import Numbers
+from expunge.evaluate.items import ClustersById, NumbersById, read_clusters, read_items
+from expunge.numerics.intervals import Numbers
 
 STAGES = ("before", "after")
 _FREE = ("metrics", "set_metrics", "max_rows", "token_budget", "cache", "kinds", "probe_splits")
@@ -47,6 +47,7 @@ class Measurement(NamedTuple):
     roles: Mapping[str, str]
     scores: Scores
     numbers: NumbersById
+    clusters: ClustersById
     warnings: Sequence[str] = ()
     """What its scores cannot mean."""
     layout: Mapping[str, Any] | None = None
@@ -62,6 +63,11 @@ class Group(NamedTuple):
     def numbers(self, part: str, metric: str, ids: Sequence[str]) -> Numbers:
         """(members, rows)."""
         return np.array([[one.numbers[part][metric][row] for row in ids] for one in self.members], dtype=float)
+
+    def clusters(self, part: str, ids: Sequence[str]) -> list[int | None]:
+        """Cluster of each row."""
+        known = self.members[0].clusters[part]
+        return [known[row] for row in ids]
 
     def ids(self, part: str, metric: str) -> list[str]:
         """Rows for which every member has a number, in the first one's order."""
@@ -110,7 +116,7 @@ def _read(folder: Path, stages: Sequence[str]) -> Iterator[Measurement]:
 
 def _of_run(folder: Path, stages: Sequence[str]) -> Iterator[Measurement]:
     record = read_record(folder)
-    numbers = read_items(folder / ITEMS_FILE)
+    numbers, clusters = read_items(folder / ITEMS_FILE), read_clusters(folder / ITEMS_FILE)
     data = {name: one.sha256 for name, one in record.data.items()}
     config = {key: value for key, value in record.config.items() if key != "seed"}
     for stage in stages:
@@ -127,6 +133,7 @@ def _of_run(folder: Path, stages: Sequence[str]) -> Iterator[Measurement]:
             roles={name: name for name in numbers[stage]},
             scores=record.after,
             numbers=numbers[stage],
+            clusters=clusters[stage],
             warnings=record.warnings,
             layout={key: value for key, value in record.config.get("model", {}).items() if key in _LAYOUT},
         )
@@ -140,7 +147,7 @@ def _of_evaluation(folder: Path) -> Iterator[Measurement]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path}: not an evaluation's records: {where}: {first['msg']}") from None
-    numbers = read_items(folder / ITEMS_FILE)
+    numbers, clusters = read_items(folder / ITEMS_FILE), read_clusters(folder / ITEMS_FILE)
     for record in records:
         if record.model not in numbers:
             raise UserError(f"{folder / ITEMS_FILE}: no rows of '{record.model}'")
@@ -155,6 +162,7 @@ def _of_evaluation(folder: Path) -> Iterator[Measurement]:
             roles=record.roles,
             scores=record.scores,
             numbers=numbers[record.model],
+            clusters=clusters[record.model],
             warnings=record.warnings,
         )
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.records import Better, Frozen, Score
@@ -16,6 +14,7 @@ from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example
 from expunge.data.matching import DEFAULT, Match
 from expunge.models.generate import Scored
+from expunge.numerics.intervals import Clusters, Numbers, weighted_mean
 
 Need = Literal[
     "answer",
@@ -202,10 +201,14 @@ class Metric(ABC):
         """
 
     @classmethod
-    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One number from row values along the last axis: (..., n) -> (...)."""
-        mean: NDArray[np.float64] = values.mean(axis=-1)
-        return mean
+    def aggregate(cls, values: Numbers, weights: Numbers | None = None) -> Numbers:
+        """One number from row values along the last axis: (..., n) -> (...); the mean, unless a metric overrides it.
+
+        Args:
+            values: of rows.
+            weights: (D, n) how often each of n rows counts in D resamples, which gives (D,) numbers.
+        """
+        return weighted_mean(values, weights)
 
     def better(self, split: str) -> Better:
         """Which direction is wanted on a split: less knowledge of the forget rows, more of all others."""
@@ -214,8 +217,16 @@ class Metric(ABC):
         return "higher" if (self.knowledge == "more") == (split != "forget") else "lower"
 
 
-SetValues = Mapping[Role, Mapping[str, NDArray[np.float64]]]
-"""Role -> row metric -> the numbers of the rows that have one, in order."""
+class RowNumbers(NamedTuple):
+    """The numbers of the rows that have one, in order."""
+
+    numbers: Numbers
+    clusters: Clusters | None = None
+    """What each of these rows is about; None where that is not known."""
+
+
+SetValues = Mapping[Role, Mapping[str, RowNumbers]]
+"""Role -> row metric -> numbers."""
 
 
 class SetMetric(ABC):

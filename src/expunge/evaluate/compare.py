@@ -51,6 +51,7 @@ class Difference(Frozen):
     metric: str
     better: Better = Field(description="Which direction is wanted")
     n: int = Field(description="Rows")
+    clusters: int | None = Field(None, description="Persons or documents that the rows are about, drawn together")
     first: float = Field(description="The first arm's score over these rows")
     second: float = Field(description="This arm's")
     difference: float
@@ -109,7 +110,8 @@ def compare(
                 left_out.append(f"{group.name}: {part}/{metric}")
                 continue
             first, second = (one.numbers(part, metric, common) for one in (groups[0], group))
-            found.append((group, part, metric, paired(first, second, _kind(metric).aggregate, seed)))
+            units = groups[0].clusters(part, common)
+            found.append((group, part, metric, paired(first, second, _kind(metric).aggregate, seed, units)))
     corrected = holm([one.p for _, _, _, one in found])
     differences = [
         _difference(group, part, metric, one, p) for (group, part, metric, one), p in zip(found, corrected, strict=True)

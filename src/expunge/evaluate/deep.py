@@ -107,8 +107,9 @@ class DepthSession:
     def scores(self) -> dict[str, dict[str, Score]]:
         """Label -> name -> score; no model can be looked at any more."""
         self._turn("original")
+        clusters = [row.unit for row in self._rows]
         return {
-            label: {name: measure.score(label, self._seed) for name, measure in self._measures.items()}
+            label: {name: measure.score(label, clusters, self._seed) for name, measure in self._measures.items()}
             for label in self._labels
         }
 

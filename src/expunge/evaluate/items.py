@@ -15,8 +15,12 @@ Values = dict[str, dict[str, list[float | str]]]
 """Split -> metric -> one number a row, or the reason why there is none."""
 NumbersById = dict[str, dict[str, dict[str, float | None]]]
 """Split -> metric -> id of a row -> its number."""
+ClustersById = dict[str, dict[str, int | None]]
+"""Split -> id of a row -> number of its cluster."""
 
 
+CLUSTER = "cluster"
+"""Column of a number for each row, the same for rows about one person or document; empty for independent rows."""
 _TEXT = ("stage", "split", "id", "kind", "question", "answer", "generated", "reasoning")
 """Columns beside `samples` and the metrics."""
 
@@ -35,7 +39,8 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], s
     rows = [row for stage, measured in stages.items() for row in _rows(stage, *measured, show_text)]
     metrics = sorted({name for _, values, _ in stages.values() for by_metric in values.values() for name in by_metric})
     text = {name: pyarrow.string() for name in _TEXT}
-    types = {**text, "samples": pyarrow.list_(pyarrow.string()), **dict.fromkeys(metrics, pyarrow.float64())}
+    others = {CLUSTER: pyarrow.int64(), "samples": pyarrow.list_(pyarrow.string())}
+    types = {**text, **others, **dict.fromkeys(metrics, pyarrow.float64())}
     with replacing(path, private=show_text) as partial:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), partial)
 
@@ -46,6 +51,33 @@ def read_items(path: Path) -> dict[str, NumbersById]:
     Raises:
         UserError: no such file, one of another kind, or a row that stands there twice.
     """
+    table = _table(path)
+    metrics = [name for name in table.column_names if name not in (*_TEXT, CLUSTER, "samples")]
+    found: dict[str, NumbersById] = {}
+    for row in table.select(["stage", "split", "id", *metrics]).to_pylist():
+        by_metric = found.setdefault(row["stage"], {}).setdefault(row["split"], {name: {} for name in metrics})
+        for name in metrics:
+            if row["id"] in by_metric[name]:
+                raise UserError(f"{path}: row '{row['id']}' of {row['split']} stands there twice")
+            by_metric[name][row["id"]] = row[name]
+    return found
+
+
+def read_clusters(path: Path) -> dict[str, ClustersById]:
+    """Stage -> split -> id of a row -> number of its cluster; None for an independent row, as in files of version 0.1.
+
+    Raises:
+        UserError: as `read_items`.
+    """
+    table = _table(path)
+    columns = [name for name in ("stage", "split", "id", CLUSTER) if name in table.column_names]
+    found: dict[str, ClustersById] = {}
+    for row in table.select(columns).to_pylist():
+        found.setdefault(row["stage"], {}).setdefault(row["split"], {})[row["id"]] = row.get(CLUSTER)
+    return found
+
+
+def _table(path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
@@ -58,21 +90,16 @@ def read_items(path: Path) -> dict[str, NumbersById]:
         raise UserError(f"{path}: not a Parquet file, or a damaged one: {reason}") from None
     if lacking := [name for name in ("stage", "split", "id") if name not in table.column_names]:
         raise UserError(f"{path}: no column '{lacking[0]}'; was it written by expunge?")
-    metrics = [name for name in table.column_names if name not in (*_TEXT, "samples")]
-    found: dict[str, NumbersById] = {}
-    for row in table.select(["stage", "split", "id", *metrics]).to_pylist():
-        by_metric = found.setdefault(row["stage"], {}).setdefault(row["split"], {name: {} for name in metrics})
-        for name in metrics:
-            if row["id"] in by_metric[name]:
-                raise UserError(f"{path}: row '{row['id']}' of {row['split']} stands there twice")
-            by_metric[name][row["id"]] = row[name]
-    return found
+    return table
 
 
 def _rows(stage: str, evidence: Evidence, values: Values, kinds: Kinds, show_text: bool) -> Iterator[dict[str, Any]]:
     for split, items in evidence.items():
+        numbers_of: dict[str, int] = {}
         for index, item in enumerate(items):
             row: dict[str, Any] = {"stage": stage, "split": split, "id": item.example.id, "kind": kinds[split][index]}
+            if item.example.unit is not None:
+                row[CLUSTER] = numbers_of.setdefault(item.example.unit, len(numbers_of))
             if show_text:
                 row["question"] = item.example.asked
                 row["answer"] = item.example.answer or item.continuation

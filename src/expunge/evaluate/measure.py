@@ -16,13 +16,16 @@ from expunge.evaluate.items import Values
 from expunge.evaluate.kinds import Kinds, Labeller
 from expunge.evaluate.memory import EvidenceMemory
 from expunge.evaluate.score import (
+    Units,
     item_values,
     load_metrics,
     load_set_metrics,
     needs_of,
     score,
     set_values,
+    topic_units,
     topic_values,
+    units_of,
 )
 from expunge.evaluate.sets import RowSet, Sets, sets_of
 from expunge.evaluate.summary import summarise
@@ -43,9 +46,14 @@ class Measured:
     """Of the sets that metrics over many rows read."""
 
     @property
+    def units(self) -> Units:
+        """What the rows of each set are about."""
+        return units_of(self.evidence)
+
+    @property
     def set_values(self) -> SetValues:
         """Row values by role."""
-        return set_values(self.values, self.read_roles)
+        return set_values(self.values, self.read_roles, self.units)
 
 
 @dataclass(frozen=True)
@@ -119,17 +127,20 @@ def measure(
         evidence = with_original(evidence, original or evidence)
     evidence = _beside(evidence, reference)
     values = item_values(evidence, every, chosen, roles)
-    scores = score(values, every, seed, roles)
-    by_topic = topic_values({name: evidence[name] for name, one in sets.items() if one.by_topic}, values)
+    units = units_of(evidence)
+    scores = score(values, every, seed, roles, units)
+    with_topics = {name: evidence[name] for name, one in sets.items() if one.by_topic}
+    by_topic = topic_values(with_topics, values)
     topics = {topic: roles[name] for name, found in by_topic.items() for topic in found}
-    scores |= score({topic: some for found in by_topic.values() for topic, some in found.items()}, every, seed, topics)
+    by_name = {topic: some for found in by_topic.values() for topic, some in found.items()}
+    scores |= score(by_name, every, seed, topics, topic_units(with_topics))
     if not is_reference:
-        now = set_values(values, read_roles)
+        now = set_values(values, read_roles, units)
         then = now if is_original else None
         read = {name for metric in over_sets.values() if metric.needs_original for name in metric.needs_values}
         if original is not None and read:
             some = {name: every[name] for name in read}
-            then = set_values(item_values(_beside(original, reference), some, chosen, roles), read_roles)
+            then = set_values(item_values(_beside(original, reference), some, chosen, roles), read_roles, units)
         _add_set_scores(scores, over_sets, now, then, read_roles or roles, reference, seed)
     unlike = [name for name, metric in every.items() if not metric.usual]
     return Measured(
@@ -137,7 +148,7 @@ def measure(
         values,
         labeller.label(evidence, roles),
         scores,
-        summarise(values, scores, seed, roles, unlike),
+        summarise(values, scores, seed, roles, unlike, units),
         {**roles, **topics},
         read_roles,
     )

@@ -5,17 +5,30 @@ What is random is the row, and, where an arm was trained several times, the trai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
-Aggregate = Callable[[Numbers], Numbers]
-"""Row values to a score, along the last axis: (..., n) -> (...)."""
+from expunge.numerics.intervals import (
+    DRAWS,
+    Clusters,
+    Numbers,
+    cluster_codes,
+    clustered,
+    num_clusters,
+    percentiles,
+    resampled_weights,
+)
 
-DRAWS = 2000
+
+class Aggregate(Protocol):
+    """Row values to a score along the last axis, (..., n) -> (...); with (D, n) weights of n values to (D,)."""
+
+    def __call__(self, values: Numbers, weights: Numbers | None = None) -> Numbers:
+        """The score."""
+
+
 FLIPS = 9999
 """Sign patterns that are tried: all of them where there are no more, else so many at random."""
 _BATCH = 1000
@@ -25,6 +38,7 @@ class Paired(NamedTuple):
     """A second arm less a first one, over n rows that both have."""
 
     n: int
+    clusters: int | None
     first: float
     second: float
     difference: float
@@ -44,7 +58,9 @@ class Paired(NamedTuple):
         return not self.low <= 0 <= self.high
 
 
-def paired(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> Paired:
+def paired(
+    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+) -> Paired:
     """Compare two arms over the same rows.
 
     Args:
@@ -52,32 +68,44 @@ def paired(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> 
         second: (R2, n) the same of the second, rows in the same order.
         aggregate: row values to a score.
         seed: of resampled rows, runs and signs.
+        clusters: what each row is about: the interval resamples, and the test swaps, rows of one cluster together.
     """
     mine, theirs = first.mean(axis=0), second.mean(axis=0)
     gaps = theirs - mine
-    low, high = paired_interval(first, second, aggregate, seed)
+    low, high = paired_interval(first, second, aggregate, seed, clusters)
     spread = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
     scores = [float(aggregate(arm).mean()) for arm in (first, second)]
     return Paired(
         n=len(gaps),
+        clusters=clustered(clusters),
         first=scores[0],
         second=scores[1],
         difference=scores[1] - scores[0],
         low=low,
         high=high,
-        p=swap_test(mine, theirs, aggregate, seed),
+        p=swap_test(mine, theirs, aggregate, seed, clusters),
         dz=float(gaps.mean()) / spread if spread > 1e-12 * max(1.0, float(np.abs(gaps).max())) else None,
         dominance=float(np.sign(gaps).mean()),
     )
 
 
-def paired_interval(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> tuple[float, float]:
+def paired_interval(
+    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+) -> tuple[float, float]:
     """95% interval of the difference alone; arguments as for `paired`."""
-    low, high = np.quantile(_resampled(first, second, aggregate, seed), [0.025, 0.975])
-    return float(low), float(high)
+    weights = resampled_weights(clusters or first.shape[1], seed)
+    generator = np.random.default_rng([seed, 1])
+    ends = []
+    for arm in (first, second):
+        runs = generator.integers(len(arm), size=(DRAWS, len(arm)))
+        each = np.stack([aggregate(one, weights) for one in arm], axis=1)
+        ends.append(np.take_along_axis(each, runs, axis=1).mean(axis=1))
+    return percentiles(ends[1] - ends[0])
 
 
-def swap_test(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> float:
+def swap_test(
+    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+) -> float:
     """Two-sided p-value of `aggregate(second) - aggregate(first)` if each row's two values could stand either way.
 
     `scipy.stats.permutation_test(..., permutation_type="samples")` gives the same and takes six times as long.
@@ -87,8 +115,10 @@ def swap_test(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) 
         second: (n,) of the same rows.
         aggregate: row values to a score.
         seed: of the random patterns, where all of them are too many.
+        clusters: rows of one cluster are swapped together; None for independent rows.
     """
-    count = len(first)
+    codes = cluster_codes(clusters or len(first))
+    count = num_clusters(clusters or len(first))
     found = abs(float(aggregate(second) - aggregate(first)))
     exact = 2**count <= FLIPS
     total = 2**count if exact else FLIPS
@@ -100,6 +130,7 @@ def swap_test(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) 
             swap = (np.arange(start, start + size)[:, None] >> np.arange(count)) % 2 == 1
         else:
             swap = generator.integers(0, 2, (size, count), dtype=np.bool_)
+        swap = swap[:, codes]
         gap = aggregate(np.where(swap, first, second)) - aggregate(np.where(swap, second, first))
         as_extreme += int((np.abs(gap) >= found * (1 - 1e-9)).sum())
     return as_extreme / total if exact else (as_extreme + 1) / (total + 1)
@@ -137,16 +168,3 @@ def over_seeds(scores: Sequence[float]) -> OverSeeds:
         return OverSeeds(mean, None, None)
     half = float(t.ppf(0.975, len(scores) - 1) * np.std(scores, ddof=1) / np.sqrt(len(scores)))
     return OverSeeds(mean, mean - half, mean + half)
-
-
-def _resampled(first: Numbers, second: Numbers, aggregate: Aggregate, seed: int) -> Numbers:
-    """(DRAWS,) differences: the same rows for both arms, and each arm's runs by themselves."""
-    generator = np.random.default_rng(seed)
-    rows = generator.integers(first.shape[1], size=(DRAWS, first.shape[1]))
-    ends = []
-    for arm in (first, second):
-        runs = generator.integers(len(arm), size=(DRAWS, len(arm)))
-        each = np.stack([aggregate(one[rows]) for one in arm], axis=1)
-        ends.append(np.take_along_axis(each, runs, axis=1).mean(axis=1))
-    differences: Numbers = ends[1] - ends[0]
-    return differences

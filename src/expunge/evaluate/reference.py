@@ -14,7 +14,7 @@ from expunge.core.errors import UserError
 from expunge.core.files import sha256_file
 from expunge.core.records import Frozen
 from expunge.evaluate.aliases import Named, openunlearning
-from expunge.evaluate.base import Role, SetValues
+from expunge.evaluate.base import Role, RowNumbers, SetValues
 from expunge.evaluate.set_metrics._auc import Sides, auc
 from expunge.evaluate.sets import Sets
 
@@ -39,7 +39,10 @@ class ReferenceFile(Frozen):
     def set_values(self) -> SetValues:
         """As set metrics read them: numbers only."""
         return {
-            role: {name: np.array([one for one in numbers if one is not None]) for name, numbers in metrics.items()}
+            role: {
+                name: RowNumbers(np.array([one for one in numbers if one is not None]))
+                for name, numbers in metrics.items()
+            }
             for role, metrics in self.values.items()
         }
 
@@ -132,7 +135,7 @@ def _read(name: str, log: Any, where: str) -> list[tuple[Role, str, list[float |
             numbers = _numbers(one["value_by_index"], "score", f"{where}.{role}")
             _check_mean(one.get("agg_value"), [_mean(numbers)], f"{where}.{role}")
             found.append((role, name, numbers))
-        both = Sides(*(np.array([one for one in numbers if one is not None]) for _, _, numbers in found))
+        both = Sides(*(RowNumbers(np.array([one for one in numbers if one is not None])) for _, _, numbers in found))
         _check_mean(log.get("auc"), [auc(both)], f"{where}.auc")
         return found
     meant = openunlearning().get(name)

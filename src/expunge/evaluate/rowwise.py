@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.core.records import Better, Score
-from expunge.evaluate.score import BOOTSTRAP_DRAWS
-
-Numbers = NDArray[np.float64]
-
-
-def resampled(num_rows: int, seed: int) -> NDArray[np.int64]:
-    """(draws, R) rows of each bootstrap draw."""
-    return np.random.default_rng(seed).integers(num_rows, size=(BOOTSTRAP_DRAWS, num_rows))
+from expunge.numerics.intervals import (
+    Clusters,
+    Numbers,
+    bootstrap_interval,
+    clustered,
+    percentiles,
+    resampled_weights,
+    share_interval,
+    weighted_mean,
+)
 
 
 def mean_score(
-    values: Sequence[float | str], seed: int, chance: float | None = None, better: Better = "lower"
+    values: Sequence[float | str],
+    seed: int,
+    chance: float | None = None,
+    better: Better = "lower",
+    clusters: Clusters | None = None,
 ) -> Score:
     """Mean over the rows that have a number: a Wilson interval where all are 0 or 1, else a bootstrap over rows.
 
@@ -28,40 +33,43 @@ def mean_score(
         seed: of the bootstrap.
         chance: value of a model that knows nothing, where one is defined.
         better: which direction is wanted.
+        clusters: what each row is about; None for independent rows.
     """
-    numbers = np.array([value for value in values if not isinstance(value, str)])
-    if not len(numbers):
+    rows, about = common_rows([values], clusters)
+    if not len(rows):
         return Score(value=None, better=better, reason=_reason(values))
-    low, high = _interval(numbers, seed)
-    return Score(value=float(numbers.mean()), low=low, high=high, n=len(numbers), better=better, chance=chance)
+    numbers = rows[:, 0]
+    is_share = bool(np.isin(numbers, (0.0, 1.0)).all())
+    low, high = share_interval(numbers, about) if is_share else bootstrap_interval(numbers, about, seed)
+    return Score(
+        value=float(numbers.mean()),
+        low=low,
+        high=high,
+        n=len(numbers),
+        clusters=clustered(about),
+        better=better,
+        chance=chance,
+    )
 
 
-def difference(first: Sequence[float | str], second: Sequence[float | str], seed: int) -> Score:
+def difference(
+    first: Sequence[float | str], second: Sequence[float | str], seed: int, clusters: Clusters | None = None
+) -> Score:
     """Mean of `first - second` over the rows that both have a number for, with its bootstrap interval over rows."""
-    rows = [pair for pair in zip(first, second, strict=True) if not any(isinstance(one, str) for one in pair)]
-    if not rows:
+    rows, about = common_rows([first, second], clusters)
+    if not len(rows):
         return Score(value=None, reason=_reason([*first, *second]))
-    gaps = np.array(rows, dtype=np.float64) @ np.array([1.0, -1.0])
-    low, high = np.quantile(gaps[resampled(len(gaps), seed)].mean(1), [0.025, 0.975])
-    return Score(value=float(gaps.mean()), low=float(low), high=float(high), n=len(gaps))
-
-
-def _interval(numbers: Numbers, seed: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    if np.isin(numbers, (0.0, 1.0)).all():
-        interval = binomtest(int(numbers.sum()), len(numbers)).proportion_ci(method="wilson")
-        return float(interval.low), float(interval.high)
-    low, high = np.quantile(numbers[resampled(len(numbers), seed)].mean(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _reason(values: Sequence[float | str]) -> str:
-    return next((value for value in values if isinstance(value, str)), "no rows")
+    gaps = rows @ np.array([1.0, -1.0])
+    low, high = bootstrap_interval(gaps, about, seed)
+    return Score(value=float(gaps.mean()), low=low, high=high, n=len(gaps), clusters=clustered(about))
 
 
 def recovered(
-    original: Sequence[float | str], unlearned: Sequence[float | str], changed: Sequence[float | str], seed: int
+    original: Sequence[float | str],
+    unlearned: Sequence[float | str],
+    changed: Sequence[float | str],
+    seed: int,
+    clusters: Clusters | None = None,
 ) -> Score:
     """Share of what was lost that a change of the unlearned model brings back.
 
@@ -73,19 +81,31 @@ def recovered(
         unlearned: the same of the unlearned model.
         changed: the same of the changed one.
         seed: of the bootstrap.
+        clusters: what each row is about; None for independent rows.
     """
-    rows = [
-        row for row in zip(original, unlearned, changed, strict=True) if not any(isinstance(one, str) for one in row)
-    ]
-    if not rows:
+    rows, about = common_rows([original, unlearned, changed], clusters)
+    if not len(rows):
         return Score(value=None, reason=_reason([*original, *unlearned, *changed]))
-    before, after, back = np.array(rows, dtype=np.float64).T
-    draws = resampled(len(rows), seed)
-    lost = (before - after)[draws].mean(1)
+    before, after, back = rows.T
+    weights = resampled_weights(about or len(rows), seed)
+    lost = weighted_mean(before - after, weights)
     if np.quantile(lost, 0.025) <= 0:
-        return Score(value=None, n=len(rows), reason="nothing was clearly lost")
-    gained = (back - after)[draws].mean(1)
-    shares = gained[lost > 0] / lost[lost > 0]
-    low, high = np.quantile(shares, [0.025, 0.975])
+        return Score(value=None, n=len(rows), clusters=clustered(about), reason="nothing was clearly lost")
+    gained = weighted_mean(back - after, weights)
+    low, high = percentiles(gained[lost > 0] / lost[lost > 0])
     value = (back - after).mean() / (before - after).mean()
-    return Score(value=float(value), low=float(low), high=float(high), n=len(rows), better="neither")
+    return Score(value=float(value), low=low, high=high, n=len(rows), clusters=clustered(about), better="neither")
+
+
+def common_rows(columns: Sequence[Sequence[float | str]], clusters: Clusters | None) -> tuple[Numbers, Clusters | None]:
+    """(R, columns) values of the rows that have a number in each column, and what these rows are about."""
+    rows = [
+        (row, about)
+        for *row, about in zip(*columns, clusters or [None] * len(columns[0]), strict=True)
+        if not any(isinstance(one, str) for one in row)
+    ]
+    return np.array([row for row, _ in rows], dtype=np.float64), None if clusters is None else [one for _, one in rows]
+
+
+def _reason(values: Sequence[float | str]) -> str:
+    return next((value for value in values if isinstance(value, str)), "no rows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from expunge.core.errors import UserError
 from expunge.core.records import Score, Scores
 from expunge.core.validation import check
 from expunge.evaluate.aliases import named, named_set_metric
-from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need, Role, SetMetric, SetValues
+from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need, Role, RowNumbers, SetMetric, SetValues
 from expunge.evaluate.evidence import Evidence
+from expunge.numerics.intervals import Clusters, bootstrap_interval, clustered, share_interval
 
-BOOTSTRAP_DRAWS = 2000
+Units = Mapping[str, Clusters]
+"""Set -> for each row, what it is about."""
 FOLDER = "evaluate/metrics"
 SET_FOLDER = "evaluate/set_metrics"
 
@@ -122,15 +125,29 @@ def score(
     metrics: Mapping[str, Metric],
     seed: int,
     roles: Mapping[str, Role] | None = None,
+    units: Units | None = None,
 ) -> Scores:
-    """Scores of row values. Rows without a number are left out of `n`; a set without any is absent."""
+    """Scores of row values. Rows without a number are left out of `n`; a set without any is absent.
+
+    Args:
+        values: set -> metric -> a number for each row, or why there is none.
+        metrics: by name.
+        seed: of the resampled rows.
+        roles: set -> its role; none: sets are named by their roles.
+        units: set -> what each row is about; none: every row is independent.
+    """
     return {
         part: {
-            name: _score(numbers, metrics[name], roles[part] if roles else part, seed)
+            name: _score(numbers, metrics[name], roles[part] if roles else part, seed, (units or {}).get(part))
             for name, numbers in by_metric.items()
         }
         for part, by_metric in values.items()
     }
+
+
+def units_of(evidence: Evidence) -> Units:
+    """What the rows of each set are about."""
+    return {part: [item.example.unit for item in items] for part, items in evidence.items()}
 
 
 def topic_values(
@@ -155,19 +172,41 @@ def topic_values(
     return found
 
 
-def set_values(values: dict[str, dict[str, list[float | str]]], roles: Mapping[str, Role]) -> SetValues:
+def topic_units(evidence: Evidence) -> Units:
+    """`set: topic` -> what the rows of that topic are about."""
+    found: dict[str, list[str | None]] = {}
+    for part, items in evidence.items():
+        for example in (item.example for item in items if item.example.topic):
+            found.setdefault(f"{part}: {example.topic}", []).append(example.unit)
+    return found
+
+
+def set_values(
+    values: dict[str, dict[str, list[float | str]]], roles: Mapping[str, Role], units: Units | None = None
+) -> SetValues:
     """Row values by role, sets of one role one after another; rows without a number, and sets without a role, left out.
 
     Args:
         values: set -> metric -> a number for each row, or why there is none.
         roles: of the sets that count.
+        units: set -> what each row is about; none: every row is independent.
     """
-    found: dict[Role, dict[str, list[float]]] = {}
+    found: dict[Role, dict[str, tuple[list[float | str], list[str | int | None]]]] = {}
     for part, by_metric in ((part, by_metric) for part, by_metric in values.items() if part in roles):
         for name, numbers in by_metric.items():
-            some = found.setdefault(roles[part], {}).setdefault(name, [])
-            some += [number for number in numbers if not isinstance(number, str)]
-    return {role: {name: np.array(numbers) for name, numbers in by_metric.items()} for role, by_metric in found.items()}
+            rows, about = found.setdefault(roles[part], {}).setdefault(name, ([], []))
+            rows += numbers
+            about += (units or {}).get(part) or [None] * len(numbers)
+    return {
+        role: {name: RowNumbers(*_numbers(*rows)) for name, rows in by_metric.items()}
+        for role, by_metric in found.items()
+    }
+
+
+def _numbers(values: Sequence[float | str], units: Clusters | None) -> tuple[NDArray[np.float64], Clusters | None]:
+    """Rows that have a number, and their units."""
+    has = [not isinstance(value, str) for value in values]
+    return np.array([*compress(values, has)], dtype=np.float64), None if units is None else [*compress(units, has)]
 
 
 def _value(metric: Metric, item: object, split: str) -> float | str:
@@ -178,34 +217,23 @@ def _value(metric: Metric, item: object, split: str) -> float | str:
     return value if math.isfinite(value) else "the model gave a probability that is not a number"
 
 
-def _score(values: list[float | str], metric: Metric, split: str, seed: int) -> Score:
-    numbers = np.array([value for value in values if not isinstance(value, str)])
+def _score(values: list[float | str], metric: Metric, split: str, seed: int, units: Clusters | None) -> Score:
+    numbers, clusters = _numbers(values, units)
     if not len(numbers):
         reasons = [value for value in values if isinstance(value, str)]
         reason = reasons[0] if reasons else "no rows"
         return Score(value=None, better=metric.better(split), reference=metric.reference, reason=reason)
-    low, high = _wilson(numbers) if metric.yes_or_no else _bootstrap(numbers, metric, seed)
+    if metric.yes_or_no:
+        low, high = share_interval(numbers, clusters)
+    else:
+        low, high = bootstrap_interval(numbers, clusters, seed, metric.aggregate)
     return Score(
         value=float(metric.aggregate(numbers)),
         low=low,
         high=high,
         n=len(numbers),
+        clusters=clustered(clusters),
         better=metric.better(split),
         chance=metric.chance,
         reference=metric.reference,
     )
-
-
-def _wilson(numbers: NDArray[np.float64]) -> tuple[float, float]:
-    """95% interval of a share, which keeps its width at 0 and 1."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(numbers.sum()), len(numbers)).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _bootstrap(numbers: NDArray[np.float64], metric: Metric, seed: int) -> tuple[float, float]:
-    """95% percentile interval over resampled rows."""
-    draws = np.random.default_rng(seed).integers(len(numbers), size=(BOOTSTRAP_DRAWS, len(numbers)))
-    low, high = np.quantile(metric.aggregate(numbers[draws]), [0.025, 0.975])
-    return float(low), float(high)

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from expunge.core.records import Aggregate, Aggregates, Component, Score, Scores
 from expunge.evaluate.items import Values
-from expunge.evaluate.score import BOOTSTRAP_DRAWS
+from expunge.evaluate.score import Units
+from expunge.numerics.intervals import percentiles, resampled_weights
 
 Numbers = NDArray[np.float64]
 
@@ -138,6 +139,7 @@ def summarise(
     seed: int,
     roles: Mapping[str, str] | None = None,
     unlike: Collection[str] = (),
+    units: Units | None = None,
 ) -> Aggregates:
     """Every aggregate of one pass, and the reduced forms of those that lack a metric.
 
@@ -147,6 +149,7 @@ def summarise(
         seed: of the bootstrap.
         roles: set -> its role, of which the first set of each stands for the role; none: sets are named by them.
         unlike: metrics whose options made them another quantity than the one that aggregates are defined over.
+        units: set -> what each row is about; none: every row is independent.
     """
     places = {role: name for name, role in reversed([*(roles or {}).items()])}
     scores = {part: {name: _usual(name, one, unlike) for name, one in some.items()} for part, some in scores.items()}
@@ -154,10 +157,10 @@ def summarise(
     for family in (_placed(family, places) for family in FAMILIES):
         if not (family.always or all(part.metric in scores.get(part.split, {}) for part in family.parts)):
             continue
-        found[family.name] = _aggregate(family, values, scores, seed)
+        found[family.name] = _aggregate(family, values, scores, seed, units or {})
         reduced = _reduced(family, scores)
         if reduced is not None:
-            found[reduced.name] = _aggregate(reduced, values, scores, seed)
+            found[reduced.name] = _aggregate(reduced, values, scores, seed, units or {})
     return found
 
 
@@ -185,13 +188,13 @@ def _reduced(family: Family, scores: Scores) -> Family | None:
     return family._replace(parts=parts, suffix=f"{family.suffix}_without_{'_and_'.join(roles)}")
 
 
-def _aggregate(family: Family, values: Values, scores: Scores, seed: int) -> Aggregate:
+def _aggregate(family: Family, values: Values, scores: Scores, seed: int, units: Units) -> Aggregate:
     components = [_component(part, scores) for part in family.parts]
     numbers = [component.value for component in components if component.value is not None]
     if len(numbers) < len(components):
         return Aggregate(value=None, components=components, reason=_reason(family, scores))
     over_rows = all(part.metric in values.get(part.split, {}) for part in family.parts)
-    low, high = _interval(family, values, seed) if over_rows else (None, None)
+    low, high = _interval(family, values, seed, units) if over_rows else (None, None)
     zeros = [f"{part.split}/{part.name}" for part in components if part.value == 0]
     return Aggregate(
         value=float(family.rule(np.array(numbers))),
@@ -223,23 +226,21 @@ def _reason(family: Family, scores: Scores) -> str:
     return "; ".join(f"{metric}: {reason}" for metric, reason in reasons.items())
 
 
-def _interval(family: Family, values: Values, seed: int) -> tuple[float, float]:
+def _interval(family: Family, values: Values, seed: int, units: Units) -> tuple[float, float]:
     """95% percentile interval; the rows of a split are drawn once for all its metrics."""
-    generator = np.random.default_rng(seed)
-    draws = {}
-    for split in dict.fromkeys(part.split for part in family.parts):
+    weights = {}
+    for number, split in enumerate(dict.fromkeys(part.split for part in family.parts)):
         rows = len(next(iter(values[split].values())))
-        draws[split] = generator.integers(rows, size=(BOOTSTRAP_DRAWS, rows))
-    means = np.stack([_drawn_mean(part, values, draws[part.split]) for part in family.parts])
-    low, high = np.nanquantile(family.rule(means), [0.025, 0.975])
-    return float(low), float(high)
+        weights[split] = resampled_weights(units.get(split) or rows, seed + number)
+    means = np.stack([_drawn_mean(part, values, weights[part.split]) for part in family.parts])
+    return percentiles(family.rule(means))
 
 
-def _drawn_mean(part: Part, values: Values, draws: NDArray[np.int64]) -> Numbers:
+def _drawn_mean(part: Part, values: Values, weights: Numbers) -> Numbers:
     """Mean of each draw over the rows that have a number; nan where none has."""
     rows = values[part.split][part.metric]
-    numbers = np.array([np.nan if isinstance(value, str) else value for value in rows])[draws]
-    has = ~np.isnan(numbers)
+    has = np.array([not isinstance(value, str) for value in rows], dtype=np.float64)
+    numbers = np.array([0.0 if isinstance(value, str) else value for value in rows])
     with np.errstate(invalid="ignore"):
-        means: Numbers = np.where(has, numbers, 0).sum(axis=1) / has.sum(axis=1)
+        means: Numbers = (weights @ numbers) / (weights @ has)
     return 1 - means if part.complement else means

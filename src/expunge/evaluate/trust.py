@@ -26,8 +26,8 @@ from pydantic import Field
 
 from expunge.core.records import Frozen, Score
 from expunge.core.trust import MetricTrust, PoolModel, Verdict
-from expunge.evaluate.score import BOOTSTRAP_DRAWS
 from expunge.evaluate.summary import harmonic_mean
+from expunge.numerics.intervals import percentiles, resampled_weights, weighted_mean
 
 Numbers = NDArray[np.float64]
 
@@ -243,7 +243,7 @@ def _mean(found: Sequence[float | None], reason: str, seed: int) -> Score:
     values = np.array([value for value in found if value is not None])
     if not len(values):
         return _score(None, reason=reason)
-    return _score(float(values.mean()), _draws(len(values), seed) @ values, len(values))
+    return _score(float(values.mean()), weighted_mean(values, resampled_weights(len(values), seed)), len(values))
 
 
 def _both(
@@ -256,22 +256,15 @@ def _both(
     pairs = np.array([pair for pair in zip(relearn, quantize, strict=True) if None not in pair], dtype=np.float64)
     if len(pairs) < 2:
         return _score(value, n=len(pairs))
-    return _score(value, harmonic_mean((_draws(len(pairs), seed) @ pairs).T), len(pairs))
-
-
-def _draws(count: int, seed: int) -> Numbers:
-    """(draws, count) shares of resampled models."""
-    generator = np.random.default_rng(seed)
-    shares: Numbers = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS) / count
-    return shares
+    return _score(value, harmonic_mean((resampled_weights(len(pairs), seed) @ pairs / len(pairs)).T), len(pairs))
 
 
 def _score(value: float | None, draws: Numbers | None = None, n: int = 0, reason: str | None = None) -> Score:
     """No interval over a single model."""
     if draws is None or n < 2:
         return Score(value=value, n=n, better="higher", reason=reason)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Score(value=value, low=float(low), high=float(high), n=n, better="higher")
+    low, high = percentiles(draws)
+    return Score(value=value, low=low, high=high, n=n, better="higher")
 
 
 def _verdict(faithful: Score, robust: Score, config: TrustConfig) -> Verdict:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.errors import UserError
@@ -22,10 +21,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import score_rows
 from expunge.models.restoring import Restoring, Traced, embedding_width, input_embeddings
 from expunge.models.sites import Site
-
-Numbers = NDArray[np.float64]
-
-BOOTSTRAP_DRAWS = 2000
+from expunge.numerics.intervals import Numbers, mean_band
 
 
 @dataclass(frozen=True)
@@ -171,6 +167,5 @@ def _deviation(model: LanguageModel, facts: Sequence[Fact]) -> float:
 
 def _mean_with_interval(name: str, effects: Numbers, seed: int) -> LayerCurve:
     """Mean over facts, with its 95% bootstrap interval: (F, L) -> L values."""
-    draws = np.random.default_rng(seed).integers(len(effects), size=(BOOTSTRAP_DRAWS, len(effects)))
-    low, high = np.quantile(effects[draws].mean(axis=1), [0.025, 0.975], axis=0)
-    return LayerCurve(name=name, values=effects.mean(axis=0).tolist(), low=low.tolist(), high=high.tolist())
+    mean, low, high = mean_band(effects, seed)
+    return LayerCurve(name=name, values=mean.tolist(), low=low.tolist(), high=high.tolist())

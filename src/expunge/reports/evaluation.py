@@ -100,7 +100,7 @@ def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
             why = next((score.reason for score in scores if score is not None and score.reason), "not measured")
             absent.setdefault(why, {}).setdefault(metric, []).append(part)
             continue
-        counts = dict.fromkeys(str(score.n) for score in scores if score is not None and score.value is not None)
+        counts = dict.fromkeys(score.counted for score in scores if score is not None and score.value is not None)
         rows.append([part, metric, *map(cell, scores), " / ".join(counts)])
     terminal.table(["set", "score", *(titles if len(records) > 1 else ["value [95%]"]), "n"], rows, grouped=True)
     for why, metrics in absent.items():

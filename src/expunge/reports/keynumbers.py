@@ -56,7 +56,8 @@ def _plain(record: Record) -> KeyNumber:
     before = find(record.before, "forget", after[0].metric)
     earlier = f"before: {percent(before.value)}; " if before is not None and before.value is not None else ""
     score = after[0].score
-    return _number(name, after[0].value, score.low, score.high, f"{earlier}{score.n} questions")
+    about = f" about {score.clusters} persons or documents" if score.clusters else ""
+    return _number(name, after[0].value, score.low, score.high, f"{earlier}{score.n} questions{about}")
 
 
 def _worst(record: Record) -> KeyNumber:

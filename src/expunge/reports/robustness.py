@@ -20,7 +20,8 @@ PLAIN = "asked plainly"
 HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "weights": "its weights"}
 """What an adversary has of the model."""
 _NOTES = (
-    "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows.",
+    "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows, "
+    "where rows about one person or document are drawn together.",
     "Recovered: (attacked - unlearned) / (before - unlearned), paired by row. 1: all of it is back; 0: nothing; below "
     "0: under the attack the model says less than when it is asked plainly.",
     "The worst case takes for each row the best of all variants of an attack and of asking plainly: so does a patient "

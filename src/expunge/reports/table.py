@@ -52,7 +52,7 @@ class Row(Frozen):
     @property
     def n(self) -> str:
         """Items behind the values; both counts where the stages differ."""
-        counts = [str(score.n) for score in (self.before, self.after) if score.value is not None]
+        counts = [score.counted for score in (self.before, self.after) if score.value is not None]
         return " / ".join(dict.fromkeys(counts))
 
     @property

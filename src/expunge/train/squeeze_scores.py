@@ -20,9 +20,9 @@ from expunge.core.records import (
     SqueezeCheck,
     SqueezeScores,
 )
+from expunge.numerics.intervals import percentiles, resampled_weights
 from expunge.train.candidates import FEWEST, Pool
 
-DRAWS = 2000
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 BANDS: tuple[Band, ...] = get_args(Band)
 
@@ -101,7 +101,7 @@ def summarise(looks: Sequence[Look], counts: Counts, seed: int) -> Squeeze:
 
 def estimate(values: Values, seed: int) -> Estimate:
     """Mean with a 95% percentile interval over resampled prompts: (P,)."""
-    low, high = _interval(_resampled(values, seed))
+    low, high = percentiles(_resampled(values, seed))
     return Estimate(value=float(values.mean()), low=low, high=high)
 
 
@@ -129,18 +129,12 @@ def _absent(reason: str) -> Score:
 
 
 def _score(value: Any, draws: Values, count: int) -> Score:
-    low, high = _interval(draws)
+    low, high = percentiles(draws)
     return Score(value=float(value), low=low, high=high, n=count, better="lower")
 
 
 def _resampled(values: Values, seed: int) -> Values:
     """Means over prompts drawn with replacement: (..., P) -> (..., draws)."""
     count = values.shape[-1]
-    draws = np.random.default_rng(seed).integers(count, size=(DRAWS, count))
-    means: Values = values[..., draws].mean(-1)
+    means: Values = values @ resampled_weights(count, seed).T / count
     return means
-
-
-def _interval(draws: Values) -> tuple[float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)

@@ -7,6 +7,8 @@ from typing import ClassVar
 from expunge.data.sources._tables import Published, Table, renamed
 
 _SHARES = ("01", "05", "10")
+_PER_AUTHOR = 20
+"""Rows of one author, one after another; `real_authors`, `world_facts` and `retain_perturbed` are in no such order."""
 _FIELDS = (
     "question",
     "answer",
@@ -47,7 +49,11 @@ class Tofu(Published):
         """Rows of one split, in order."""
         table = Table("locuslab/TOFU", split, "train", (split,))
         fields = {name: name for name in _FIELDS}
-        return [
+        rows: list[dict[str, object]] = [
             {"id": f"{split}-{index}", **renamed(item, fields, ("question", "answer"))}
             for index, item in enumerate(self.read(table))
         ]
+        if not split.startswith(("real_authors", "world_facts", "retain_perturbed")):
+            for index, row in enumerate(rows):
+                row["cluster"] = f"author {index // _PER_AUTHOR}"
+        return rows

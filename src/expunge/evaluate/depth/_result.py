@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.core.records import Score
-from expunge.evaluate.score import BOOTSTRAP_DRAWS
-
-Numbers = NDArray[np.float64]
+from expunge.numerics.intervals import Clusters, Numbers, clustered, percentiles, resampled_weights, weighted_mean
 
 SAME = "the retrained model is like the original one on these rows: there is nothing that could have been forgotten"
 
@@ -20,22 +18,22 @@ def absent(reason: str = SAME) -> Score:
     return Score(value=None, better="higher", reference="retrained", reason=reason)
 
 
-def depth_score(statistic: Callable[[Numbers], Numbers], num_rows: int, seed: int, n: int) -> Score:
+def depth_score(statistic: Callable[[Numbers], Numbers], rows: int | Clusters, seed: int) -> Score:
     """A statistic of weighted rows with its 95% interval over resampled rows.
 
     Args:
         statistic: (draws, R) weights of rows to (draws,); nan where a draw has no value.
-        num_rows: R.
+        rows: R, or what each of R rows is about.
         seed: of the draws.
-        n: rows that have a part in it.
     """
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=BOOTSTRAP_DRAWS).astype(float)
+    weights = resampled_weights(rows, seed)
+    num_rows = weights.shape[1]
     value, *drawn = statistic(np.concatenate([np.ones((1, num_rows)), weights])).tolist()
     if not np.isfinite(value):
         return absent()
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Score(value=value, low=float(low), high=float(high), n=n, better="higher", reference="retrained")
+    low, high = percentiles(np.array(drawn))
+    units = None if isinstance(rows, int) else clustered(rows)
+    return Score(value=value, low=low, high=high, n=num_rows, clusters=units, better="higher", reference="retrained")
 
 
 def gap_depth(retrained: Numbers, unlearned: Numbers, threshold: float) -> float | None:
@@ -58,21 +56,18 @@ def gap_depth(retrained: Numbers, unlearned: Numbers, threshold: float) -> float
     return float(np.clip(unlearned[counted], 0, retrained[counted]).sum() / retrained[counted].sum())
 
 
-def mean_depth(gaps: Sequence[tuple[Numbers, Numbers]], threshold: float, seed: int) -> Score:
+def mean_depth(gaps: Sequence[tuple[Numbers, Numbers]], clusters: Clusters, threshold: float, seed: int) -> Score:
     """Mean of `gap_depth` over the rows that have one.
 
     Args:
         gaps: for each row, (L,) of the retrained and (L,) of the unlearned model.
+        clusters: what each row is about.
         threshold: in nats.
         seed: of the interval.
     """
     found = [gap_depth(retrained, unlearned, threshold) for retrained, unlearned in gaps]
-    values = np.array([value for value in found if value is not None])
+    has = [value is not None for value in found]
+    values = np.array([*compress(found, has)], dtype=np.float64)
     if not len(values):
         return absent()
-
-    def mean(weights: Numbers) -> Numbers:
-        means: Numbers = weights @ values / weights.sum(axis=1)
-        return means
-
-    return depth_score(mean, len(values), seed, len(values))
+    return depth_score(lambda weights: weighted_mean(values, weights), [*compress(clusters, has)], seed)

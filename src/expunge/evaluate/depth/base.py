@@ -16,6 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import label_states
 from expunge.models.store import RowStore, StateMemory
+from expunge.numerics.intervals import Clusters
 
 Stage = Literal["original_first", "retrained", "unlearned", "original"]
 """A model at its turn. The original one has two, for measures that must know it before the others, or after; between
@@ -63,10 +64,11 @@ class Depth(ABC):
         """Keep what will be needed of a model; the model itself must be let go of."""
 
     @abstractmethod
-    def score(self, label: str, seed: int) -> Score:
+    def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """The result of an unlearned model, after all turns: higher means deeper forgetting.
 
         Args:
             label: of that model.
+            clusters: what each row is about, for the interval.
             seed: of the interval.
         """

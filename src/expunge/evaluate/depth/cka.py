@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from expunge.core.records import Score
-from expunge.evaluate.depth._result import Numbers, depth_score
+from expunge.evaluate.depth._result import depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.store import RowStore
+from expunge.numerics.intervals import Clusters, Numbers
 
 _NO_DIFFERENCE = 1e-6
 """Weights that add up to less than this are rounding."""
@@ -36,7 +37,7 @@ class CKADepth(Depth):
         self._states[stage, look.label] = look.states
         self._rows = [row for row, one in enumerate(look.rows) for _ in one.labels]
 
-    def score(self, label: str, seed: int) -> Score:
+    def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """Over all tokens; a resampled row brings all of its tokens."""
         rows = np.array(self._rows)
         num_rows = int(rows.max()) + 1
@@ -62,7 +63,7 @@ class CKADepth(Depth):
             depth: Numbers = np.stack([one[1] for one in found]).sum(axis=0) / np.where(total > 0, total, 1)
             return np.where(total > _NO_DIFFERENCE, depth, np.nan)
 
-        return depth_score(statistic, num_rows, seed, num_rows)
+        return depth_score(statistic, clusters, seed)
 
 
 def _gain(retrained: Numbers, unlearned: Numbers, original: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:

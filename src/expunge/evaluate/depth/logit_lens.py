@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.depth._result import Numbers, mean_depth
+from expunge.evaluate.depth._result import mean_depth
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.outputs import read_states
+from expunge.numerics.intervals import Clusters, Numbers
 
 
 class LogitLensDepth(Depth):
@@ -49,9 +50,9 @@ class LogitLensDepth(Depth):
                 for label, gap in zip(self._unlearned, unlearned, strict=True):
                     self._gaps.setdefault(label, []).append((retrained, gap))
 
-    def score(self, label: str, seed: int) -> Score:
+    def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """Mean over rows."""
-        return mean_depth(self._gaps[label], self.config.threshold, seed)
+        return mean_depth(self._gaps[label], clusters, self.config.threshold, seed)
 
 
 def _read(look: Look, states: Tensor, labels: Sequence[int]) -> Numbers:

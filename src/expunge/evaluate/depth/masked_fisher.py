@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.depth._result import Numbers, depth_score
+from expunge.evaluate.depth._result import depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
 from expunge.models.gradients import answer_gradients
+from expunge.numerics.intervals import Clusters, Numbers
 
 
 class MaskedFisherDepth(Depth):
@@ -56,7 +57,7 @@ class MaskedFisherDepth(Depth):
             ]
         )
 
-    def score(self, label: str, seed: int) -> Score:
+    def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """With the mask as it is; rows are resampled."""
         retrained, original = self._rows["retrained", ""], self._rows["original", ""]
         unlearned = self._rows["unlearned", label]
@@ -69,7 +70,7 @@ class MaskedFisherDepth(Depth):
             depth: Numbers = 1 - lacking.sum(axis=1) / np.where(whole > 0, whole, 1)
             return np.where(whole > 0, depth, np.nan)
 
-        return depth_score(statistic, len(retrained), seed, len(retrained))
+        return depth_score(statistic, clusters, seed)
 
 
 def _mean_squares(look: Look) -> list[Tensor]:

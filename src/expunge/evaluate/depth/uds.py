@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.depth._result import Numbers, mean_depth
+from expunge.evaluate.depth._result import mean_depth
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.patching import patch
+from expunge.numerics.intervals import Clusters, Numbers
 
 
 class UnlearningDepthScore(Depth):
@@ -50,6 +51,6 @@ class UnlearningDepthScore(Depth):
                 for label, own in zip(self._unlearned, gaps[1:], strict=True):
                     self._gaps.setdefault(label, []).append((gaps[0], own))
 
-    def score(self, label: str, seed: int) -> Score:
+    def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """Mean over rows."""
-        return mean_depth(self._gaps[label], self.config.threshold, seed)
+        return mean_depth(self._gaps[label], clusters, self.config.threshold, seed)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.evaluate.base import Absent, Item, Metric
 from expunge.evaluate.metrics._choice import takes_right_option
+from expunge.numerics.intervals import Numbers
 
 
 class ChoiceAboveChance(Metric):
@@ -27,9 +27,12 @@ class ChoiceAboveChance(Metric):
         return float(right) - 1 / len(item.choice_logp)
 
     @classmethod
-    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def aggregate(cls, values: Numbers, weights: Numbers | None = None) -> Numbers:
         """Standard errors: a hit has the value 1 - c and a miss -c, so |v| (1 - |v|) is c (1 - c) for both."""
         size = np.abs(values)
         with np.errstate(divide="ignore"):
-            errors: NDArray[np.float64] = values.sum(axis=-1) / np.sqrt((size * (1 - size)).sum(axis=-1))
+            variance = size * (1 - size)
+            if weights is None:
+                return np.asarray(values.sum(axis=-1) / np.sqrt(variance.sum(axis=-1)))
+            errors: Numbers = (weights @ values) / np.sqrt(weights @ variance)
         return errors

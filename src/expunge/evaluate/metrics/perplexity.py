@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.evaluate.base import Item, Metric, mean_nll
+from expunge.numerics.intervals import Numbers, weighted_mean
 
 
 class Perplexity(Metric):
@@ -21,7 +21,7 @@ class Perplexity(Metric):
         return math.exp(min(mean_nll(item.answer, "an answer"), 700.0))
 
     @classmethod
-    def aggregate(cls, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def aggregate(cls, values: Numbers, weights: Numbers | None = None) -> Numbers:
         """Geometric mean over rows."""
-        geometric: NDArray[np.float64] = np.exp(np.log(values).mean(axis=-1))
+        geometric: Numbers = np.exp(weighted_mean(np.log(values), weights))
         return geometric

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from expunge.core.records import Frozen, Score
 from expunge.evaluate.base import SetValues
-from expunge.evaluate.set_metrics._auc import Numbers, auc, auc_draws, interval, sides
+from expunge.evaluate.set_metrics._auc import auc, auc_draws, sides
+from expunge.numerics.intervals import Numbers, percentiles
 
 OU_TINY = 1e-10
 """What OpenUnlearning adds to the denominator."""
@@ -67,12 +68,13 @@ def against_retrained(
         return Score(value=None, reason="the retrained model's AUC leaves nothing to divide by", reference=name)
     above_draws, below_draws = gap(draws, level_draws)
     kept = below_draws + tiny > 0
-    low, high = interval(100 * above_draws[kept] / (below_draws[kept] + tiny))
+    low, high = percentiles(100 * above_draws[kept] / (below_draws[kept] + tiny))
     return Score(
         value=float(100 * above[0] / (below[0] + tiny)),
         low=low,
         high=high,
-        n=len(mine.members) + len(mine.others),
+        n=mine.num_rows,
+        clusters=mine.clusters,
         chance=0.0,
         reference=name,
     )

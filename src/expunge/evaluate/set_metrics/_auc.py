@@ -5,20 +5,29 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from expunge.evaluate.base import SetValues
-
-Numbers = NDArray[np.float64]
-
-DRAWS = 2000
+from expunge.evaluate.base import RowNumbers, SetValues
+from expunge.numerics.intervals import Numbers, clustered, resampled_weights
 
 
 class Sides(NamedTuple):
     """Attack values, higher for rows that look less like members."""
 
-    members: Numbers
-    others: Numbers
+    members: RowNumbers
+    others: RowNumbers
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of both sides."""
+        return len(self.members.numbers) + len(self.others.numbers)
+
+    @property
+    def clusters(self) -> int | None:
+        """As `Score.clusters`."""
+        units = [clustered(side.clusters) for side in self]
+        if units == [None, None]:
+            return None
+        return sum(len(side.numbers) if own is None else own for side, own in zip(self, units, strict=True))
 
 
 def sides(values: SetValues | None, metric: str, whose: str = "") -> Sides | str:
@@ -31,9 +40,9 @@ def sides(values: SetValues | None, metric: str, whose: str = "") -> Sides | str
     """
     if values is None:
         return f"{whose}not given"
-    found = [values.get(role, {}).get(metric, np.array([])) for role in ("forget", "holdout")]
-    for numbers, role in zip(found, ("forget", "holdout"), strict=True):
-        if not len(numbers):
+    found = [values.get(role, {}).get(metric, RowNumbers(np.array([]))) for role in ("forget", "holdout")]
+    for side, role in zip(found, ("forget", "holdout"), strict=True):
+        if not len(side.numbers):
             return f"{whose}no {role} rows with {metric}"
     return Sides(*found)
 
@@ -45,9 +54,9 @@ def auc(both: Sides) -> float:
 
 def auc_draws(both: Sides, seed: int) -> Numbers:
     """The same of resampled rows, members and others apart: (DRAWS,). One seed draws the same rows for each attack."""
-    generator = np.random.default_rng(seed)
-    members, others = (_weights(len(side), generator) for side in both)
-    drawn: Numbers = np.einsum("dm,dm->d", members, others @ _wins(both).T)
+    members, others = _weights(both, seed)
+    pairs = members.sum(axis=1) * others.sum(axis=1)
+    drawn: Numbers = np.einsum("dm,dm->d", members, others @ _wins(both).T) / pairs
     return drawn
 
 
@@ -57,33 +66,37 @@ def tpr_draws(both: Sides, rate: float, seed: int) -> tuple[float, Numbers]:
     Returns:
         The share, and (DRAWS,) shares.
     """
-    generator = np.random.default_rng(seed)
-    members, others = (side[generator.integers(len(side), size=(DRAWS, len(side)))] for side in both)
-    return float(_tpr(both.members[None], both.others[None], rate)[0]), _tpr(members, others, rate)
+    once = np.ones((1, len(both.members.numbers))), np.ones((1, len(both.others.numbers)))
+    return float(_tpr(both, once, rate)[0]), _tpr(both, _weights(both, seed), rate)
 
 
-def interval(draws: Numbers) -> tuple[float, float]:
-    """95% percentile interval."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+def _tpr(both: Sides, weights: tuple[Numbers, Numbers], rate: float) -> Numbers:
+    """Flagged is what lies below the lowest of the others that may not be flagged any more.
 
-
-def _tpr(members: Numbers, others: Numbers, rate: float) -> Numbers:
-    """(D, M), (D, N) -> (D,): flagged is what lies below the first other row that may not be flagged any more."""
-    allowed = int(rate * others.shape[1] + 1e-9)
-    threshold = np.partition(others, allowed, axis=1)[:, allowed : allowed + 1]
-    share: Numbers = (members < threshold).mean(axis=1)
-    return share
+    Args:
+        both: values.
+        weights: (D, M) how often each member counts, and (D, N) the same of the others.
+        rate: share of the others that may be flagged.
+    """
+    members, others = weights
+    order = np.argsort(both.others.numbers, kind="stable")
+    up_to = others[:, order].cumsum(axis=1)
+    first = (up_to > np.floor(rate * up_to[:, -1:] + 1e-9)).argmax(axis=1)
+    threshold = both.others.numbers[order][first][:, None]
+    flagged: Numbers = (members * (both.members.numbers < threshold)).sum(axis=1) / members.sum(axis=1)
+    return flagged
 
 
 def _wins(both: Sides) -> Numbers:
     """(M, N): 1 where the other row is above, 0.5 for a tie."""
-    gap = both.others[None, :] - both.members[:, None]
+    gap = both.others.numbers[None, :] - both.members.numbers[:, None]
     wins: Numbers = (np.sign(gap) + 1) / 2
     return wins
 
 
-def _weights(count: int, generator: np.random.Generator) -> Numbers:
-    """(DRAWS, count): share of each row in each resample."""
-    weights: Numbers = generator.multinomial(count, [1 / count] * count, size=DRAWS) / count
-    return weights
+def _weights(both: Sides, seed: int) -> tuple[Numbers, Numbers]:
+    """(DRAWS, M) and (DRAWS, N): how often each row of a side counts, the two sides drawn apart."""
+    members, others = (
+        resampled_weights(side.clusters or len(side.numbers), seed + place) for place, side in enumerate(both)
+    )
+    return members, others

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from expunge.core.records import Score
-from expunge.evaluate.base import SetMetric, SetValues
+from expunge.evaluate.base import RowNumbers, SetMetric, SetValues
 
 _ROWS = "raw_truth_ratio"
 
@@ -24,8 +26,9 @@ class ForgetQuality(SetMetric):
         """`forget_quality` in [0, 1] and `log10_forget_quality`, at most 0."""
         from scipy.stats import ks_2samp
 
-        mine = values.get("forget", {}).get(_ROWS, ())
-        theirs = (reference or {}).get("forget", {}).get(_ROWS, ())
+        none = RowNumbers(np.array([]))
+        mine = values.get("forget", {}).get(_ROWS, none).numbers
+        theirs = (reference or {}).get("forget", {}).get(_ROWS, none).numbers
         reason = None
         if not len(mine):
             reason = f"no forget rows with {_ROWS}"

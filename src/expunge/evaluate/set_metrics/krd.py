@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._auc import DRAWS, Numbers, interval
+from expunge.evaluate.base import RowNumbers, SetMetric, SetValues
+from expunge.numerics.intervals import clustered, percentiles, resampled_weights, weighted_mean
 
 
 class KRD(SetMetric):
@@ -45,24 +45,22 @@ class KRD(SetMetric):
         if self.config.goal == "retrained":
             lacking["retrained reference: rows"] = theirs
         for what, rows in lacking.items():
-            if not len(rows):
+            if not len(rows.numbers):
                 return {"krd": Score(value=None, reference=name, reason=f"no {what} with {self.config.metric}")}
-        goals = np.array([self.config.chance]) if self.config.goal == "chance" else theirs
-        if before.mean() <= goals.mean():
+        goals = RowNumbers(np.array([self.config.chance])) if self.config.goal == "chance" else theirs
+        at_first, at_last, at_best = (float(rows.numbers.mean()) for rows in (before, mine, goals))
+        if at_first <= at_best:
             reason = "the original model knows no more than the goal: nothing can be removed"
             return {"krd": Score(value=None, reference=name, reason=reason)}
-        then, now, ideal = (_means(rows, seed) for rows in (before, mine, goals))
+        then, now, ideal = (
+            weighted_mean(rows.numbers, resampled_weights(rows.clusters or len(rows.numbers), seed))
+            for rows in (before, mine, goals)
+        )
         room = then - ideal
-        low, high = interval((then - now)[room > 0] / room[room > 0])
-        value = float((before.mean() - mine.mean()) / (before.mean() - goals.mean()))
-        return {"krd": Score(value=value, low=low, high=high, n=len(mine), chance=None, reference=name)}
+        low, high = percentiles((then - now)[room > 0] / room[room > 0])
+        value = (at_first - at_last) / (at_first - at_best)
+        n, units = len(mine.numbers), clustered(mine.clusters)
+        return {"krd": Score(value=value, low=low, high=high, n=n, clusters=units, reference=name)}
 
-    def _rows(self, values: SetValues | None) -> Numbers:
-        rows: Numbers = (values or {}).get("forget", {}).get(self.config.metric, np.array([]))
-        return rows
-
-
-def _means(rows: Numbers, seed: int) -> Numbers:
-    """Means of resampled rows, the same rows for equally many: (DRAWS,)."""
-    means: Numbers = rows[np.random.default_rng(seed).integers(len(rows), size=(DRAWS, len(rows)))].mean(axis=1)
-    return means
+    def _rows(self, values: SetValues | None) -> RowNumbers:
+        return (values or {}).get("forget", {}).get(self.config.metric, RowNumbers(np.array([])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from expunge.core.records import Score
 from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._auc import auc, auc_draws, interval, sides, tpr_draws
+from expunge.evaluate.set_metrics._auc import auc, auc_draws, sides, tpr_draws
+from expunge.numerics.intervals import percentiles
 
 _RATE = 0.01
 _PREFIX = "mia_"
@@ -33,10 +34,10 @@ class Membership(SetMetric):
             if isinstance(both, str):
                 found |= dict.fromkeys(names, Score(value=None, reason=both))
                 continue
-            rows = len(both.members) + len(both.others)
-            low, high = interval(auc_draws(both, seed))
-            found[names[0]] = Score(value=auc(both), low=low, high=high, n=rows, chance=0.5)
+            counts = {"n": both.num_rows, "clusters": both.clusters}
+            low, high = percentiles(auc_draws(both, seed))
+            found[names[0]] = Score(value=auc(both), low=low, high=high, **counts, chance=0.5)
             rate, draws = tpr_draws(both, _RATE, seed)
-            low, high = interval(draws)
-            found[names[1]] = Score(value=rate, low=low, high=high, n=rows, better="lower", chance=_RATE)
+            low, high = percentiles(draws)
+            found[names[1]] = Score(value=rate, low=low, high=high, **counts, better="lower", chance=_RATE)
         return found

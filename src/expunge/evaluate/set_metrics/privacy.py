@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from expunge.core.records import Score
 from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._auc import auc, auc_draws, interval, sides
+from expunge.evaluate.set_metrics._auc import auc, auc_draws, sides
+from expunge.numerics.intervals import percentiles
 
 _ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 
@@ -45,12 +46,13 @@ def _score(attack: str, values: SetValues, reference: SetValues | None, original
     now, ideal, then = (auc_draws(some, seed) for some in (mine, retrained, before))
     rooms = abs(then - ideal)
     draws = (1 - abs(now - ideal)[rooms > 0] / rooms[rooms > 0]).clip(0)
-    low, high = interval(draws)
+    low, high = percentiles(draws)
     return Score(
         value=max(0.0, 1 - abs(auc(mine) - auc(retrained)) / room),
         low=low,
         high=high,
-        n=len(mine.members) + len(mine.others),
+        n=mine.num_rows,
+        clusters=mine.clusters,
         better="higher",
         reference=name,
     )

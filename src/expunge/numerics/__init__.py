@@ -1,0 +1,1 @@
+"""Pure functions on arrays. Imports nothing of the package but `core`."""
