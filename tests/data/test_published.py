@@ -79,7 +79,9 @@ def test_tofu(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]], 
         paraphrased_question=row["paraphrased_question"],
         paraphrased_answer=row["paraphrased_answer"],
         perturbed_answer=tuple(row["perturbed_answer"]),
+        cluster="author 0",
     )
+    assert [row.cluster for row in _load(folders["tofu"], "tofu:forget05_perturbed")][19:21] == ["author 0", "author 1"]
     assert not _load(folders["tofu"], "tofu:forget05")[0].perturbed_answer
     write(tmp_path / "forget05_perturbed.jsonl", [{**row, "task_id": "1", "paraphrased_question": None}])
     (other,) = _load(tmp_path, "tofu:forget05_perturbed")

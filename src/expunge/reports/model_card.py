@@ -82,7 +82,7 @@ def _scores(record: Record) -> list[str]:
     cells = [[r.split, metric_name(r.metric), score_text(r.before), score_text(r.after), r.n, r.words] for r in rows]
     return [
         "## Scores",
-        "Mean [95% bootstrap interval] over n items; those about one person or document, a cluster, are drawn together.",
+        "Mean [95% bootstrap interval] over n items; those about one person or document are drawn together.",
         _table(["split", "metric", "before", "after", "n", "change"], cells),
         "\n".join(f"- {_inline(note)}" for note in absences(headline(comparison(record)))),
     ]

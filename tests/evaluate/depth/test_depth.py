@@ -149,7 +149,7 @@ def test_alignment_against_features() -> None:
 def test_the_interval_is_over_rows() -> None:
     """Mean of 0 and 1 over 2 rows: a draw takes both from one row in half of all cases, so the interval is [0, 1]."""
     values = np.array([0.0, 1.0])
-    score = depth_score(lambda weights: weights @ values / weights.sum(axis=1), 2, 0, 2)
+    score = depth_score(lambda weights: weights @ values / weights.sum(axis=1), 2, 0)
     assert (score.value, score.low, score.high, score.n) == (0.5, 0.0, 1.0, 2)
 
 
