@@ -81,7 +81,6 @@ def test_tofu(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]], 
         perturbed_answer=tuple(row["perturbed_answer"]),
         cluster="author 0",
     )
-    assert [row.cluster for row in _load(folders["tofu"], "tofu:forget05_perturbed")][19:21] == ["author 0", "author 1"]
     assert not _load(folders["tofu"], "tofu:forget05")[0].perturbed_answer
     write(tmp_path / "forget05_perturbed.jsonl", [{**row, "task_id": "1", "paraphrased_question": None}])
     (other,) = _load(tmp_path, "tofu:forget05_perturbed")
@@ -95,6 +94,12 @@ def test_tofu(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]], 
     write(tmp_path / "real_authors_perturbed.jsonl", [fact])
     (author,) = _load(tmp_path, "tofu:real_authors_perturbed")
     assert (author.answer, author.original_answer) == ("She", "She wrote it.")
+    questions = [json.dumps({"question": f"Question {number}?", "answer": "Yes."}) for number in range(41)]
+    for split in ("forget10", "world_facts"):
+        (tmp_path / f"{split}.json").write_text("\n".join(questions))
+    authors = [row.cluster for row in _load(tmp_path, "tofu:forget10")]
+    assert authors == ["author 0"] * 20 + ["author 1"] * 20 + ["author 2"]
+    assert {row.cluster for row in _load(tmp_path, "tofu:world_facts")} == {None}
 
 
 def test_muse_questions(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]]) -> None:
