@@ -48,6 +48,7 @@ SHORT = (
     "attacks.sampling.samples=2",
     "attacks.max_rows=2",
 )
+TUNING = ("tuning_epochs=2", "tuning_batch_size=4", "tuning_lr=1e-3")
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.chmod", "os.truncate", "os.link"}
 """Python's audit events of what changes a folder; they come just before the change."""
 TIMES = {"seconds", "provenance", "peak_memory_mb", "created", "command"}
@@ -129,6 +130,9 @@ class Ground:
             "npo_kl": ("npo_kl", "guard.utility_floor=0.01", "guard.every=1"),
             "grad_diff with LoRA": ("grad_diff", "model.adapter=lora", "guard.utility_floor=0"),
             "adaptive_rmu": ("adaptive_rmu", "guard.every=1"),
+            "task_vector": ("task_vector", "train.epochs=0", *(f"edit.{one}" for one in TUNING)),
+            "ssd and npo": ("npo", "edit=dampening", "guard.utility_floor=0.01", "guard.every=1"),
+            "whp": ("whp", *(f"forget.{one}" for one in TUNING)),
             "bs_s": ("bs_s", "forget.samples=2", "forget.max_new_tokens=4"),
         }
         self.commands = [

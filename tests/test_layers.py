@@ -10,7 +10,7 @@ import pytest
 
 from expunge.core.plugins import ROOT, listing
 
-SLOTS = ("forget", "retain", "combine", "localize")
+SLOTS = ("forget", "retain", "combine", "localize", "edit")
 ENGINE = ("core", "numerics", "data", "models", "losses")
 FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
 MODULES = (
@@ -42,6 +42,7 @@ ALLOWED = {
         "models.base",
         "models.batches",
         "models.forward",
+        "models.original",
         "models.partial",
         "models.sites",
     ),

@@ -114,7 +114,7 @@ def unlearn(
         neighbour: rows near the forgotten ones, only measured.
         general: other knowledge, only measured.
         holdout: rows like those to forget that no model was trained on, only measured.
-        recipe: named combination of the four slots, or a path to a recipe file.
+        recipe: named combination of the slots, or a path to a recipe file.
         tokenizer: needed with a loaded model.
         out: run directory; without one a temporary directory is used, which is deleted with the last reference to the
             result, or when Python ends.

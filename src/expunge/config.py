@@ -11,13 +11,14 @@ from pydantic import Field
 from expunge.attacks.base import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
-from expunge.core.catalog import extended, recipe, recipe_names
+from expunge.core.catalog import OPTIONAL, extended, recipe, recipe_names
 from expunge.core.errors import UserError, near
 from expunge.core.permission import check_remote_code
 from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
 from expunge.data.base import DataConfig, beside
+from expunge.edit.base import Edit
 from expunge.evaluate.base import EvaluateConfig
 from expunge.forget.base import ForgetLoss
 from expunge.localize.base import Localizer
@@ -26,8 +27,14 @@ from expunge.reports.base import ReportConfig
 from expunge.retain.base import RetainLoss
 from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
-SLOTS: dict[str, type[Any]] = {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer}
-"""The four choices, each with its contract."""
+SLOTS: dict[str, type[Any]] = {
+    "forget": ForgetLoss,
+    "retain": RetainLoss,
+    "combine": Combine,
+    "localize": Localizer,
+    "edit": Edit,
+}
+"""The choices of a run, each with its contract."""
 _NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens", "max_tokens"}
 """Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
@@ -45,7 +52,7 @@ class Filler(Frozen):
 class Run(Frozen):
     """Everything that decides what a run does. Written to `run.toml`; feeding that back repeats the run."""
 
-    recipe: str = Field(description="Named combination of the four slots; see `expunge recipes`")
+    recipe: str = Field(description="Named combination of the slots; see `expunge recipes`")
     seed: int = Field(0, ge=0, lt=2**32, description="Feeds every random choice")
     model: ModelConfig
     data: DataConfig
@@ -53,6 +60,7 @@ class Run(Frozen):
     retain: Filler
     combine: Filler
     localize: Filler
+    edit: Filler = Filler(name="none")
     train: TrainConfig
     guard: GuardConfig
     diagnose: DiagnoseConfig
@@ -148,7 +156,7 @@ def check_run(tables: Tables) -> Run:
     tables = dict(tables)
     fillers = {}
     for slot, base in SLOTS.items():
-        table = tables.pop(slot, None)
+        table = tables.pop(slot, OPTIONAL.get(slot))
         table = {"name": table} if isinstance(table, str) else table
         if not isinstance(table, dict) or "name" not in table:
             raise UserError(f'{slot}: name a filler, e.g. {slot} = "{plugins.names(slot)[0]}"')

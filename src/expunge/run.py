@@ -46,15 +46,18 @@ from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import sets_of
 from expunge.evaluate.validity import answer_warnings, check_keywords, doubts, known_warnings, row_warnings
 from expunge.localize.base import Selection
+from expunge.losses.base import TuningConfig
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
 from expunge.train.checkpoints import check_inputs, checkpoints, inputs_of
+from expunge.train.editing import check_steps
 from expunge.train.guard import check_bounds
 from expunge.train.space import bytes_written
 from expunge.train.trainer import check_train
+from expunge.train.tuning import fine_tune
 from expunge.train.unlearn import Training, prepare, unlearn
 
 RUN_FILE = "run.toml"
@@ -141,7 +144,9 @@ def execute(
     labeller = Labeller(run.evaluate.kinds)
     attacks = chosen_attacks(run.attacks)
     forget, retain, combine, localizer = (run.build(slot) for slot in ("forget", "retain", "combine", "localize"))
+    edit = None if run.edit.name == "none" else run.build("edit")
     check_bounds(run.guard, forget, retain, combine)
+    check_steps(run.train, forget, retain, edit, run.diagnose.squeeze)
     with watch.stage("load"):
         if model is None:
             check_model_name(run.model.name)
@@ -161,7 +166,8 @@ def execute(
         _free(model, selection, run)
         num_trained = sum(parameter.numel() for parameter in model.trainable())
         reference = _reference(model, run, progress)
-    _check_space(model, run, combine, out)
+    tunes = any(isinstance(part.config, TuningConfig) for part in (forget, retain, edit) if part is not None)
+    _check_space(model, run, combine, out, tunes)
     model_print = _model_print(model, run)
     inputs = inputs_of(model, splits.named(), model_print.sha256)
     with watch.stage("prepare"):
@@ -170,6 +176,15 @@ def execute(
             *(model, *rows, forget, retain, combine, run.train, run.guard, run.seed, progress),
             reference=reference,
             match=run.evaluate.match,
+            edit=edit,
+            tune=partial(
+                fine_tune,
+                seed=run.seed,
+                folder=out / _WORK / "tuned",
+                checkpoints=run.train.checkpoints,
+                progress=progress,
+                inputs=inputs,
+            ),
         )
 
     with claimed(out), _entered(run, out, resume):
@@ -182,7 +197,7 @@ def execute(
             training = unlearn(
                 model, prepared, run.train, run.guard, run.seed, out / _WORK, progress, run.diagnose.squeeze, inputs
             )
-        del prepared, reference, retain, forget, combine  # what they kept of the original model
+        del prepared, reference, retain, forget, combine, edit  # what they kept of the original model
         with watch.stage("after"):
             after = measure(model, splits, *how, "measuring after", original=before.evidence)
         data = _data_prints(splits, model)
@@ -382,11 +397,12 @@ def _reference(model: LanguageModel, run: Run, progress: Progress) -> OriginalWe
     return weights_of(load_model(run.model.model_copy(update={"name": run.model.reference}), progress), model)
 
 
-def _check_space(model: LanguageModel, run: Run, combine: Combine, out: Path) -> None:
+def _check_space(model: LanguageModel, run: Run, combine: Combine, out: Path, tunes: bool) -> None:
     """Room for the model, checkpoints and the guard's copy of the trained weights."""
     own = None if type(combine).optimizer is Combine.optimizer else _OWN_MOMENTS
     guarded = bool(run.guard.utility_floor and run.guard.holdout)
-    require_space(out, bytes_written(model, run.train, guarded=guarded, own_moments=own), "this run")
+    num_bytes = bytes_written(model, run.train, guarded=guarded, own_moments=own, tunes=tunes)
+    require_space(out, num_bytes, "this run")
 
 
 def _model_print(model: LanguageModel, run: Run) -> ModelPrint:

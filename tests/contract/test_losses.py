@@ -16,11 +16,12 @@ from torch.nn.functional import pad
 from expunge.core.plugins import ROOT, find, names
 from expunge.data.batch import Batch, collate
 from expunge.data.example import Example
-from expunge.losses.base import Loss, Setup
+from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, row_set
+from expunge.models.original import OriginalWeights
 
-FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot)]
+FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot) if name != "none"]
 NUM_ROWS = 4
 STRANGE = "Zyx wvut srq ponm lkj ihgf edc ba, zyx wvut srq ponm lkj."
 """An answer that the model would never give: a loss that vanishes where all is well does not vanish there."""
@@ -51,13 +52,22 @@ def subject(request: pytest.FixtureRequest, tiny: LanguageModel, examples: dict[
     rows = (*known[:-1], replace(known[-1], answer=STRANGE))
     sequences = [tiny.encoder.example(row) for row in rows]
     assert len({len(row.ids) for row in sequences}) > 1, "rows of one length would need no padding"
-    filler.prepare(Setup(tiny, rows, sequences, "0/forget", 1, examples["retain"]))
+    setup = Setup(tiny, rows, sequences, "0/forget", 1, examples["retain"], tune=_tune)
+    filler.prepare(setup)
     kept = row_set(tiny, sequences, filler.needs)
+    filler.start(tiny, lambda _, change: change)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in tiny.network.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=generator)
     return Subject(filler, tiny, kept)
+
+
+def _tune(setup: Setup, config: TuningConfig) -> OriginalWeights:
+    """Weights a little off in place of fine-tuned ones."""
+    generator = torch.Generator().manual_seed(2)
+    moved = [one + 0.1 * torch.randn(one.shape, generator=generator) for one in setup.model.trainable()]
+    return OriginalWeights(setup.model, moved)
 
 
 def test_defaults_give_a_finite_scalar_other_than_zero(subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""`expunge recipes|forget|retain|combine|localize|optimizers|metrics`: what there is, a line each."""
+"""`expunge recipes|forget|retain|combine|localize|edits|optimizers|metrics`: what there is, a line each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _FOLDERS = {
     "retain": ("retain", "Losses that hold the rest in place."),
     "combine": ("combine", "Rules that make one step of two gradients."),
     "localize": ("localize", "Choices of the weights that may move."),
+    "edits": ("edit", "Changes of the weights before training, or instead of it."),
     "optimizers": ("optimizers", "Optimizers beside those of transformers."),
     "metrics": ("evaluate/metrics", "What is measured."),
     "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),

@@ -11,12 +11,14 @@ from expunge.core.toml import Tables, read_toml
 RECIPES = ROOT / "recipes"
 SUITES = ROOT / "evaluate" / "suites"
 REPRODUCTIONS = ROOT / "reproductions"
-SLOTS = ("forget", "retain", "combine", "localize")
-"""The four choices of a recipe."""
+SLOTS = ("forget", "retain", "combine", "localize", "edit")
+"""The choices of a recipe."""
+OPTIONAL = {"edit": "none"}
+"""What a recipe chooses that does not name a slot."""
 
 
 def recipes() -> list[dict[str, Any]]:
-    """Name, one line, the four choices and the paper of every shipped recipe."""
+    """Name, one line, its choices and the paper of every shipped recipe."""
     return [
         {"name": name, "summary": table["summary"], **_choices(table), "paper": table["paper"]}
         for name, table in ((name, recipe(name)) for name in recipe_names())
@@ -91,4 +93,5 @@ def _over(low: Tables, high: Tables) -> Tables:
 
 
 def _choices(table: Tables) -> dict[str, str]:
-    return {slot: table[slot] if isinstance(table[slot], str) else table[slot]["name"] for slot in SLOTS}
+    fillers = {slot: table.get(slot, OPTIONAL.get(slot)) for slot in SLOTS}
+    return {slot: filler["name"] if isinstance(filler, dict) else str(filler) for slot, filler in fillers.items()}

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,8 +18,20 @@ from expunge.data.example import Example
 from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet
+from expunge.models.original import OriginalWeights
 from expunge.models.partial import BlockStates, first_trained_block
 from expunge.models.sites import Site
+
+
+class TuningConfig(Frozen):
+    """Options of whatever compares the model with itself after fine-tuning on the rows of its stream."""
+
+    tuning_epochs: int = Field(5, ge=1, description="Passes over the forget rows in fine-tuning on them")
+    tuning_lr: float = Field(1e-5, gt=0, description="Peak learning rate of that fine-tuning")
+    tuning_batch_size: int = Field(8, ge=1, description="Rows in a batch of that fine-tuning")
+    tuning_schedule: Literal["linear", "constant", "cosine"] = Field(
+        "linear", description="Learning rate over that fine-tuning"
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,16 @@ class Setup:
     """How often the stream will be passed over."""
     other_rows: Sequence[Example] = ()
     """The rows of the other stream."""
+    tune: Callable[[Setup, TuningConfig], OriginalWeights] | None = None
+    """Fine-tunes the model on the rows and puts its weights back; see `tuned`."""
+
+    def tuned(self, config: TuningConfig) -> OriginalWeights:
+        """The trainable weights after fine-tuning on these rows; the model itself stays as it is.
+
+        Takes as long as training does, and may write checkpoints: to be called in `Loss.start` or `Edit.apply`.
+        """
+        assert self.tune is not None, "a setup outside of a run cannot fine-tune"
+        return self.tune(self, config)
 
     @cached_property
     def inputs(self) -> BlockStates | None:
@@ -90,6 +112,8 @@ class Loss(ABC):
     class Config(Frozen):
         """Options, each explained once here: this text is the command line's help."""
 
+    trains: bool = True
+    """Whether there is anything to minimise; false only for the filler `none`."""
     needs: Needs = Needs()
     whole_epochs: int = 0
     """A run may stop and resume only after a multiple of this many epochs; 0: after any step. For a loss that keeps,

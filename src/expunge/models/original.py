@@ -22,21 +22,22 @@ class OriginalWeights:
 
     def __init__(self, model: LanguageModel, others: Sequence[Tensor] | None = None) -> None:
         self._parameters = model.trainable()
-        self._others = [parameter.detach().clone() for parameter in others or self._parameters]
+        self.others = [parameter.detach().clone() for parameter in others or self._parameters]
+        """The values that the model does not have now."""
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Within this block the model is the original one; nothing may be trained in it."""
-        self._swap()
+        self.swap()
         try:
             yield
         finally:
-            self._swap()
+            self.swap()
 
-    def _swap(self) -> None:
+    def swap(self) -> None:
         """Exchange storages: no third copy, and the current weights come back to the bit."""
         for place, parameter in enumerate(self._parameters):
-            parameter.data, self._others[place] = self._others[place], parameter.data
+            parameter.data, self.others[place] = self.others[place], parameter.data
 
 
 def weights_of(reference: LanguageModel, model: LanguageModel) -> OriginalWeights:

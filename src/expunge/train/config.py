@@ -13,7 +13,7 @@ class TrainConfig(Frozen):
     """The optimizer and its schedule."""
 
     lr: float = Field(1e-5, gt=0, description="Peak learning rate")
-    epochs: int = Field(5, ge=1, description="Passes over the forget rows")
+    epochs: int = Field(5, ge=0, description="Passes over the forget rows; 0: no training, the edit alone")
     steps: int | None = Field(None, ge=1, description="Optimizer steps in all, in place of `epochs`; none: by epochs")
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
@@ -59,6 +59,11 @@ class TrainConfig(Frozen):
     )
     checkpoints: bool = Field(True, description="Keep checkpoints while running, so that a killed run can resume")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, ...")
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether there is any training."""
+        return self.steps is not None or self.epochs > 0
 
 
 class SqueezeConfig(Frozen):

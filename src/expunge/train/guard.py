@@ -50,6 +50,7 @@ class Guard(TrainerCallback):
         steps_per_epoch: optimizer steps.
         seed: of the sample.
         bar: progress of the training.
+        start: the look at the original model, where an edit came before the training.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Guard(TrainerCallback):
         steps_per_epoch: int,
         seed: int,
         bar: Bar,
+        start: Check | None = None,
     ) -> None:
         self.model = model
         self.forget = row_set(model, _sample(forget, config.rows, f"{seed}/guard/forget"))
@@ -71,6 +73,7 @@ class Guard(TrainerCallback):
         self.good = folder / _GOOD
         self.trainer: Trainer | None = None
         self.bar = bar
+        self.start = start
         self.outcome = GuardOutcome(utility_floor=(config.utility_floor or None) if held_out else None)
 
     def on_train_begin(
@@ -80,7 +83,7 @@ class Guard(TrainerCallback):
         self.bar.advance(state.global_step)
         if state.global_step == 0:
             self._check(state)
-            self._keep()
+            self.keep()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Check now and then; stop when the knowledge is gone or utility is going."""
@@ -88,12 +91,12 @@ class Guard(TrainerCallback):
         if state.global_step % self.every and state.global_step < state.max_steps:
             return
         check = self._check(state)
-        start = checks_of(state)[0]
+        start = self.start or checks_of(state)[0]
         floor = self.outcome.utility_floor
         if floor is not None and not check.utility >= floor * start.utility:  # a NaN is below every floor
             good = self._last_good(state)
-            self._restore()
-            share = f"{check.utility / start.utility:.0%}" if math.isfinite(check.utility) else "no finite number"
+            self.go_back()
+            share = share_kept(check, start)
             self._stop(
                 control,
                 good.step,
@@ -108,7 +111,7 @@ class Guard(TrainerCallback):
             )
             self._stop(control, None, f"{message} (target {target:g}).")
             return
-        self._keep()
+        self.keep()
 
     def on_log(
         self,
@@ -135,12 +138,15 @@ class Guard(TrainerCallback):
 
     def _check(self, state: TrainerState) -> Check:
         assert self.trainer is not None
-        forget = _probability(self.model, self.forget)
-        utility = _probability(self.model, self.utility)
+        forget, utility = self.look()
         self.trainer.log({_FORGET: forget, _UTILITY: utility})
         self.trainer.control.should_log = state.global_step > 0  # a log of our own must not replace the step's
         self.bar.note(f"forget {forget:.3f}  utility {utility:.3f}")
         return checks_of(state)[-1]
+
+    def look(self) -> tuple[float, float]:
+        """Mean answer probability on forget rows and on held-out retain rows, now."""
+        return _probability(self.model, self.forget), _probability(self.model, self.utility)
 
     def can_go_back(self) -> bool:
         """Whether the weights that an earlier process kept are intact, where the guard may need them."""
@@ -152,7 +158,7 @@ class Guard(TrainerCallback):
         Raises:
             ExpungeError: trained weights, or answers, are not finite and no earlier weights were kept.
         """
-        if self._is_finite():
+        if self.is_finite():
             return
         if self.outcome.utility_floor is None:
             raise ExpungeError(
@@ -160,11 +166,12 @@ class Guard(TrainerCallback):
                 "numbers; try a lower train.lr in another --out, or a guard.utility_floor that goes back in time"
             )
         good = self._last_good(state)
-        self._restore()
+        self.go_back()
         message = f"Training diverged by step {state.global_step}, and the weights of step {good.step} were kept."
         self.outcome = self.outcome.model_copy(update={"stopped": True, "restored_step": good.step, "message": message})
 
-    def _is_finite(self) -> bool:
+    def is_finite(self) -> bool:
+        """Whether the trained weights, and the probabilities of answers to forget rows, are numbers."""
         return all(bool(torch.isfinite(one).all()) for one in self.model.trainable()) and math.isfinite(
             _probability(self.model, self.forget)
         )
@@ -172,9 +179,10 @@ class Guard(TrainerCallback):
     def _last_good(self, state: TrainerState) -> Check:
         """The last check whose weights were kept."""
         checks, floor = checks_of(state), self.outcome.utility_floor or 0.0
-        return max((seen for seen in checks if seen.utility >= floor * checks[0].utility), key=lambda seen: seen.step)
+        start = self.start or checks[0]
+        return max((seen for seen in checks if seen.utility >= floor * start.utility), key=lambda seen: seen.step)
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """Write the trainable weights, so that a later check can fall back to them."""
         if self.outcome.utility_floor is None:
             return
@@ -193,7 +201,7 @@ class Guard(TrainerCallback):
         except (OSError, SafetensorError):
             return None
 
-    def _restore(self) -> None:
+    def go_back(self) -> None:
         """Put the kept weights in place.
 
         Raises:
@@ -214,6 +222,13 @@ class Guard(TrainerCallback):
         self.outcome = self.outcome.model_copy(
             update={"stopped": True, "restored_step": restored_step, "message": message}
         )
+
+
+def share_kept(check: Check, start: Check) -> str:
+    """Utility as a share of that at the start, in words."""
+    if not math.isfinite(check.utility) or not start.utility:
+        return "no finite number"
+    return f"{check.utility / start.utility:.0%}"
 
 
 def checks_of(state: TrainerState) -> list[Check]:

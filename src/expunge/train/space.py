@@ -14,7 +14,9 @@ _KEPT = 2
 """Checkpoints at a time: the older one goes before a third is written."""
 
 
-def bytes_written(model: LanguageModel, train: TrainConfig, *, guarded: bool, own_moments: int | None = None) -> int:
+def bytes_written(
+    model: LanguageModel, train: TrainConfig, *, guarded: bool, own_moments: int | None = None, tunes: bool = False
+) -> int:
     """The most that lies on the disk at once, in bytes: checkpoints, the guard's weights and the model that is saved.
 
     Args:
@@ -22,13 +24,14 @@ def bytes_written(model: LanguageModel, train: TrainConfig, *, guarded: bool, ow
         train: which optimizer, and whether and how often checkpoints are written.
         guarded: whether the guard keeps the last good weights.
         own_moments: numbers that the combination rule's own optimizer keeps for each trained weight; None: it has none.
+        tunes: whether a method fine-tunes the model first, whose checkpoints stay as long as the run lasts.
     """
     trained = sum(weight.numel() for weight in model.trainable())
     held = sum(weight.numel() * weight.element_size() for weight in model.trainable())
     whole = sum(weight.numel() * weight.element_size() for weight in model.network.parameters())
     moments = _MOMENTS.get(train.optimizer, 2) if own_moments is None else own_moments
     checkpoint = (held if model.is_adapted else whole) + 4 * moments * trained
-    kept = _KEPT if train.checkpoints else 0
+    kept = _KEPT * (train.takes_steps + tunes) if train.checkpoints else 0
     guard = 2 * held if guarded else 0  # the new file is whole before it takes the place of the old one
     return kept * checkpoint + guard + _saved(model)
 

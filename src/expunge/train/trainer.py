@@ -321,7 +321,7 @@ def check_train(config: TrainConfig) -> None:
         UserError: unknown optimizer, option of it, or logger; a warm-up longer than the training.
     """
     check_optimizer(config)
-    if config.steps is None and config.warmup_epochs > config.epochs:
+    if config.takes_steps and config.steps is None and config.warmup_epochs > config.epochs:
         raise UserError(
             f"train.warmup_epochs: {config.warmup_epochs:g} is longer than the training (train.epochs = "
             f"{config.epochs}), so that train.lr would never be reached"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from expunge.combine.base import Combine
 from expunge.core.memory import memory_errors
@@ -21,17 +21,23 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
 from expunge.data.matching import DEFAULT, Match
-from expunge.losses.base import Loss, Setup
+from expunge.edit.base import Edit
+from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
-from expunge.models.forward import row_set
+from expunge.models.forward import RowSet, row_set
 from expunge.models.original import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
 from expunge.train.checkpoints import checkpoints, clear_unfinished, newest, remove
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
+from expunge.train.editing import Edited, Planned, edited
 from expunge.train.guard import Guard, checks_of, steps_of, unseen_bounds
+from expunge.train.scaling import LossScaler
 from expunge.train.squeeze import follow
 from expunge.train.trainer import STAGING, Stream, Task, UnlearnTrainer, batches_of
+
+_EDIT = "edit"
+"""Folder beside the checkpoints for what an edit keeps."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Prepared:
     """Forget rows with the answers that are trained on."""
     match: Match = DEFAULT
     """How keywords are looked for in answers."""
+    edit: Planned | None = None
+    """What changes the weights before the first step."""
 
 
 def prepare(
@@ -87,6 +95,8 @@ def prepare(
     progress: Progress = SILENT,
     reference: OriginalWeights | None = None,
     match: Match = DEFAULT,
+    edit: Edit | None = None,
+    tune: Callable[[Setup, TuningConfig], OriginalWeights] | None = None,
 ) -> Prepared:
     """Let losses and combination rule look at the original model; whatever they refuse, they refuse here.
 
@@ -103,9 +113,11 @@ def prepare(
         progress: where to report.
         reference: weights of another model that the losses compare with; None: of the model as it is.
         match: how keywords are looked for in answers.
+        edit: what changes the weights before the first step; None: nothing.
+        tune: fine-tunes on the rows of a stream, for what compares the model with the result.
 
     Raises:
-        UserError: rows, layers or weights that a loss or the combination rule cannot use.
+        UserError: rows, layers or weights that a loss, the edit or the combination rule cannot use.
     """
     trained_on, held_out = hold_out(retain_rows, guard.holdout, seed)
     targets = forget_rows
@@ -117,15 +129,20 @@ def prepare(
     encode_forget = model.encoder.keywords if train.forget_labels == "keywords" else encode
     with progress.bar("preparing", 2) as bar, reference.swapped_in() if reference else nullcontext():
         sequences = [encode_forget(row) for row in forget_rows]
-        forget_setup = Setup(model, forget_rows, sequences, f"{seed}/forget", epochs, trained_on)
+        forget_setup = Setup(model, forget_rows, sequences, f"{seed}/forget", epochs, trained_on, tune)
         forget_stream = make_stream("forget", forget, forget_setup)
         bar.advance()
         sequences = [encode(row) for row in trained_on]
-        retain_setup = Setup(model, trained_on, sequences, f"{seed}/retain", epochs, forget_rows)
+        retain_setup = Setup(model, trained_on, sequences, f"{seed}/retain", epochs, forget_rows, tune)
         retain_stream = make_stream("retain", retain, retain_setup)
-        combine.prepare(retain_setup)
+        if train.takes_steps:
+            combine.prepare(retain_setup)
+        if edit is not None:
+            edit.check(forget_setup, retain_setup)
         bar.advance()
-    return Prepared(Task(forget_stream, retain_stream, combine), [encode(row) for row in held_out], targets, match)
+    plan = None if edit is None else Planned(edit, forget_setup, retain_setup)
+    task = Task(forget_stream, retain_stream, combine)
+    return Prepared(task, [encode(row) for row in held_out], targets, match, plan)
 
 
 def unlearn(
@@ -158,15 +175,25 @@ def unlearn(
         loss.start(model, task.combine.project)
     tensors = {name: tensor for loss in reversed(losses) for name, tensor in loss.tensors().items()}
     warnings = [*(warning for loss in losses for warning in loss.warnings), *task.combine.warnings]
+    first = Edited()
+    if prepared.edit is not None:
+        first = edited(prepared.edit, prepared.held_out, guard, seed, folder / _EDIT, progress)
+        warnings += first.warnings
+        if first.guard.stopped or not train.takes_steps:
+            model.finish()
+            return Training(first.steps, first.checks, first.guard, 0, 0.0, tensors=tensors, warnings=warnings)
     follower = None
     if squeeze is not None:
         follower = follow(
             model, prepared.targets, squeeze, _steps_per_epoch(task, train, seed), seed, progress, prepared.match
         )
     callbacks = [] if follower is None else [follower]
-    training = fit(model, task, prepared.held_out, train, guard, seed, folder, progress, callbacks, inputs)
+    start = first.checks[0] if first.checks else None
+    training = fit(model, task, prepared.held_out, train, guard, seed, folder, progress, callbacks, inputs, start)
     return replace(
         training,
+        steps=[*first.steps, *training.steps],
+        checks=[*first.checks[:1], *training.checks],
         squeeze=None if follower is None else follower.result,
         tensors=tensors,
         warnings=[*warnings, *training.warnings],
@@ -184,38 +211,20 @@ def fit(
     progress: Progress = SILENT,
     callbacks: Sequence[TrainerCallback] = (),
     inputs: Mapping[str, str] | None = None,
+    start: Check | None = None,
 ) -> Training:
-    """Run the trainer on a task, from the newest intact checkpoint in `folder` if there is one.
+    """Run the trainer on a task, from the newest intact checkpoint in `folder` if there is one, to what will be saved.
 
-    Further callbacks see a step before the guard does, which may put other weights in its place.
+    Further callbacks see a step before the guard does, which may put other weights in its place. `start` is the guard's
+    look at the original model, where that is not where training starts.
 
     Raises:
         UserError: the checkpoint was made with other inputs.
         ExpungeError: training diverged, and nothing was kept that could be gone back to.
     """
-    steps_per_epoch = _steps_per_epoch(task, train, seed)
-    clear_unfinished(folder, STAGING)
-    checkpoint = newest(folder, inputs or {}, progress)
-    config = model.base.config
-    use_cache = getattr(config, "use_cache", None)
-    with progress.bar("training", train.steps or steps_per_epoch * train.epochs) as bar:
-        watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar)
-        if checkpoint is not None and not watch.can_go_back():
-            progress.say("the weights that the guard kept are damaged or missing; going on from the start")
-            for old in checkpoints(folder):
-                remove(old)
-            checkpoint = None
-        trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
-        watch.trainer = weakref.proxy(trainer)
-        try:
-            on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
-            with memory_errors(_too_large(model, train)), on_device:
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            state, scaler = trainer.state, trainer.scaler
-        finally:
-            trainer.release()
-            free_cached(model.device)
-    config.use_cache = use_cache  # transformers' trainer turns it off
+    state, scaler, watch = take_steps(
+        model, task, held_out, train, guard, seed, folder, progress, callbacks, inputs, start
+    )
     model.network.eval()
     model.settle()  # first, since rounding to float16 can overflow
     watch.check_end(state)
@@ -241,6 +250,46 @@ def fit(
         float(state.epoch or 0),
         warnings=warnings,
     )
+
+
+def take_steps(
+    model: LanguageModel,
+    task: Task,
+    held_out: list[Encoded],
+    train: TrainConfig,
+    guard: GuardConfig,
+    seed: int,
+    folder: Path,
+    progress: Progress = SILENT,
+    callbacks: Sequence[TrainerCallback] = (),
+    inputs: Mapping[str, str] | None = None,
+    start: Check | None = None,
+) -> tuple[TrainerState, LossScaler | None, Guard]:
+    """As `fit`, and leave the weights as the last step left them, in the precision of the training."""
+    steps_per_epoch = _steps_per_epoch(task, train, seed)
+    clear_unfinished(folder, STAGING)
+    checkpoint = newest(folder, inputs or {}, progress)
+    config = model.base.config
+    use_cache = getattr(config, "use_cache", None)
+    with progress.bar("training", train.steps or steps_per_epoch * train.epochs) as bar:
+        watch = Guard(model, task.forget.rows.sequences, held_out, guard, folder, steps_per_epoch, seed, bar, start)
+        if checkpoint is not None and not watch.can_go_back():
+            progress.say("the weights that the guard kept are damaged or missing; going on from the start")
+            for old in checkpoints(folder):
+                remove(old)
+            checkpoint = None
+        trainer = UnlearnTrainer(model, task, train, seed, folder, [*callbacks, watch], inputs)
+        watch.trainer = weakref.proxy(trainer)
+        try:
+            on_device = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
+            with memory_errors(_too_large(model, train)), on_device:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            state, scaler = trainer.state, trainer.scaler
+        finally:
+            trainer.release()
+            free_cached(model.device)
+    config.use_cache = use_cache  # transformers' trainer turns it off
+    return state, scaler, watch
 
 
 def _too_large(model: LanguageModel, train: TrainConfig) -> str:
@@ -274,6 +323,9 @@ def _passes(num_rows: int, train: TrainConfig) -> int:
 
 def make_stream(name: str, loss: Loss, setup: Setup) -> Stream:
     """A stream with what its loss needs of the model as it is now: call before any weight moves."""
+    topics = tuple(row.topic for row in setup.rows)
+    if not loss.trains:
+        return Stream(name, None, RowSet(setup.sequences), topics)
     loss.prepare(setup)
     rows = row_set(setup.model, setup.sequences, loss.needs, inputs=setup.inputs)
-    return Stream(name, loss, rows, tuple(row.topic for row in setup.rows))
+    return Stream(name, loss, rows, topics)

@@ -1,0 +1,1 @@
+"""Slot: what changes the weights before training, or instead of it?"""

@@ -1,0 +1,119 @@
+"""The change of the weights that comes before training, under the guard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from expunge.core.errors import ExpungeError, UserError
+from expunge.core.memory import memory_errors
+from expunge.core.progress import Progress
+from expunge.core.records import Check, GuardOutcome, StepLog
+from expunge.data.encode import Encoded
+from expunge.edit.base import Edit
+from expunge.losses.base import Loss, Setup
+from expunge.models.batches import free_cached
+from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
+from expunge.train.guard import Guard, share_kept
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an edit did."""
+
+    checks: list[Check] = field(default_factory=list)
+    """The guard's looks before and after, both at step 0."""
+    steps: list[StepLog] = field(default_factory=list)
+    """What the edit logged, as step 0."""
+    guard: GuardOutcome = GuardOutcome(utility_floor=None)  # noqa: RUF009 - frozen
+    """Stopped where the edit was undone."""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An edit with the rows that it looks at."""
+
+    edit: Edit
+    forget: Setup
+    retain: Setup
+
+
+def check_steps(
+    train: TrainConfig, forget: Loss, retain: Loss, edit: Edit | None, squeeze: SqueezeConfig | None
+) -> None:
+    """Refuse a run that would change nothing, losses that would never be used, and training without a loss.
+
+    Raises:
+        UserError: any of them.
+    """
+    losses = {"forget": forget, "retain": retain}
+    if train.takes_steps:
+        if missing := [slot for slot, loss in losses.items() if not loss.trains]:
+            raise UserError(
+                f'{missing[0]}: "none" gives training nothing to minimise; choose a loss, or train.epochs = 0 for the '
+                "edit alone"
+            )
+        return
+    if edit is None:
+        raise UserError(
+            "train.epochs: 0 and no edit would leave the model as it is; choose an edit, see `expunge edits`"
+        )
+    if unused := [slot for slot, loss in losses.items() if loss.trains]:
+        raise UserError(f'train.epochs: 0, so that the {unused[0]} loss would never be used; set {unused[0]} = "none"')
+    if squeeze is not None:
+        raise UserError("diagnose.squeeze: follows training, and train.epochs is 0")
+
+
+def edited(
+    plan: Planned, held_out: list[Encoded], guard: GuardConfig, seed: int, folder: Path, bar: Progress
+) -> Edited:
+    """Apply an edit, and undo it where the guard says so.
+
+    Args:
+        plan: the edit; the model is the original one and changed in place.
+        held_out: encoded retain rows that the guard measures.
+        guard: its floor.
+        seed: of the guard's samples.
+        folder: where the guard keeps the weights before the edit.
+        bar: where to report.
+
+    Raises:
+        ExpungeError: weights or answers afterwards are not finite numbers, and no earlier weights were kept.
+    """
+    model, edit = plan.forget.model, plan.edit
+    with bar.bar("editing", 1.0) as progress, memory_errors(_too_large(model.is_adapted)):
+        watch = Guard(model, plan.forget.sequences, held_out, guard, folder, 1, seed, progress)
+        before = _check(watch)
+        watch.keep()
+        edit.apply(plan.forget, plan.retain, progress.advance)
+        free_cached(model.device)
+        model.network.eval()
+        model.settle()
+        after = _check(watch)
+        finite = watch.is_finite()
+    floor, outcome = watch.outcome.utility_floor, watch.outcome
+    if floor is None and not finite:
+        raise ExpungeError("the edit left weights or answers that are not finite numbers; make it weaker")
+    if floor is not None and not (finite and after.utility >= floor * before.utility):
+        watch.go_back()
+        outcome = outcome.model_copy(
+            update={
+                "stopped": True,
+                "restored_step": 0,
+                "message": f"Utility on held-out retain rows fell to {share_kept(after, before)} of its start by the "
+                f"edit (floor {floor:.0%}), so the edit was undone and the model is the original one.",
+            }
+        )
+    steps = [StepLog(step=0, epoch=0.0, values=edit.logs)] if edit.logs else []
+    return Edited([before, after], steps, outcome, list(edit.warnings))
+
+
+def _check(watch: Guard) -> Check:
+    forget, utility = watch.look()
+    return Check(step=0, epoch=0.0, forget=forget, utility=utility)
+
+
+def _too_large(adapted: bool) -> str:
+    ways = "fewer weights by localize" if adapted else 'fewer weights by localize, or model.adapter = "lora"'
+    return f"the edit ran out of memory; try {ways}, or shorter texts"
