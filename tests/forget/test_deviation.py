@@ -43,7 +43,9 @@ class States:
     def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
         return [self.now]
 
-    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+    def reference_hidden(
+        self, layers: Sequence[int], site: Site = "hidden", device: torch.device | None = None
+    ) -> list[Tensor]:
         return [self.original]
 
 

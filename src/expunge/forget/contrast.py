@@ -92,6 +92,7 @@ class Contrast(ForgetLoss):
         self._site = Site(self.config, setup, "forget")
         self.needs = self._site.needs
         self._seed = setup.seed.partition("/")[0]
+        self._sequences = setup.sequences
         self._width = int(setup.model.base.config.get_text_config().hidden_size)
         by_topic = self.config.per == "topic"
         names = [row.topic or "" if by_topic else "" for row in setup.rows]
@@ -115,7 +116,7 @@ class Contrast(ForgetLoss):
         With one negative that is `softplus((cos(h, h0) - cos(h, p)) / tau)`. Reduced by `reduction`.
         """
         tokens, states, original = self._site.states(view)
-        povs = self._povs or [self._offset("", original.cpu())]
+        povs = self._povs or [self._offset("", self._batch_states(view))]
         device = tokens.rows.device
         places = to_device(self._places[list(view.batch.indices)], device)[tokens.rows]
         directions = to_device(torch.stack([pov.direction for pov in povs]), device).to(states)
@@ -149,8 +150,14 @@ class Contrast(ForgetLoss):
         ends = torch.tensor([len(rows[index].ids) for index in order]).cumsum(0)
         chosen = [rows[index] for index in order[: int((ends < _POV_TOKENS).sum()) + 1]]
         kept = BlockStates(model, self._site.layer + 1, chosen)
-        batches = [collate([row], [index]) for index, row in enumerate(chosen)]
-        return torch.cat([self._site.tokens(batch).of(kept.batch(batch.indices).cpu()) for batch in batches])
+        batches, cpu = [collate([row], [index]) for index, row in enumerate(chosen)], torch.device("cpu")
+        return torch.cat([self._site.tokens(batch).of(kept.batch(batch.indices, cpu)) for batch in batches])
+
+    def _batch_states(self, view: View) -> Tensor:
+        """(M, D) original states of a batch on the CPU, where they are kept: nothing is fetched from the device."""
+        batch = collate([self._sequences[index] for index in view.batch.indices], view.batch.indices)
+        (states,) = view.reference_hidden(self._site.layers, device=torch.device("cpu"))
+        return self._site.tokens(batch).of(states)
 
     @torch.no_grad()
     def _offset(self, topic: str, original: Tensor) -> Offset:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -94,8 +95,10 @@ class View(Protocol):
     def hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
         """L tensors (B, T, D): outputs of blocks, ascending, or of a part of each; padding included."""
 
-    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
-        """L tensors (B, T, D): the same of the original model, without gradient."""
+    def reference_hidden(
+        self, layers: Sequence[int], site: Site = "hidden", device: torch.device | None = None
+    ) -> list[Tensor]:
+        """L tensors (B, T, D): the same of the original model, without gradient; on the model's or another device."""
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows, e.g. on the same questions with other answers."""

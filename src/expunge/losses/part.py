@@ -67,9 +67,11 @@ class Part:
         """L tensors (B, T, D): outputs of blocks on these rows."""
         return [output[self._chosen] for output in self._view.hidden(layers, site)]
 
-    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
+    def reference_hidden(
+        self, layers: Sequence[int], site: Site = "hidden", device: torch.device | None = None
+    ) -> list[Tensor]:
         """L tensors (B, T, D): outputs of blocks of the original model."""
-        return [output[self._chosen] for output in self._view.reference_hidden(layers, site)]
+        return [output[self._chosen] for output in self._view.reference_hidden(layers, site, device)]
 
     def over(self, rows: RowSet, indices: Sequence[int]) -> View:
         """The same model on other rows."""

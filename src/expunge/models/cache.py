@@ -96,17 +96,21 @@ def earlier(cache: Any, length: int, first_row: int = 0) -> Cache:
     return Cache([EarlierLayer(*part) for part in parts])
 
 
-def roomy_cache(config: Any, longest: int = 0) -> DynamicCache:
+def roomy_cache(config: Any, longest: int = 0, device: torch.device | None = None) -> DynamicCache:
     """An empty cache; layers that forget nothing within `longest` positions have room to grow.
 
     Args:
         config: of the network.
         longest: positions that will be filled at most. A sliding window at least as long never moves, so that its
             layer may keep everything.
+        device: where it will be filled. On an accelerator transformers is kept from reading the values of the mask of
+            every new token, to see whether it can go without: the host would wait for the device.
     """
     cache = DynamicCache(config=config)
     roomy: Callable[[], RoomyLayer] = RoomyLayer
     cache.layers = [roomy() if _keeps_all(layer, longest) else layer for layer in cache.layers]
+    for layer in cache.layers if device is not None and device.type != "cpu" else ():
+        layer.is_compileable = True  # all that transformers' masks take from this is not to look at values
     return cache
 
 

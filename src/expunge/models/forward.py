@@ -148,12 +148,17 @@ class Forward:
             self._outputs.update({(layer, site): output for layer, output in zip(new, found, strict=True)})
         return [self._outputs[layer, site] for layer in layers]
 
-    def reference_hidden(self, layers: Sequence[int], site: Site = "hidden") -> list[Tensor]:
-        """L tensors (B, T, D): the same of the original model, float32; zeros at padding."""
+    def reference_hidden(
+        self, layers: Sequence[int], site: Site = "hidden", device: torch.device | None = None
+    ) -> list[Tensor]:
+        """L tensors (B, T, D): the same of the original model, float32; zeros at padding.
+
+        They are kept on the CPU: with it for the device, nothing waits for an accelerator.
+        """
         assert all((layer, site) in self._reference_states for layer in layers), (
             "the loss must declare what it needs of the reference"
         )
-        return [self._reference_states[layer, site].batch(self.batch.indices) for layer in layers]
+        return [self._reference_states[layer, site].batch(self.batch.indices, device) for layer in layers]
 
     def _start(self, layer: int | None = None) -> AbstractContextManager[None]:
         """Go on above the highest block whose output is known already, below `layer` if one is wanted."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from expunge.data.batch import to_device
 from expunge.data.reasoning import Watch
 from expunge.losses.token import logp_moments, token_logp
 from expunge.models.prefix import Prefix
@@ -190,10 +191,11 @@ def decode(
     draws = None
     if seeds is not None:
         uniforms = [_uniform(seed, limit) for seed, limit in zip(seeds, limits, strict=True)]
-        draws = torch.nn.utils.rnn.pad_sequence(uniforms, batch_first=True)
+        draws = to_device(torch.nn.utils.rnn.pad_sequence(uniforms, batch_first=True), prefix.mask.device)
     for step in range(max(limits)):
-        uniform = None if draws is None else draws[alive, step]
-        tokens = _choose(prefix.logits, uniform, temperature, top_k, top_p)
+        uniform = None if draws is None else draws[:, step]
+        chosen = _choose(prefix.logits, uniform, temperature, top_k, top_p)
+        tokens = chosen.tolist()  # all that the host waits for
         going = []
         for row, token in enumerate(tokens):
             place, stopped = alive[row], token in stop_ids
@@ -207,24 +209,25 @@ def decode(
         if not alive:
             break
         if len(going) < len(tokens):
-            keep = torch.tensor(going, device=prefix.mask.device)
+            keep = to_device(torch.tensor(going), prefix.mask.device)
             prefix.keep(keep)
-        prefix.step([tokens[row] for row in going])
+            chosen, draws = chosen[keep], draws if draws is None else draws[keep]
+        prefix.step(chosen)
     return outputs
 
 
-def _choose(logits: Tensor, uniform: Tensor | None, temperature: float, top_k: int, top_p: float) -> list[int]:
-    """Arg-max of each row, or the token at which the cumulative probability passes `uniform`."""
+def _choose(logits: Tensor, uniform: Tensor | None, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """(R,) arg-max of each row, or the token at which the cumulative probability passes `uniform`."""
     if uniform is None:
-        return logits.argmax(-1).tolist()
+        return logits.argmax(-1)
     if top_k or top_p < 1:
         return _choose_top(logits, uniform, temperature, top_k, top_p)
     cumulative = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1).cumsum(-1)
     threshold = uniform.to(logits)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
+    return torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)[:, 0]
 
 
-def _choose_top(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> list[int]:
+def _choose_top(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """The same among the likeliest tokens, in descending order; the token that reaches `top_p` is among them."""
     size = logits.shape[-1]
     values, tokens = logits.topk(min(top_k or size, size), dim=-1)
@@ -234,10 +237,10 @@ def _choose_top(logits: Tensor, uniform: Tensor, temperature: float, top_k: int,
     cumulative = (probabilities * kept).cumsum(-1)
     places = torch.searchsorted(cumulative, uniform.to(logits)[:, None] * cumulative[:, -1:], right=True)
     last = kept.sum(-1, keepdim=True) - 1
-    return tokens.gather(1, places.minimum(last))[:, 0].tolist()
+    return tokens.gather(1, places.minimum(last))[:, 0]
 
 
 def _uniform(seed: str, count: int) -> Tensor:
-    """`count` numbers in [0, 1) that depend on the seed string alone."""
+    """`count` float32 numbers in [0, 1] that depend on the seed string alone; drawn as float64."""
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
-    return torch.rand(count, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+    return torch.rand(count, generator=torch.Generator().manual_seed(number), dtype=torch.float64).float()

@@ -169,9 +169,9 @@ class BlockStates:
         _ = self._rows
         return self
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """(B, T, D) states of those rows, right-padded with zeros."""
-        return self._rows.batch(indices, self._model.device)
+    def batch(self, indices: Sequence[int], device: torch.device | None = None) -> Tensor:
+        """(B, T, D) states of those rows, right-padded with zeros; on the model's or another device."""
+        return self._rows.batch(indices, device or self._model.device)
 
     @contextmanager
     def entered(self, indices: Sequence[int]) -> Iterator[None]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
+from expunge.data.batch import to_device
 from expunge.models.base import LanguageModel
 from expunge.models.cache import roomy_cache, select_rows
 
@@ -136,9 +137,9 @@ class Prefix:
         """Keep these rows only, in this order; the logits stay as they are."""
         self.past, self.mask = self.past.select(rows), self.mask[rows]
 
-    def step(self, tokens: Sequence[int]) -> None:
-        """Read one more token a row, after which there may be another; the logits are those after it."""
-        ids = torch.tensor(tokens, device=self.mask.device)[:, None]
+    def step(self, tokens: Tensor) -> None:
+        """Read one more token a row, (P,) on the model's device; the logits are those after it."""
+        ids = tokens[:, None]
         self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
         hidden = self.past.feed(self.model, ids, self.mask, step=True)
         with self.model.autocast():
@@ -167,7 +168,7 @@ def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Pr
     past: Past
     past = tokens = TokenPast(torch.zeros(1, 0, dtype=torch.long, device=device))
     if caching.keeps:
-        past = cached = CachedPast(roomy_cache(model.base.config, caching.longest))
+        past = cached = CachedPast(roomy_cache(model.base.config, caching.longest, device))
         past = SteppedPast(tokens, cached) if caching.steps_only else cached
     prefix = Prefix(model, past, torch.zeros(1, 0, dtype=torch.long, device=device), torch.empty(0))
     if shared:
@@ -182,7 +183,7 @@ def encode_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Pr
     for row, rest in enumerate(rests):
         ids[row, width - len(rest) :] = torch.tensor(rest)
         mask[row, width - len(rest) :] = 1
-    hidden = prefix.extend(ids.to(device), mask.to(device))
+    hidden = prefix.extend(to_device(ids, device), to_device(mask, device))
     with model.autocast():
         prefix.logits = model.head(hidden[:, -1]).float()
     return prefix

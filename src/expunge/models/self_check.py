@@ -189,7 +189,7 @@ def _errors(model: LanguageModel, ids: Tensor, truth: Tensor, ruler: _Ruler) -> 
     tokens, states = (values[rows[:, None], at[:, None] + steps][order] for values in (ids, truth))
     yield ruler.error(branch.extend(tokens * real, real.long()), states, real)
     for _ in range(1 if model.caching.holes else _STEPS):
-        prefix.step(ids[rows, at].tolist())
+        prefix.step(ids[rows, at])
         yield _error_after(ruler, prefix, truth[rows, at])
         at = at + 1
 
