@@ -1,9 +1,12 @@
 """Which architectures work: tiny random models of every one, tried with recipes, evaluation, attacks, save and reload.
 
-    python benchmarks/architectures.py [--only NAME ...] [--out FILE]
+    python benchmarks/architectures.py [--only NAME ...] [--jobs N] [--results FOLDER] [--out FILE]
 
 prints a Markdown table. A cell is "ok", or the number of a footnote with the line that a user would read. A footnote in
 bold is a fault: an error that is no one-line refusal, or a result that differs from plain transformers calls.
+
+Every architecture is tried in a process of its own, so that one that ends it (a crash, a loop, lack of memory) loses
+nothing else. With `--results` each leaves a file, and a later call tries only those that have none, or that are named.
 
 - *load*: the folder is loaded.
 - *evaluate*: the probabilities that `expunge.measure` reports equal those of plain transformers calls, and answers
@@ -18,7 +21,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
+import multiprocessing
+import multiprocessing.connection
 import shutil
 import tempfile
 import time
@@ -68,6 +74,29 @@ FAST = (
     "evaluate.cache=false",
 )
 TOLERANCE = 1e-5
+LONGEST = 900.0
+"""Seconds for one architecture."""
+HEAD = """# Architectures
+
+Tiny random models of every causal language model that transformers can build without a network ({count} model types), each
+tried with recipes, evaluation, the default attacks, and save and reload. {works} work throughout and {refused} are refused as a
+whole; the others work but for what a number stands for. This page is what
+
+    python benchmarks/architectures.py --results FOLDER --out docs/architectures.md
+
+writes, with {versions} on a CPU (about ten seconds of one core for each type).
+
+- *load*: the model folder is loaded; decoder, blocks and head are found by watching a pass over a few tokens.
+- *evaluate*: the probabilities that `expunge.measure` reports equal those of plain transformers calls, and answers scored
+  and generated from kept states equal plain passes over whole rows, to a relative and absolute {tolerance} in float32, with
+  sliding windows of {window} tokens and rows of up to 30.
+- a recipe: one epoch; *attacks*: those that a run carries out by default, after `npo`.
+- *reload*: plain transformers reads the saved folder and gives the logits of the model in memory, and every weight that
+  was not trained, vision towers included, has the bytes that it had.
+
+A number is a refusal: one line, which stands below the table. One that is bold would be a fault. The names are those of
+transformers (`model_type`).
+"""
 
 _NAMES = ("Ann", "Bob", "Cleo", "Daniel", "Eva", "Fay", "Gus", "Hal", "Ida", "Jo", "Kimberley")
 _OTHERS = ("Leo", "Max", "Nora", "Otto", "Pia", "Quin", "Rosalind", "Sam", "Tess", "Uma", "Vic")
@@ -257,28 +286,80 @@ def table(found: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def try_all(names: list[str], folder: Path, jobs: int) -> None:
+    """Try each in a process of its own; what is found lies in the folder, one file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("fork")  # libraries are imported once
+    waiting, running = [*names], {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            name = waiting.pop(0)
+            process = context.Process(target=_try_one, args=(name, folder / f"{name}.json"))
+            process.start()
+            running[process.sentinel] = (name, process, time.monotonic())
+        ended = multiprocessing.connection.wait(list(running), timeout=5)
+        for sentinel, (name, process, began) in list(running.items()):
+            seconds = time.monotonic() - began
+            if sentinel not in ended and seconds < LONGEST:
+                continue
+            if sentinel not in ended:
+                process.kill()
+            process.join()
+            del running[sentinel]
+            file = folder / f"{name}.json"
+            if process.exitcode:
+                why = "no end in" if seconds >= LONGEST else f"exit code {process.exitcode} after"
+                file.write_text(json.dumps({"load": f"**{why} {seconds:.0f} s**"}), encoding="utf-8")
+            found = json.loads(file.read_text(encoding="utf-8"))
+            bad = {column: text for column, text in found.items() if text != "ok"}
+            print(f"{name}: {seconds:.0f} s {bad or 'ok'}", flush=True)
+
+
+def _try_one(name: str, file: Path) -> None:
+    found = try_architecture(name)
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def page(found: dict[str, dict[str, str]]) -> str:
+    """The page of the documentation."""
+    head = HEAD.format(
+        versions=f"transformers {transformers.__version__} and torch {torch.__version__.partition('+')[0]}",
+        count=len(found),
+        works=sum(all(cells.get(column) == "ok" for column in COLUMNS) for cells in found.values()),
+        refused=sum(cells.get("load") != "ok" for cells in found.values()),
+        tolerance=f"{TOLERANCE:g}",
+        window=zoo.WINDOW,
+    )
+    return f"{head}\n{table(found)}\n"
+
+
 def main() -> None:
     """Try the architectures that are asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, as zoo.names() lists them")
-    parser.add_argument("--out", type=Path, help="write the table there too")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many are tried at a time (1)")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep what is found; what is there stays")
+    parser.add_argument("--out", type=Path, help="write the page of the documentation there")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     quiet_libraries()
     torch.set_num_threads(1)
     start = time.perf_counter()
-    found: dict[str, dict[str, str]] = {}
-    with mock.patch("expunge.run._report", return_value=None):  # pages take longer than the models
-        for name in arguments.only or zoo.names():
-            began = time.perf_counter()
-            found[name] = try_architecture(name)
-            gc.collect()
-            bad = {column: text for column, text in found[name].items() if text != "ok"}
-            print(f"{name}: {time.perf_counter() - began:.0f} s {bad or 'ok'}", flush=True)
-            if arguments.out:
-                arguments.out.write_text(table(found) + "\n", encoding="utf-8")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mock.patch("expunge.run._report", return_value=None),  # pages take longer than the models
+    ):
+        folder = arguments.results or Path(scratch)
+        asked = arguments.only or [name for name in zoo.names() if not (folder / f"{name}.json").exists()]
+        gc.collect()
+        gc.freeze()  # collections do not look through the libraries
+        try_all(asked, folder, arguments.jobs)
+        files = {name: folder / f"{name}.json" for name in dict.fromkeys([*zoo.names(), *asked])}
+        found = {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.exists()}
+    if arguments.out:
+        arguments.out.write_text(page(found), encoding="utf-8")
     print(table(found))
-    print(f"\n{len(found)} architectures, {(time.perf_counter() - start) / 60:.0f} minutes")
+    print(f"\n{len(asked)} architectures, {(time.perf_counter() - start) / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

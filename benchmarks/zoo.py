@@ -18,7 +18,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto import modeling_auto
 
 WINDOW = 8
@@ -55,6 +61,9 @@ WRAPPERS = (
     "smolvlm",
 )
 """Text models with a vision tower."""
+
+OTHERS = ("t5", "led")
+"""Models that translate one text into another, with an encoder: no causal language models."""
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "width", "emb_dim", "dim_model"), 32),
@@ -174,13 +183,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 
 
 def names() -> list[str]:
-    """Model types, each with a model class of its own, text models first."""
+    """Model types, each with a model class of its own, text models first, those that must be refused last."""
     found: dict[str, str] = {}
     for name, kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
         if name in CONFIG_MAPPING and (kind not in found or name.endswith("_text")):
             found[kind] = name
     texts = list(found.values())
-    return [*texts, *(name for name in WRAPPERS if name not in texts and name in CONFIG_MAPPING)]
+    return [*texts, *(name for name in (*WRAPPERS, *OTHERS) if name not in texts and name in CONFIG_MAPPING)]
 
 
 def configuration(name: str) -> Any:
@@ -206,7 +215,8 @@ def network(name: str, seed: int = 0) -> Any:
     """
     config = configuration(name)
     torch.manual_seed(seed)
-    factory = AutoModelForImageTextToText if name in WRAPPERS else AutoModelForCausalLM
+    factory: Any = AutoModelForImageTextToText if name in WRAPPERS else AutoModelForCausalLM
+    factory = AutoModelForSeq2SeqLM if name in OTHERS else factory
     return factory.from_config(config, dtype=torch.float32).eval()
 
 
