@@ -53,6 +53,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "rmu": ("localize.window=1", "localize.top=0.5"),
     "falcon": ("localize.components=1",),
     "kuda": (
+        "combine.energy=0.1",  # random weights have no direction that few inputs feel
         "localize.min_probability=0",
         "localize.depth=[0.0, 1.0]",
         "localize.window=1",
@@ -78,18 +79,18 @@ LONGEST = 900.0
 """Seconds for one architecture."""
 HEAD = """# Architectures
 
-Tiny random models of every causal language model that transformers can build without a network ({count} model types), each
-tried with recipes, evaluation, the default attacks, and save and reload. {works} work throughout and {refused} are refused as a
-whole; the others work but for what a number stands for. This page is what
+Tiny random models of every causal language model that transformers can build without a network ({count} model types),
+each tried with recipes, evaluation, the default attacks, and save and reload. {works} work throughout and {refused} are
+refused as a whole; the others work but for what a number stands for. This page is what
 
     python benchmarks/architectures.py --results FOLDER --out docs/architectures.md
 
 writes, with {versions} on a CPU (about ten seconds of one core for each type).
 
 - *load*: the model folder is loaded; decoder, blocks and head are found by watching a pass over a few tokens.
-- *evaluate*: the probabilities that `expunge.measure` reports equal those of plain transformers calls, and answers scored
-  and generated from kept states equal plain passes over whole rows, to a relative and absolute {tolerance} in float32, with
-  sliding windows of {window} tokens and rows of up to 30.
+- *evaluate*: the probabilities that `expunge eval` reports equal those of plain transformers calls, and answers
+  scored and generated from kept states equal plain passes over whole rows, to a relative and absolute {tolerance} in
+  float32, with sliding windows of {window} tokens and rows of up to 30.
 - a recipe: one epoch; *attacks*: those that a run carries out by default, after `npo`.
 - *reload*: plain transformers reads the saved folder and gives the logits of the model in memory, and every weight that
   was not trained, vision towers included, has the bytes that it had.

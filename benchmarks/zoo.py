@@ -80,10 +80,12 @@ SIZES: dict[str, Any] = {
     ),
     **dict.fromkeys(("shared_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"), 16),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "attention_heads", "linear_num_value_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "attention_heads", "linear_num_value_heads", "linear_num_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "linear_num_key_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("head_dim", "global_head_dim", "linear_key_head_dim", "linear_value_head_dim", "v_head_dim"), 8),
-    **dict.fromkeys(("mamba_head_dim", "mamba_d_head", "attention_head_dim", "kv_channels", "swa_head_dim"), 8),
+    **dict.fromkeys(
+        ("linear_head_dim", "mamba_head_dim", "mamba_d_head", "attention_head_dim", "kv_channels", "swa_head_dim"), 8
+    ),
     **dict.fromkeys(("qk_rope_head_dim", "rotary_dim", "index_head_dim"), 4),
     **dict.fromkeys(("qk_nope_head_dim", "query_pre_attn_scalar"), 8),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank", "time_step_rank", "mamba_dt_rank"), 16),

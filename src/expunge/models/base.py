@@ -279,8 +279,7 @@ class LanguageModel:
         ids = torch.tensor([[token % size for token in _words(self.tokenizer)]], device=self.device)
         with self.evaluating(), self.autocast():
             self.layout, hidden, own = find_layout(self.base, ids)
-            with torch.no_grad():
-                ours = self.head(hidden).float()
+            ours = self._repeated(hidden)
         if not torch.isfinite(own).all():
             self._refuse_numbers()
         if not torch.allclose(own.float(), ours, rtol=1e-3, atol=1e-2):
@@ -289,6 +288,24 @@ class LanguageModel:
                 f"repeated without the rest of the model (largest difference {(own - ours).abs().max():.3g})"
             )
         return self.layout
+
+    @torch.no_grad()
+    def _repeated(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states alone: (..., D) -> (..., V), float32.
+
+        Raises:
+            UserError: the model needs more than these states for them.
+        """
+        try:
+            return self.head(hidden).float()
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model's own code raises anything
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise UserError(
+                f"model: {type(self.base).__name__} makes its logits of more than final hidden states "
+                f"({type(error).__name__}: {reason}), so it cannot be used"
+            ) from None
 
     def _refuse_numbers(self) -> None:
         """Name the weight that makes the logits NaN or infinite.

@@ -88,7 +88,9 @@ def read_answers(
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in answers], batch_first=True)
     ids = ids.to(model.device)
     real = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
-    behind = prefix.select(torch.tensor(rows, device=model.device))
+    first = prefix.first_logits
+    own = torch.tensor(rows, device=model.device)
+    behind = prefix.select(own)
     found = torch.zeros(6, *ids.shape, device=model.device)
     hidden = behind.logits.new_zeros(len(answers), 0, 0)
     if ids.shape[1] > 1:
@@ -96,7 +98,7 @@ def read_answers(
     for wanted in set(marked):
         like = torch.tensor([mark == wanted for mark in marked], device=model.device)
         for row in torch.split(like.nonzero()[:, 0], _POSITIONS):
-            _look_up(found, behind.logits[row], ids, row, torch.zeros_like(row), wanted)
+            _look_up(found, first[own[row]], ids, row, torch.zeros_like(row), wanted)
         later = (real & like[:, None])[:, 1:].nonzero()
         for part in torch.split(later, _POSITIONS) if len(later) else ():
             row, place = part.unbind(1)
@@ -141,15 +143,16 @@ def score_answers(
 
 @torch.no_grad()
 def next_logp(prefix: Prefix, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
-    """Log-probability of single tokens right after their prompts: no forward pass, and no copy of any cache.
+    """Log-probability of single tokens right after their prompts: no copy of any cache, and few models read anything.
 
     Args:
         prefix: P encoded prompts.
         rows: for each token, its prompt's row.
         tokens: ids.
     """
-    row, token = (torch.tensor(values, dtype=torch.long, device=prefix.logits.device) for values in (rows, tokens))
-    logp: list[float] = (prefix.logits[row, token] - prefix.logits.logsumexp(-1)[row]).tolist()
+    logits = prefix.first_logits
+    row, token = (torch.tensor(values, dtype=torch.long, device=logits.device) for values in (rows, tokens))
+    logp: list[float] = (logits[row, token] - logits.logsumexp(-1)[row]).tolist()
     return logp
 
 

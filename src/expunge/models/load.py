@@ -31,6 +31,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.gguf import check_gguf, load_gguf
 from expunge.models.load_checks import (
     about_quantized,
+    check_kind,
     check_numbers,
     check_one_device,
     check_tokens,
@@ -224,6 +225,7 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     with reading(config.name):
         settings = AutoConfig.from_pretrained(folder, **options)
+    check_kind(config.name, settings)
     method = quantization(config.name, settings)
     with reading(config.name, about_quantized(method)):
         loaded: Any = _model_class(settings).from_pretrained(

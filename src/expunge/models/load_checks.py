@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from expunge.core.errors import UserError
@@ -41,6 +45,25 @@ def check_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         raise UserError(
             f"model.name: the embedding has {rows} rows and no place for {len(beyond)} of the tokenizer's tokens, "
             f"e.g. {token!r} ({place}); give the tokenizer that the model was trained with"
+        )
+
+
+def check_kind(name: str, settings: Any) -> None:
+    """Refuse a configuration that transformers has no causal language model for.
+
+    Raises:
+        UserError: it is one, e.g. that of an encoder, or of a model that reads its input with an encoder (T5).
+    """
+    own = getattr(settings, "auto_map", None) or {}
+    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    known = any(
+        type(settings) in mapping for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    )
+    if not known and not any(kind in own for kind in kinds):
+        what = ", ".join(settings.architectures or ()) or settings.model_type
+        raise UserError(
+            f"model.name: cannot use '{name}': {what} is no causal language model (transformers has no {kinds[0]} of "
+            f"the type '{settings.model_type}')"
         )
 
 

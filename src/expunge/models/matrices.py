@@ -10,7 +10,7 @@ matrix if it is an operand of one, and the axis that the product sums over is it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -99,7 +99,7 @@ def block_matrices(model: LanguageModel) -> dict[str, Matrix]:
     ordinary linear layer is one of the linear layers.
     """
     places = [place for place in _places(model) if place[2].ndim > 1]
-    raw = {name: weight for name, module, weight in places if not _is_plain(module)}
+    raw = {name: (module, weight) for name, module, weight in places if not _is_plain(module)}
     layouts = _layouts(model, raw) if raw else {}
     alike = {_kind(name, module, weight): layouts[name] for name, module, weight in places if layouts.get(name)}
     found = []
@@ -154,17 +154,49 @@ def _is_router(model: LanguageModel, matrix: Matrix, experts: set[tuple[str, int
     return own and (_block_of(model, matrix.name), matrix.num_outputs) in experts
 
 
-def _layouts(model: LanguageModel, raw: Mapping[str, nn.Parameter]) -> Mapping[str, _Layout | None]:
-    """What one pass over a few tokens shows of the parameters that belong to no layer."""
+def _layouts(model: LanguageModel, raw: Mapping[str, tuple[nn.Module, nn.Parameter]]) -> Mapping[str, _Layout | None]:
+    """What one pass over a few tokens shows of the parameters that belong to no layer, given with their modules."""
     known = _KNOWN.setdefault(model.base, {})
     if not raw.keys() <= known.keys():
         ids = model.probe_ids(_TOKENS)
-        products = _Products(raw)
+        products = _Products({name: weight for name, (_, weight) in raw.items()})
         plain = model.network.disable_adapter() if model.is_adapted else nullcontext()
+        calls: dict[nn.Module, tuple[Any, Any]] = {}
         with model.evaluating(), torch.inference_mode(False), torch.no_grad(), plain, model.autocast(), products:
-            model.base(input_ids=ids, use_cache=False)
+            with _noted_calls({module for module, _ in raw.values()}, calls):
+                model.base(input_ids=ids, use_cache=False)
+            for name, (module, weight) in raw.items():
+                if name not in products.found and weight.ndim > 2 and module in calls:
+                    _choose_first(module, *calls[module])
         known.update({name: products.found.get(name) for name in raw})
     return known
+
+
+@contextmanager
+def _noted_calls(modules: Iterable[nn.Module], calls: dict[nn.Module, tuple[Any, Any]]) -> Iterator[None]:
+    """Keep what modules are called with while this block of code runs."""
+
+    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls[module] = (args, kwargs)
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        yield
+
+
+def _choose_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Call experts once more with every token sent to the first of them: in the pass none may have come to any.
+
+    Some models have experts that compute nothing (LongCat) and many more of them than of others.
+    """
+
+    def first(value: Any) -> Any:
+        is_choice = isinstance(value, Tensor) and not value.is_floating_point() and value.dtype != torch.bool
+        return torch.zeros_like(value) if is_choice else value
+
+    with suppress(AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # it then stays unknown
+        module(*map(first, args), **{name: first(value) for name, value in kwargs.items()})
 
 
 _OPERANDS = {

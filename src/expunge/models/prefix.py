@@ -80,9 +80,13 @@ class TokenPast:
     def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
         """Read everything again, with padding on the right only, which no real token can see."""
         self.ids = torch.cat([self.ids, ids], dim=1)
+        return self.read(model, mask, ids.shape[1])
+
+    def read(self, model: LanguageModel, mask: Tensor, count: int) -> Tensor:
+        """(P, count, D) final hidden states at the last places."""
         order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
         hidden = plain_hidden(model, self.ids.gather(1, order), mask.gather(1, order))
-        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :, None]
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -count:, None]
         return hidden.gather(1, places.expand(-1, -1, hidden.shape[-1]))
 
 
@@ -128,20 +132,39 @@ class Prefix:
     """(P, T) attention mask."""
     logits: Tensor
     """(P, V) logits after the last prompt token."""
+    _plain: Tensor | None = None
+    """The same by plain passes, once they were asked for."""
+
+    @property
+    def first_logits(self) -> Tensor:
+        """(P, V) logits after the last token, for scores.
+
+        Recurrent states that padding lies before are right, but their rounding is coarser than that of a pass over the
+        row alone (gated delta rules: ten times): such rows are read again.
+        """
+        if not isinstance(self.past, SteppedPast) or bool(self.mask.all()):
+            return self.logits
+        if self._plain is None:
+            hidden = self.past.tokens.read(self.model, self.mask, 1)
+            with self.model.autocast():
+                self._plain = self.model.head(hidden[:, -1]).float()
+        return self._plain
 
     def select(self, rows: Tensor) -> Prefix:
         """The same prompts in another order, repeated or left out; shares no memory with this one."""
-        return Prefix(self.model, self.past.select(rows), self.mask[rows], self.logits[rows])
+        plain = None if self._plain is None else self._plain[rows]
+        return Prefix(self.model, self.past.select(rows), self.mask[rows], self.logits[rows], plain)
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows only, in this order; the logits stay as they are."""
-        self.past, self.mask = self.past.select(rows), self.mask[rows]
+        self.past, self.mask, self._plain = self.past.select(rows), self.mask[rows], None
 
     def step(self, tokens: Tensor) -> None:
         """Read one more token a row, (P,) on the model's device; the logits are those after it."""
         ids = tokens[:, None]
         self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
         hidden = self.past.feed(self.model, ids, self.mask, step=True)
+        self._plain = None
         with self.model.autocast():
             self.logits = self.model.head(hidden[:, -1]).float()
 

@@ -23,7 +23,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.cache import earlier
 from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import entering_with, hand_through, leaving, leaving_with, replaced_forward
-from expunge.models.sites import Site, site_module
+from expunge.models.sites import Site, site_modules
 
 _HEAD_BUDGET = 256
 """Positions at which the output matrix is applied at a time."""
@@ -72,7 +72,7 @@ class Restoring:
         token_budget: tokens of one pass with values put back at most; None: as many as the device has room for.
 
     Raises:
-        UserError: a block has no such module.
+        UserError: a block has no such part.
     """
 
     def __init__(
@@ -80,7 +80,11 @@ class Restoring:
     ) -> None:
         self._model = model
         self._blocks = [block for _, block in model.blocks()]
-        self._sites = [site_module(model, layer, site) for layer in range(len(self._blocks))]
+        self._sites = [
+            (layer, module)
+            for layer in range(len(self._blocks))
+            for module in site_modules(model, layer, site).values()
+        ]
         self._width = width
         self._token_budget = token_budget
         self._joins: bool | None = None
@@ -133,7 +137,7 @@ class Restoring:
         """Probability in the clean run (), the noisy runs (draws,) and with each block's values put back (L, draws)."""
         draws = len(question.noise)
         first = int(question.restored.min())
-        noised = _Noised(self._blocks, self._sites, first, 1 + draws)
+        noised = _Noised(self._blocks, [site for _, site in self._sites], first, 1 + draws)
         runs = question.embedded(self._model)
         with noised.watched():
             hidden = self._decode(question.ids, runs, noised.cache)
@@ -159,7 +163,7 @@ class Restoring:
             output.view(len(runs) - 1, runs.shape[1], -1)[:, places] = clean[index]  # some parts see rows as one
 
         with ExitStack() as stack:
-            for index, site in enumerate(self._sites):
+            for index, (_, site) in enumerate(self._sites):
                 stack.enter_context(leaving(site, partial(keep, index)))
             hidden = self._decode(question.ids, runs)
         found = self._probability(hidden[:, question.positions], question.labels)
@@ -167,8 +171,9 @@ class Restoring:
         for layer in layers:
             start = layer - self._width // 2
             with ExitStack() as stack:
-                for index in range(max(0, start), min(start + self._width, len(self._blocks))):
-                    stack.enter_context(leaving(self._sites[index], partial(put_back, index)))
+                for index, (home, site) in enumerate(self._sites):
+                    if start <= home < start + self._width:
+                        stack.enter_context(leaving(site, partial(put_back, index)))
                 hidden = self._decode(question.ids, runs[1:])
             back.append(self._probability(hidden[:, question.positions], question.labels))
         return found[0], found[1:], torch.stack(back)
@@ -204,15 +209,17 @@ class Restoring:
         def put_back(index: int, output: Tensor) -> None:
             runs = output.view(joined, -1, len(ids), output.shape[-1])
             for run, layer in enumerate(group[:joined]):
-                if layer - below <= index < layer - below + self._width:
+                if layer - below <= self._sites[index][0] < layer - below + self._width:
                     runs[run][:, places] = noised.values[index][places]
 
         with ExitStack() as stack:
-            for index, (block, site) in enumerate(zip(self._blocks, self._sites, strict=True)):
+            for index, block in enumerate(self._blocks):
                 if index < starts[0]:
                     stack.enter_context(replaced_forward(block, hand_through(self._model.layout.extras[index])))
                 else:
                     stack.enter_context(entering_with(block, partial(join, index)))
+            for index, (home, site) in enumerate(self._sites):
+                if home >= starts[0]:
                     stack.enter_context(leaving(site, partial(put_back, index)))
             hidden = self._decode(ids, shape, noised.earlier(), noised.first)
         return self._probability(hidden[:, positions], labels)
@@ -270,7 +277,7 @@ class _Noised:
         self.cache = DynamicCache()
         self.inputs: list[Tensor] = []
         """(draws, T - first, D) what enters each block in the noisy rows."""
-        self.values: list[Tensor] = []
+        self.values: dict[int, Tensor] = {}
         """(T - first, D) what each site gives in the clean row."""
         self._blocks = blocks
         self._sites = sites
@@ -283,14 +290,15 @@ class _Noised:
             self.inputs.append(hidden[1:, self.first :].clone())
             return hidden
 
-        def keep_value(output: Tensor) -> None:
+        def keep_value(index: int, output: Tensor) -> None:
             rows = output.view(self._num_rows, -1, output.shape[-1])
-            self.values.append(rows[0, self.first :].clone())
+            self.values[index] = rows[0, self.first :].clone()
 
         with ExitStack() as stack:
-            for block, site in zip(self._blocks, self._sites, strict=True):
+            for block in self._blocks:
                 stack.enter_context(entering_with(block, keep_input))
-                stack.enter_context(leaving(site, keep_value))
+            for index, site in enumerate(self._sites):
+                stack.enter_context(leaving(site, partial(keep_value, index)))
             yield
 
     def earlier(self) -> Cache:

@@ -20,19 +20,34 @@ _MIXER = re.compile(r"mixer|mamba|conv|temporal")
 
 
 def site_module(model: LanguageModel, layer: int, site: Site) -> nn.Module:
-    """The part of a decoder block that a site names.
+    """The part of a decoder block that a site names, where it is a single one.
+
+    Raises:
+        UserError: the block has no such part, or several, or its states are no vectors.
+    """
+    parts = site_modules(model, layer, site)
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    prefix, _ = model.blocks()[layer]
+    raise UserError(
+        f"model: {len(parts)} '{site}' parts ({', '.join(parts)}) in {prefix}, and one is needed; use site 'hidden'"
+    )
+
+
+def site_modules(model: LanguageModel, layer: int, site: Site) -> dict[str, nn.Module]:
+    """The parts of a decoder block that a site names; of several, as experts beside a shared one, outputs are added up.
 
     Where the feed-forward part has no usual name, it is the child of the block that holds every matrix by which
     feed-forward parts write.
 
     Raises:
-        UserError: the block has no such part, or several, or its states are no vectors.
+        UserError: the block has no such part, or its states are no vectors.
     """
     prefix, block = model.blocks()[layer]
     children = {name: child for name, child in block.named_children() if any(True for _ in child.parameters())}
     if site == "hidden":
         check_states(model)
-        return block
+        return {"": block}
     if site == "ffn" and (usual := [name for name in _FEED_FORWARD if name in children]):
         found = set(usual)
     elif site == "ffn":
@@ -40,10 +55,9 @@ def site_module(model: LanguageModel, layer: int, site: Site) -> nn.Module:
     else:
         wide = [name for name, child in children.items() if any(weight.ndim > 1 for weight in child.parameters())]
         found = {name for name in wide if _ATTENTION.search(name)} or {name for name in wide if _MIXER.search(name)}
-    if len(found) == 1:
-        return children[found.pop()]
-    count = f"{len(found)} '{site}' parts ({', '.join(sorted(found))})" if found else f"no '{site}' part"
-    raise UserError(f"model: {count} in {prefix}, which has {', '.join(children)}")
+    if not found:
+        raise UserError(f"model: no '{site}' part in {prefix}, which has {', '.join(children)}")
+    return {name: child for name, child in children.items() if name in found}
 
 
 def check_states(model: LanguageModel) -> None:
