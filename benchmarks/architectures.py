@@ -58,6 +58,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "localize.depth=[0.0, 1.0]",
         "localize.window=1",
         "localize.facts=3",
+        "localize.draws=2",
         "localize.min_effect=-1",
     ),
     "bs_t": (),
@@ -73,6 +74,7 @@ FAST = (
     "evaluate.samples=0",
     "evaluate.max_new_tokens=3",
     "evaluate.cache=false",
+    'evaluate.metrics=["probability", "keyword_recall"]',  # the others judge texts, whatever model wrote them
 )
 TOLERANCE = 1e-5
 LONGEST = 900.0

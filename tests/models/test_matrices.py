@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from random_models import random_network
 from torch import nn
@@ -102,6 +103,24 @@ def test_stacks_are_seen_with_their_inputs(experts: LanguageModel) -> None:
         if isinstance(module, nn.Linear)
     }
     assert layers == linear
+
+
+def test_experts_that_no_token_reaches_are_seen(wrap: Callable[[Any], LanguageModel]) -> None:
+    """LongCat: the router sends every token to experts that compute nothing, so that no pass uses the others."""
+    config = transformers.LongcatFlashConfig(
+        **{"vocab_size": 128, "hidden_size": 32, "num_layers": 1, "num_attention_heads": 4, "ffn_hidden_size": 32},
+        **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8},
+        **{"moe_topk": 2, "n_routed_experts": 4, "zero_expert_num": 4, "expert_ffn_hidden_size": 16},
+        **{"head_dim": 4, "max_position_embeddings": 64},
+    )
+    network = transformers.LongcatFlashForCausalLM(config)
+    router = network.model.layers[0].mlp.router
+    router.e_score_correction_bias[4:] = 100.0
+    model = wrap(network)
+    stacks = {name.rpartition(".")[2]: matrix for name, matrix in _stacks(model).items()}
+    sizes = {name: (found.num, found.num_outputs, found.num_inputs) for name, found in stacks.items()}
+    assert sizes == {"gate_up_proj": (4, 32, 32), "down_proj": (4, 32, 16)}
+    assert share_of_blocks(model, block_matrices(model)) > 0.95
 
 
 def test_the_share_of_the_blocks_by_hand(wrap: Callable[[Any], LanguageModel]) -> None:

@@ -20,15 +20,15 @@ IDS = (1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 LABELS = (8, 10, 11)
 NOISY = (3, 4)
 NOISE = torch.randn(3, 2, 32, generator=torch.Generator().manual_seed(0)) * 0.3
+FEED_FORWARD = ("mlp", "fc2", "block_sparse_moe", "shared_mlp")
 ATTENTION = ("self_attn", "attn", "attention")
 
 
-def module(block: Any, site: Site) -> Any:
+def modules(block: Any, site: Site) -> list[Any]:
     if site == "hidden":
-        return block
-    if site == "ffn":
-        return block.fc2 if hasattr(block, "fc2") else block.mlp
-    return next(getattr(block, name) for name in ATTENTION if hasattr(block, name))
+        return [block]
+    names = FEED_FORWARD if site == "ffn" else ATTENTION
+    return [getattr(block, name) for name in names if hasattr(block, name)]
 
 
 def first(output: Any) -> Tensor:
@@ -40,7 +40,7 @@ def first(output: Any) -> Tensor:
 @torch.no_grad()
 def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1) -> Traced:
     """One whole forward of the whole sequence for each block and draw, with hooks."""
-    blocks = [module(block, site) for _, block in model.blocks()]
+    parts = [(layer, part) for layer, (_, block) in enumerate(model.blocks()) for part in modules(block, site)]
     embedded = input_embeddings(model, torch.tensor(IDS))[None]
 
     def probability(embedded: Tensor) -> float:
@@ -52,7 +52,7 @@ def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1)
     def keeper(index: int) -> Callable[..., None]:
         return lambda *arguments: kept.update({index: first(arguments[2]).clone()})
 
-    handles = [block.register_forward_hook(keeper(index)) for index, block in enumerate(blocks)]
+    handles = [part.register_forward_hook(keeper(index)) for index, (_, part) in enumerate(parts)]
     clean = probability(embedded)
     for handle in handles:
         handle.remove()
@@ -64,7 +64,11 @@ def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1)
         return hook
 
     def noisy_mean(restored: list[int]) -> float:
-        handles = [blocks[index].register_forward_hook(put_back(index)) for index in restored]
+        handles = [
+            part.register_forward_hook(put_back(index))
+            for index, (layer, part) in enumerate(parts)
+            if layer in restored
+        ]
         found = []
         for noise in NOISE:
             changed = embedded.clone()
@@ -75,9 +79,10 @@ def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1)
         return sum(found) / len(found)
 
     def around(layer: int) -> list[int]:
-        return [index for index in range(layer - width // 2, layer - width // 2 + width) if 0 <= index < len(blocks)]
+        return list(range(layer - width // 2, layer - width // 2 + width))
 
-    return Traced(clean, noisy_mean([]), tuple(noisy_mean(around(layer)) for layer in range(len(blocks))))
+    layers = range(len(model.blocks()))
+    return Traced(clean, noisy_mean([]), tuple(noisy_mean(around(layer)) for layer in layers))
 
 
 def close(one: Traced, other: Traced, rtol: float = 1e-4) -> None:
@@ -168,6 +173,14 @@ def test_blocks_that_cannot_share_passes_get_whole_ones(wrap: Callable[[Any], La
     model = wrap(small(kind, **OTHERS[kind]))
     site: Site = "hidden" if kind == "Mamba" else "ffn"
     close(Restoring(model, site).trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, site, [4, 5]))
+
+
+def test_parts_beside_each_other_are_put_back_together(wrap: Callable[[Any], LanguageModel]) -> None:
+    """Granite: experts, and a part for every token, whose outputs are added up."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "shared_intermediate_size": 16, "num_attention_heads": 4}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 3, "num_key_value_heads": 2}
+    model = wrap(small("GraniteMoeHybrid", **sizes, **experts, mamba_n_heads=4, layer_types=["full_attention"] * 3))
+    close(Restoring(model, "ffn").trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, "ffn", [4, 5]))
 
 
 def test_a_block_without_such_a_module_is_refused(wrap: Callable[[Any], LanguageModel]) -> None:

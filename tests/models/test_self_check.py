@@ -106,6 +106,25 @@ def test_scores_and_greedy_answers_are_those_of_plain_passes(kind: str, tokenize
     assert len({token for ids in said for token in ids}) > 2, "a model that always says the same shows nothing"
 
 
+def test_scores_of_states_do_not_come_from_padded_passes(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The first token of each answer too: what recurrent states after padding give is rounded more coarsely."""
+    network = NETWORKS["a state"][1]()
+    model = wrap_model(network, tokenizer, ModelConfig(name="a state", precision="float32", max_length=256))
+    prompts = tokens(3, 20, 9)
+    prefix = encode_prompts(model, prompts)
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts])
+    mask = torch.tensor([[1] * len(prompt) + [0] * (width - len(prompt)) for prompt in prompts])
+    with torch.no_grad():
+        logits = network(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    expected = torch.stack([row[len(prompt) - 1] for row, prompt in zip(logits, prompts, strict=True)])
+    torch.testing.assert_close(prefix.first_logits, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(prefix.select(torch.tensor([2, 0])).first_logits, prefix.first_logits[[2, 0]])
+    prefix.step([5, 6, 7])
+    after = plain(network, [*prompts[1], 6, 0], len(prompts[1]) + 1)[0]
+    assert torch.allclose(prefix.first_logits.log_softmax(-1)[1], after, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["windows that the cache does not know of", "biases by token"])
 def test_half_precision_neither_hides_a_fault_nor_is_one(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
     summary, build = NETWORKS[kind]

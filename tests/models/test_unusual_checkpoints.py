@@ -103,6 +103,22 @@ def test_packed_weights_without_their_package_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_reads_with_an_encoder_is_one_line(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"T5ForConditionalGeneration is no causal language model \(.* type 't5'\)$"):
+        load_model(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_head_that_needs_more_than_final_states_is_one_line(tokenizer: PreTrainedTokenizerBase) -> None:
+    sizes = {"hidden_size": 16, "decoder_ffn_dim": 16, "num_decoder_layers": 1, "num_decoder_attention_heads": 2}
+    config = transformers.ProphetNetConfig(vocab_size=len(tokenizer), is_decoder=True, **sizes)
+    network = transformers.ProphetNetForCausalLM(config)
+    with pytest.raises(UserError, match="ProphetNetForCausalLM makes its logits of more than final hidden states"):
+        wrap_model(network, tokenizer, ModelConfig(name="prophet"))
+
+
 CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM
 

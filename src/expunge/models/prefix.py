@@ -136,6 +136,7 @@ class Prefix:
     """The same by plain passes, once they were asked for."""
 
     @property
+    @torch.no_grad()
     def first_logits(self) -> Tensor:
         """(P, V) logits after the last token, for scores.
 
