@@ -26,7 +26,8 @@ def test_a_run_tries_prompts_by_itself_and_says_so(finished: Any) -> None:
     assert {one.name for one in card.attacks} == {"prompting", "sampling", "leakage"}
     assert {one.access for one in card.attacks} == {"prompts"}
     assert card.budget == 60
-    assert "attacked" in finished.outcome.json()["verdict"] or card.seconds > 0
+    worst = max(one.worst.knowledge.value for one in card.attacks if one.worst)
+    assert f"attacked, at worst {worst:.0%}" in finished.outcome.json()["verdict"]
     assert "Robustness" in (finished.folder / "report.html").read_text(encoding="utf-8")
 
 
