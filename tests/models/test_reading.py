@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from expunge.models import base
 from expunge.models.base import LanguageModel
 
 
@@ -23,6 +25,15 @@ def test_reading_changes_no_logit_and_gives_every_weight_back(random_model: Lang
     after = dict(random_model.network.named_parameters())
     assert list(after) == list(before)
     assert all(after[name] is weight for name, weight in before.items())
+
+
+def test_where_copies_do_not_fit_there_are_none(tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.precision = "bfloat16"
+    size = 2 * sum(weight.numel() for name, weight in tiny.base.named_parameters() if "proj" in name or "embed" in name)
+    for room, dtypes in ((size, {torch.bfloat16, torch.float32}), (size - 1, {torch.float32})):
+        monkeypatch.setattr(base, "free_memory", lambda _, room=room: 2 * room)
+        with tiny.reading():
+            assert {weight.dtype for weight in tiny.network.parameters()} == dtypes
 
 
 def test_reading_in_float32_converts_nothing(random_model: LanguageModel) -> None:

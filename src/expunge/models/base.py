@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
-from expunge.models.batches import Budget
+from expunge.models.batches import Budget, free_memory
 from expunge.models.caching import Caching
+from expunge.models.fingerprint import Fingerprint
 from expunge.models.hooks import replaced_forward
 from expunge.models.layout import Layout, find_layout, replaced_module
 from expunge.models.merging import merge, merged_names
 from expunge.models.precision import MASTER
 from expunge.models.source import Source
 from expunge.models.store import StateMemory
+
+_COPIES = 0.5
+"""Of the free memory that copies of weights in the precision of the arithmetic may take."""
 
 
 class LanguageModel:
@@ -62,6 +65,7 @@ class LanguageModel:
         self.origin = origin or Source()
         self.unsettled: set[str] = set()
         """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
+        self._fingerprint = Fingerprint()
         self.widened: dict[str, torch.dtype] = {}
         """What the trained parameters were before they became float32, by name."""
         self.caching = Caching(keeps=False, holes=True)
@@ -133,24 +137,33 @@ class LanguageModel:
         """Linear layers hold their weights in the precision of the arithmetic within this block, where no weight moves.
 
         Autocast would convert them in every pass, which is most of what a pass over few tokens does. Same results: it
-        is the same rounding. Takes half the memory of the weights that are converted; untouched where there are none.
+        is the same rounding. Takes half the memory of the weights that are converted; where there is no room for that,
+        or nothing to convert, they stay as they are.
         """
         converted: dict[int, nn.Parameter] = {}
-        kept: list[tuple[nn.Module, nn.Parameter]] = []
-        layers: list[nn.Module] = [module for module in self.network.modules() if type(module) is nn.Linear]
+        kept: list[tuple[nn.Linear, nn.Parameter]] = []
         try:
-            for layer in layers if self.compute != torch.float32 else ():
-                weight = layer.weight
-                assert isinstance(weight, nn.Parameter)
-                if weight.dtype != self.compute:
-                    if id(weight) not in converted:
-                        converted[id(weight)] = nn.Parameter(weight.detach().to(self.compute), requires_grad=False)
-                    kept.append((layer, weight))
-                    layer.weight = converted[id(weight)]
+            for layer, weight in self._convertible():
+                if id(weight) not in converted:
+                    converted[id(weight)] = nn.Parameter(weight.detach().to(self.compute), requires_grad=False)
+                kept.append((layer, weight))
+                layer.weight = converted[id(weight)]
             yield
         finally:
             for layer, weight in kept:
                 layer.weight = weight
+
+    def _convertible(self) -> list[tuple[nn.Linear, nn.Parameter]]:
+        """Linear layers whose weights have another precision than the arithmetic; none if copies would not fit."""
+        if self.compute == torch.float32:
+            return []
+        found = []
+        for layer in self.network.modules():
+            if type(layer) is nn.Linear and layer.weight.dtype != self.compute:
+                assert isinstance(layer.weight, nn.Parameter)
+                found.append((layer, layer.weight))
+        size = sum(weight.numel() for weight in {weight for _, weight in found}) * self.compute.itemsize
+        return found if size <= _COPIES * free_memory(self.device) else []
 
     def head(self, hidden: Tensor, matrix: nn.Module | None = None) -> Tensor:
         """Logits of final hidden states: (..., D) -> (..., V).
@@ -248,12 +261,8 @@ class LanguageModel:
         return self.stored_otherwise.get(name, self.stored_dtype)
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, shape and bytes of every weight."""
-        digest = hashlib.sha256()
-        for name, tensor in self.base.state_dict().items():
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """SHA-256 over name, shape and bytes of every weight as it is now."""
+        return self._fingerprint.of(self.base)
 
     def probe_ids(self, num_tokens: int, num_rows: int = 1) -> Tensor:
         """(R, T) tokens on the model's device to watch a pass with, always the same ones.
