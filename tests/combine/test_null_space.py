@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from expunge.combine._inputs import distinct_tokens, second_moments, trained_matrices
+from expunge.combine import _inputs
+from expunge.combine._inputs import distinct_tokens, fitting, second_moments, trained_matrices
 from expunge.combine.base import Step
 from expunge.combine.null_space import NullSpace
 from expunge.core.errors import UserError
@@ -342,6 +343,24 @@ def test_a_sample_of_the_retain_rows_is_the_seeds(bench: Bench) -> None:
 
     assert torch.equal(projected("0/retain"), projected("0/retain"))
     assert not torch.equal(projected("0/retain"), projected("1/retain"))
+
+
+def test_what_does_not_fit_at_once_is_found_in_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for one matrix of 96 inputs, four are looked at one after another: the same projections to the bit."""
+    attention = bench.model.blocks()[0][1].self_attn
+    four = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight, bench.weight]
+    for weight in four:
+        weight.requires_grad_(True)
+    changes = [randn(*weight.shape, seed=place) for place, weight in enumerate(four)]
+    together = [bench.rule(energy=0.2).project(*pair) for pair in zip(four, changes, strict=True)]
+    device = torch.device("cpu")
+    matrices = trained_matrices(bench.model)
+    assert [len(group) for group in fitting(matrices, device)] == [4]
+    for room, sizes in ((2.1, [2, 2]), (0.1, [1, 1, 1, 1])):
+        monkeypatch.setattr(_inputs, "free_memory", lambda _, room=room: 2 * 8 * WIDTH**2 * room)
+        assert [len(group) for group in fitting(matrices, device)] == sizes
+        apart = [bench.rule(energy=0.2).project(*pair) for pair in zip(four, changes, strict=True)]
+        assert all(map(torch.equal, together, apart))
 
 
 def test_no_free_direction_is_refused(bench: Bench) -> None:

@@ -10,17 +10,25 @@ from typing import Any
 import pytest
 import torch
 
+from expunge.combine._inputs import second_moments
 from expunge.core.memory import MemoryExhausted
+from expunge.data.encode import Encoded
 from expunge.data.example import Example
+from expunge.diagnose._noise import profile
 from expunge.evaluate.asking import Ask
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect_sets
+from expunge.localize._blocks import parameter_names
+from expunge.localize._gradients import gradient_cosines
 from expunge.models.base import LanguageModel
 from expunge.models.batches import TOKENS, Budget, in_batches
 from expunge.models.continuations import continued
 from expunge.models.forward import Needs, row_set, score_rows
+from expunge.models.matrices import block_matrices
 from expunge.models.outputs import label_states
+from expunge.models.restoring import Restoring
 from expunge.models.store import StateMemory
+from expunge.train.squeeze import initial_neighbours, token_level
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONFIG = SimpleNamespace(hidden_size=64, intermediate_size=128, num_hidden_layers=2, vocab_size=1000)
@@ -32,15 +40,18 @@ def at_most(model: LanguageModel, num_tokens: int) -> Iterator[list[int]]:
     tried: list[int] = []
 
     def refuse(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        tried.append(kwargs["input_ids"].numel())
+        given = args[0] if args else kwargs["input_ids"]  # hidden states, or ids
+        tried.append(given.shape[0] * given.shape[1])
         if tried[-1] > num_tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    hook = model.decoder.register_forward_pre_hook(refuse, with_kwargs=True)
+    modules = (model.decoder, model.blocks()[-1][1])
+    hooks = [module.register_forward_pre_hook(refuse, with_kwargs=True) for module in modules]
     try:
         yield tried
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _items(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
@@ -52,11 +63,51 @@ def _items(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
     ]
 
 
+def _encoded(model: LanguageModel, rows: tuple[Example, ...]) -> list[Encoded]:
+    return [model.encoder.example(row) for row in rows]
+
+
+def _cosines(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
+    groups = [[name for name in parameter_names(model, [layer], ())] for layer in range(3)]
+    half = len(rows) // 2
+    return [torch.tensor(gradient_cosines(model, _encoded(model, rows[:half]), _encoded(model, rows[half:]), groups))]
+
+
+def _moments(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
+    matrices = [block_matrices(model)[name] for name in parameter_names(model, [2], ("mlp.down_proj", "mlp.up_proj"))]
+    model.freeze_but([matrix.name for matrix in matrices])
+    found = second_moments(model, matrices, _encoded(model, rows), skip_first=True, normalise=False)
+    model.network.requires_grad_(False)
+    return [torch.stack(found[matrix.weight].means) for matrix in matrices]
+
+
+def _squeezed(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
+    near = initial_neighbours(model, _encoded(model, rows), 3)
+    return [near[0], *(torch.tensor(values) for values in token_level(model, _encoded(model, rows), near, 3).values())]
+
+
+def _noised(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
+    found = profile(model, rows, 0, "all", torch.nn.functional.normalize(torch.ones(model.layout.width), dim=0), [0.1])
+    return [torch.tensor(found.mean_norm), torch.tensor(found.through), torch.tensor(found.local)]
+
+
+def _traced(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
+    row = _encoded(model, rows)[0]
+    noise = torch.randn(300 // len(row.ids) - 1, 1, model.layout.width, generator=torch.Generator().manual_seed(0))
+    found = Restoring(model).trace(row.ids, row.places, [2], [2, 3], noise)
+    return [torch.tensor((found.clean, found.corrupted, *found.restored))]
+
+
 WORK: dict[str, Callable[[LanguageModel, tuple[Example, ...]], Any]] = {
     "log-probabilities": lambda model, rows: score_rows(model, [model.encoder.example(row) for row in rows]),
     "states": lambda model, rows: list(label_states(model, [model.encoder.example(row) for row in rows])),
     "continuations": lambda model, rows: continued(model, [model.encoder.asked(row) for row in rows], 4),
     "evaluation": _items,
+    "gradients": _cosines,
+    "second moments": _moments,
+    "squeezing": _squeezed,
+    "noise": _noised,
+    "tracing": _traced,
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,15 @@ from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
 from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
+from expunge.models.batches import free_memory, shrinking
 from expunge.models.expert_inputs import experts_seen, shows_inputs
 from expunge.models.matrices import Matrix, block_matrices
 from expunge.models.partial import BlockStates, block_output, can_enter, started, trained_blocks
 from expunge.models.precision import float64
 
 _EPS = 1e-12
+_SHARE = 0.5
+"""Of the free memory that the moments of a group of matrices may take."""
 
 
 @dataclass
@@ -70,6 +73,24 @@ def distinct_tokens(sequences: Sequence[Encoded], skip_first: bool) -> int:
     return sum(length - max(opening, first) for length in lengths) + max(opening - first, 0)
 
 
+def fitting(matrices: Sequence[Matrix], device: torch.device) -> Iterator[list[Matrix]]:
+    """Neighbouring matrices whose moments fit into memory together, beside the decomposition of one of them.
+
+    Each group costs a pass over the rows, so there is one group wherever there is room.
+    """
+    room = _SHARE * free_memory(device)
+    group: list[Matrix] = []
+    used = 0.0
+    for matrix in matrices:
+        size = 8.0 * matrix.num * matrix.num_inputs**2
+        if group and used + size > room:
+            yield group
+            group, used = [], 0.0
+        group.append(matrix)
+        used += size
+    yield group
+
+
 @torch.no_grad()
 def second_moments(
     model: LanguageModel,
@@ -92,10 +113,35 @@ def second_moments(
         skip_first: leave out position 0.
         normalise: divide each input by its length first.
         start: what enters the lowest trained block on these rows, to start there.
+
+    Raises:
+        MemoryExhausted: a single row does not fit beside the moments.
     """
-    collector = _Collector(matrices, normalise)
     highest = trained_blocks(model)[-1]
     can_enter(model)  # its check runs passes of its own, which must not be counted below
+
+    def work(size: int) -> dict[nn.Parameter, Moments]:
+        batches = by_length([len(row.ids) for row in sequences], size)
+        collector = _Collector(matrices, normalise)
+        with _collecting(model, matrices, collector):
+            for indices in batches:
+                batch = collate([sequences[index] for index in indices], indices).to(model.device)
+                collector.chosen = batch.attention_mask.bool().clone()
+                collector.chosen[:, : int(skip_first)] = False
+                with model.autocast(), started(start, indices):
+                    block_output(model, batch, highest)
+        return collector.found
+
+    found = shrinking(model.budget, model.device, "states", work)
+    for moments in {id(moments): moments for moments in found.values()}.values():
+        for mean, tokens in zip(moments.means, moments.tokens, strict=True):
+            mean /= max(tokens, 1)
+    return found
+
+
+@contextmanager
+def _collecting(model: LanguageModel, matrices: Sequence[Matrix], collector: _Collector) -> Iterator[None]:
+    """Within this block of code the collector sees what goes into the matrices."""
     with ExitStack() as stack, model.evaluating():
         for matrix in matrices:
             if matrix.is_layer:
@@ -103,16 +149,7 @@ def second_moments(
         experts = {matrix.module for matrix in matrices if not matrix.is_layer}
         if experts:
             stack.enter_context(experts_seen(experts, collector.expert))
-        for indices in by_length([len(row.ids) for row in sequences], model.budget.tokens("states", model.device)):
-            batch = collate([sequences[index] for index in indices], indices).to(model.device)
-            collector.chosen = batch.attention_mask.bool().clone()
-            collector.chosen[:, : int(skip_first)] = False
-            with model.autocast(), started(start, indices):
-                block_output(model, batch, highest)
-    for moments in {id(moments): moments for moments in collector.found.values()}.values():
-        for mean, tokens in zip(moments.means, moments.tokens, strict=True):
-            mean /= max(tokens, 1)
-    return collector.found
+        yield
 
 
 class _Collector:

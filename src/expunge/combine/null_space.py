@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from expunge.combine._inputs import Moments, distinct_tokens, second_moments, trained_matrices
+from expunge.combine._inputs import Moments, distinct_tokens, fitting, second_moments, trained_matrices
 from expunge.combine._projected_adam import Constraint, ProjectedAdam
 from expunge.combine._projection import Projection, ProjectionConfig, held, relax
 from expunge.combine.base import Combine, Step, StepLosses, present
@@ -73,22 +74,22 @@ class NullSpace(Combine):
         matrices = trained_matrices(retain.model)
         sequences = self._sampled(retain)
         self._check_tokens(matrices, distinct_tokens(sequences, self.config.skip_first))
-        moments = second_moments(
-            retain.model,
-            matrices,
-            sequences,
-            skip_first=self.config.skip_first,
-            normalise=self.config.normalise_tokens,
-            start=retain.inputs if len(sequences) == len(retain.sequences) else None,
-        )
-        projections: dict[int, list[Projection]] = {}
-        for matrix in matrices:
-            found = moments[matrix.weight]
-            if id(found) not in projections:
-                projections[id(found)] = self._relaxed(matrix, found)
-        self._projections = {matrix.weight: projections[id(moments[matrix.weight])] for matrix in matrices}
+        start = retain.inputs if len(sequences) == len(retain.sequences) else None
+        self._projections: dict[nn.Parameter, list[Projection]] = {}
         self._matrices = {matrix.weight: matrix for matrix in matrices}
-        self._warn_of_held(matrices, moments)
+        tokens: list[tuple[Matrix, int]] = []
+        for group in fitting(matrices, retain.model.device):
+            moments = second_moments(
+                retain.model,
+                group,
+                sequences,
+                skip_first=self.config.skip_first,
+                normalise=self.config.normalise_tokens,
+                start=start,
+            )
+            tokens += [(matrix, count) for matrix in group for count in moments[matrix.weight].tokens]
+            self._relax(group, moments)
+        self._warn_of_held(tokens)
         self._original = {weight: weight.detach().clone() for weight in retain.model.trainable()}
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._forget: dict[nn.Parameter, Tensor] = {}
@@ -184,6 +185,19 @@ class NullSpace(Combine):
         order = torch.randperm(len(retain.sequences), generator=named_generator(f"{retain.seed}/null_space"))
         return [retain.sequences[index] for index in sorted(order[:count].tolist())]
 
+    def _relax(self, matrices: Sequence[Matrix], moments: dict[nn.Parameter, Moments]) -> None:
+        """Find the projections of some matrices; what is known of their inputs is let go of on the way."""
+        projections: dict[int, list[Projection]] = {}
+        uses = Counter(id(moments[matrix.weight]) for matrix in matrices)
+        for matrix in matrices:
+            found = moments.pop(matrix.weight)
+            if id(found) not in projections:
+                projections[id(found)] = self._relaxed(matrix, found)
+            self._projections[matrix.weight] = projections[id(found)]
+            uses[id(found)] -= 1
+            if not uses[id(found)]:
+                del projections[id(found)]  # another one may get its place in memory
+
     def _relaxed(self, matrix: Matrix, moments: Moments) -> list[Projection]:
         """One projection a matrix; an expert that too few tokens reached to know what is free in it is held."""
         return [
@@ -191,8 +205,7 @@ class NullSpace(Combine):
             for mean, tokens in zip(moments.means, moments.tokens, strict=True)
         ]
 
-    def _warn_of_held(self, matrices: Sequence[Matrix], moments: dict[nn.Parameter, Moments]) -> None:
-        tokens = [(matrix, count) for matrix in matrices for count in moments[matrix.weight].tokens]
+    def _warn_of_held(self, tokens: Sequence[tuple[Matrix, int]]) -> None:
         unknown = sum(_unknown(*pair) for pair in tokens)
         if unknown == len(tokens):
             raise UserError(

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from expunge.core.progress import Bar
-from expunge.data.batch import Batch, by_length, collate
+from expunge.data.batch import Batch, collate
 from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
 from expunge.diagnose._states import mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.numerics.intervals import Numbers
 
 
@@ -66,28 +67,40 @@ def profile(
         bar: advanced once for each row.
     """
     site, sequences = site_of(model, rows, layer, tokens)
-    batches = [
-        (indices, collate([sequences[index] for index in indices], indices).to(model.device))
-        for indices in by_length([len(row.ids) for row in sequences], model.budget.tokens("layers", model.device))
-    ]
+    sizes = [len(row.ids) for row in sequences]
+
+    def batch_of(indices: Sequence[int]) -> Batch:
+        return collate([sequences[index] for index in indices], indices).to(model.device)
+
     sums: list[Tensor] = []
     norms: list[Tensor] = []
-    for _, batch in batches:
+
+    def add(indices: Sequence[int], _: int) -> None:
+        batch = batch_of(indices)
         chosen = site.tokens(batch)
         states = torch.stack([chosen.of(hidden) for hidden in _all_outputs(model, batch)], 1)
-        sums.append(mean_by_row(states, chosen).sum(0))
-        norms.append(mean_by_row(states[:, layer].norm(dim=-1), chosen))
+        found = mean_by_row(states, chosen).sum(0), mean_by_row(states[:, layer].norm(dim=-1), chosen)
+        sums.append(found[0])
+        norms.append(found[1])
+
+    in_batches(model.budget, model.device, "layers", sizes, add)
     means = torch.stack(sums).sum(0) / len(rows)
     lengths = torch.tensor(scales, device=means.device)[:, None] * means.norm(dim=-1)
     noises = lengths[..., None] * noise.to(means)
     coefficients: dict[str, Numbers] = {}
     if directions is None:
         parts = []
-        for indices, batch in batches:
+        places: list[int] = []
+
+        def react(indices: Sequence[int], _: int) -> None:
+            batch = batch_of(indices)
             parts.append(_reactions(model, batch, site.tokens(batch), _all_outputs(model, batch), noises, layer))
+            places.extend(indices)
             if bar is not None:
                 bar.advance(len(indices))
-        order = np.argsort(np.concatenate([indices for indices, _ in batches]))
+
+        in_batches(model.budget, model.device, "layers", sizes, react)
+        order = np.argsort(places)
     else:
         first = torch.zeros(1, dtype=torch.long, device=means.device)
         single = Tokens(first, first, 1)

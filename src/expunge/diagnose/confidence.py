@@ -21,7 +21,7 @@ from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
-from expunge.models.forward import score_rows
+from expunge.models.forward import score_each
 from expunge.numerics.intervals import Numbers
 
 
@@ -106,12 +106,15 @@ class Confidence(Diagnostic):
         prompts = [model.encoder.answer_prompt(row) for row in rows]
         answers = continued(model, prompts, self.config.max_new_tokens, bar=bar)
         sequences = [Encoded((*prompt, *ids), len(prompt)) for prompt, (ids,) in zip(prompts, answers, strict=True)]
-        found = []
-        for hidden in score_rows(model, sequences, keep_hidden=True):
+        found: dict[int, Tensor] = {}
+
+        def keep(index: int, hidden: Tensor) -> None:
             with model.autocast():
                 logits = model.head(hidden)
-            found.append(quantities(logits))
-        values: Numbers = torch.cat(found).cpu().double().numpy()
+            found[index] = quantities(logits).cpu()
+
+        score_each(model, sequences, True, None, keep)
+        values: Numbers = torch.cat([found[index] for index in range(len(sequences))]).double().numpy()
         return values
 
 

@@ -16,9 +16,10 @@ from expunge.core.memory import MemoryExhausted, is_out_of_memory
 from expunge.data.batch import by_length
 
 Result = TypeVar("Result")
-Pass = Literal["score", "states", "generate", "draft", "layers", "vocabulary", "patch"]
+Pass = Literal["score", "states", "generate", "draft", "layers", "vocabulary", "patch", "gradient"]
 """score: logits at the labels. states: no logits. generate, draft: with a cache of keys and values. layers: the
-outputs of all blocks. vocabulary: several numbers for each token of the vocabulary. patch: many variants of one row."""
+outputs of all blocks. vocabulary: several numbers for each token of the vocabulary. patch: many variants of one row.
+gradient: a pass back as well, for which all that blocks compute is kept."""
 
 TOKENS: dict[Pass, int] = {
     "score": 4096,
@@ -28,6 +29,7 @@ TOKENS: dict[Pass, int] = {
     "layers": 1024,
     "vocabulary": 1024,
     "patch": 2048,
+    "gradient": 4096,
 }
 """Padded tokens of a batch where memory is not short: more would not be faster on a processor."""
 _SHARE = 0.5
@@ -60,6 +62,7 @@ class Budget:
         self._hidden = itemsize * (8 * width + 3 * (int(inner) if isinstance(inner, int) else 4 * width))
         self._cached = itemsize * 2 * blocks * width * key_heads // heads
         self._layers = itemsize * 4 * blocks * width
+        self._graph = 2 * blocks * self._hidden
         self.halvings = 0
 
     def bytes_per_token(self, kind: Pass) -> int:
@@ -71,6 +74,7 @@ class Budget:
             "generate": cache,
             "draft": cache,
             "layers": self._layers,
+            "gradient": 3 * logits + self._graph,
         }
         return self._hidden + more.get(kind, 0)
 
@@ -148,13 +152,15 @@ def in_batches(
 def shrinking(
     budget: Budget, device: torch.device, kind: Pass, work: Callable[[int], Result], most: int | None = None
 ) -> Result:
-    """Do something whose parts are not sequences with a budget of tokens; when memory runs out, again with less.
+    """Do something whose parts are not sequences, or belong together, with a budget of tokens.
+
+    When memory runs out, all of it is done again with a smaller one.
 
     Args:
         budget: of the network; it keeps the smaller size.
         device: where it runs.
         kind: of pass.
-        work: called with its budget, again if it runs out of memory.
+        work: called with its budget; called again from its start if it runs out of memory.
         most: as in `Budget.tokens`.
 
     Raises:

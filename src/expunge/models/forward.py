@@ -215,12 +215,12 @@ def score_rows(
     def keep(index: int, values: Tensor) -> None:
         results[index] = values.clone()
 
-    _score(model, sequences, keep_hidden, inputs, keep)
+    score_each(model, sequences, keep_hidden, inputs, keep)
     return results
 
 
 @torch.no_grad()
-def _score(
+def score_each(
     model: LanguageModel,
     sequences: Sequence[Encoded],
     keep_hidden: bool,
@@ -267,7 +267,7 @@ class CachedReference:
         self._hidden = None
         if with_logits:
             self._hidden = RowStore(len(sequences), model.state_memory)
-            _score(model, sequences, True, inputs, self._hidden.put)
+            score_each(model, sequences, True, inputs, self._hidden.put)
         self._logp = None if with_logits else score_rows(model, sequences, inputs=inputs)
         self._labels = [torch.tensor(sequence.labels, device=model.device) for sequence in sequences]
 

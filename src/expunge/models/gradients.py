@@ -1,13 +1,16 @@
-"""How strongly an answer pulls at the weights: norms of its loss's gradient."""
+"""How strongly an answer pulls at the weights: its loss's gradient, looked at weight by weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from expunge.core.memory import memory_errors
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.losses.token import token_logp
@@ -15,6 +18,9 @@ from expunge.models.base import LanguageModel
 from expunge.models.forward import final_hidden
 
 _NORMS: dict[Literal["1", "2", "inf"], float] = {"1": 1.0, "2": 2.0, "inf": float("inf")}
+
+Use = Callable[[int, Tensor], None]
+"""(place of a weight, its gradient) -> nothing; the gradient is let go of afterwards."""
 
 
 def answer_gradient_norms(model: LanguageModel, encoded: Encoded) -> dict[str, float]:
@@ -28,33 +34,71 @@ def answer_gradient_norms(model: LanguageModel, encoded: Encoded) -> dict[str, f
         Norm (`1`, `2`, `inf`) -> mean norm.
     """
     weights = [weight for weight in model.base.parameters() if weight.is_floating_point()]
-    known = [gradient for gradient in answer_gradients(model, encoded, weights) if gradient is not None]
-    return {
-        name: float(torch.stack([torch.linalg.vector_norm(gradient, order) for gradient in known]).mean())
-        for name, order in _NORMS.items()
-    }
+    norms: dict[int, Tensor] = {}
+
+    def use(place: int, gradient: Tensor) -> None:
+        wide = gradient.float()
+        norms[place] = torch.stack([torch.linalg.vector_norm(wide, order) for order in _NORMS.values()])
+
+    answer_gradients(model, encoded, weights, use)
+    means = [float(column.mean()) for column in torch.stack([norms[place] for place in sorted(norms)], 1)]
+    return dict(zip(_NORMS, means, strict=True))
 
 
-def answer_gradients(model: LanguageModel, encoded: Encoded, weights: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Gradient of the mean token loss of one row, float32; None for a weight that the loss does not depend on.
+def answer_gradients(model: LanguageModel, encoded: Encoded, weights: Sequence[nn.Parameter], use: Use) -> None:
+    """Look at the gradients of the mean token loss of one row; a weight that the loss does not depend on has none.
 
     Args:
         model: any model; which of its weights are trainable does not matter, nor is it changed.
         encoded: one row.
         weights: whose gradients are wanted.
+        use: called with each.
+
+    Raises:
+        MemoryExhausted: a pass back over the row does not fit.
     """
-    batch = collate([encoded], [0]).to(model.device)
-    trainable = [weight.requires_grad for weight in model.base.parameters()]
-    try:
-        model.base.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
-        with torch.enable_grad():
+    message = f"out of memory: a pass back over a row of {len(encoded.ids)} tokens does not fit on {model.device}"
+    with memory_errors(f"{message}; use shorter texts, a smaller model, or a device with more memory"):
+        batch = collate([encoded], [0]).to(model.device)
+        with each_gradient(model, weights, use):
             with model.autocast():
                 logits = model.head(final_hidden(model, batch))
             loss = -token_logp(logits, batch.labels).mean()
-            gradients = torch.autograd.grad(loss, list(weights), allow_unused=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def each_gradient(model: LanguageModel, weights: Sequence[nn.Parameter], use: Use) -> Iterator[None]:
+    """Within this block of code a backward pass hands over each weight's gradient once it is whole, and keeps none.
+
+    All gradients together would take as much as the weights.
+
+    Args:
+        model: any model; which of its weights are trainable, and their gradients, are what they were afterwards.
+        weights: whose gradients are wanted; the backward pass reaches no others.
+        use: called with each.
+    """
+    before = [(weight, weight.requires_grad, weight.grad) for weight in model.network.parameters()]
+    handles = []
+
+    def hand_over(place: int, weight: Tensor) -> None:
+        gradient, weight.grad = weight.grad, None
+        assert gradient is not None
+        use(place, gradient)
+
+    try:
+        for weight, _, _ in before:
+            weight.requires_grad_(False)
+            weight.grad = None
+        for place, weight in enumerate(weights):
+            weight.requires_grad_(True)
+            hook = partial(hand_over, place)
+            handles.append(weight.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
+        with torch.enable_grad():
+            yield
     finally:
-        for weight, was in zip(model.base.parameters(), trainable, strict=True):
-            weight.requires_grad_(was)
-    return [None if gradient is None else gradient.float() for gradient in gradients]
+        for handle in handles:
+            handle.remove()
+        for weight, trainable, gradient in before:
+            weight.requires_grad_(trainable)
+            weight.grad = gradient

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
+from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
 from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import entering_with, hand_through, leaving, leaving_with, replaced_forward
@@ -29,6 +30,8 @@ _HEAD_BUDGET = 256
 """Positions at which the output matrix is applied at a time."""
 _TOKENS = 12
 """Tokens that show whether runs can share passes."""
+_CHECKED = 2048
+"""Tokens of a pass with values put back in that check."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class Restoring:
         with self._model.evaluating(), self._model.autocast():
             if self._joins is None:
                 self._joins = self._can_join()
-            found = (self._joined if self._joins else self._alone)(question, range(len(self._blocks)))
+            runs = partial(self._joined if self._joins else self._alone, question, range(len(self._blocks)))
+            found = shrinking(self._model.budget, device, "patch", runs, self._token_budget)
         clean, corrupted, back = found
         return Traced(float(clean), float(corrupted.mean()), tuple(back.mean(1).tolist()))
 
@@ -129,11 +133,11 @@ class Restoring:
         count = len(self._blocks)
         return same_results(
             self._model,
-            lambda: [self._joined(question, layers)[2].log() for layers in ends(count)],
-            lambda: [self._alone(question, layers)[2].log() for layers in ends(count)],
+            lambda: [self._joined(question, layers, _CHECKED)[2].log() for layers in ends(count)],
+            lambda: [self._alone(question, layers, _CHECKED)[2].log() for layers in ends(count)],
         )
 
-    def _joined(self, question: _Question, layers: range) -> tuple[Tensor, Tensor, Tensor]:
+    def _joined(self, question: _Question, layers: range, token_budget: int) -> tuple[Tensor, Tensor, Tensor]:
         """Probability in the clean run (), the noisy runs (draws,) and with each block's values put back (L, draws)."""
         draws = len(question.noise)
         first = int(question.restored.min())
@@ -146,11 +150,11 @@ class Restoring:
         shape = runs[:1, first:]
         back = [
             self._restored(group, noised, question.ids[first:], shape, places, positions, question.labels)
-            for group in self._groups(layers, draws * (len(question.ids) - first))
+            for group in _groups(layers, draws * (len(question.ids) - first), token_budget)
         ]
         return found[0], found[1:], torch.cat(back).view(len(layers), draws)
 
-    def _alone(self, question: _Question, layers: range) -> tuple[Tensor, Tensor, Tensor]:
+    def _alone(self, question: _Question, layers: range, token_budget: int) -> tuple[Tensor, Tensor, Tensor]:
         """The same, every block's runs whole passes without a cache."""
         runs = question.embedded(self._model)
         clean: dict[int, Tensor] = {}
@@ -160,7 +164,7 @@ class Restoring:
             clean[index] = output.view(*runs.shape[:2], -1)[0, places].clone()
 
         def put_back(index: int, output: Tensor) -> None:
-            output.view(len(runs) - 1, runs.shape[1], -1)[:, places] = clean[index]  # some parts see rows as one
+            output.view(-1, runs.shape[1], output.shape[-1])[:, places] = clean[index]  # some parts see rows as one
 
         with ExitStack() as stack:
             for index, (_, site) in enumerate(self._sites):
@@ -174,15 +178,10 @@ class Restoring:
                 for index, (home, site) in enumerate(self._sites):
                     if start <= home < start + self._width:
                         stack.enter_context(leaving(site, partial(put_back, index)))
-                hidden = self._decode(question.ids, runs[1:])
-            back.append(self._probability(hidden[:, question.positions], question.labels))
+                parts = torch.split(runs[1:], max(1, token_budget // len(question.ids)))
+                hidden = torch.cat([self._decode(question.ids, some)[:, question.positions] for some in parts])
+            back.append(self._probability(hidden, question.labels))
         return found[0], found[1:], torch.stack(back)
-
-    def _groups(self, layers: range, num_tokens: int) -> list[range]:
-        """Neighbouring blocks whose runs share a pass."""
-        budget = self._model.budget.tokens("patch", self._model.device, self._token_budget)
-        size = max(1, budget // num_tokens)
-        return [layers[start : start + size] for start in range(0, len(layers), size)]
 
     def _restored(
         self,
@@ -247,6 +246,12 @@ class Restoring:
             for some in torch.split(hidden, rows)
         ]
         return torch.cat(logp).mean(-1).exp()
+
+
+def _groups(layers: range, num_tokens: int, token_budget: int) -> list[range]:
+    """Neighbouring blocks whose runs share a pass."""
+    size = max(1, token_budget // num_tokens)
+    return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
 def input_embeddings(model: LanguageModel, ids: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Checks are written to the trainer's own log, which checkpoints keep: a resumed r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from expunge.core.progress import SILENT, Bar, Progress
 from expunge.core.records import Squeeze
-from expunge.data.batch import by_length, collate
+from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
 from expunge.data.matching import DEFAULT, Match, holds_any
 from expunge.data.rouge import scorer
 from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
 from expunge.models.forward import Forward
 from expunge.train.candidates import Followed, Generated, draw, pools, ranked, score, target_of
 from expunge.train.config import SqueezeConfig
@@ -178,7 +179,12 @@ def levels(model: LanguageModel, followed: Sequence[Followed]) -> dict[str, list
 @torch.no_grad()
 def initial_neighbours(model: LanguageModel, targets: Sequence[Encoded], top_k: int) -> list[Tensor]:
     """The original model's likeliest tokens at each token of each target: (n, k) ids."""
-    found = {place: logp.topk(min(top_k, logp.shape[-1])).indices for place, logp in _along(model, targets)}
+    found: dict[int, Tensor] = {}
+
+    def keep(place: int, logp: Tensor) -> None:
+        found[place] = logp.topk(min(top_k, logp.shape[-1])).indices
+
+    _along(model, targets, keep)
     return [found[place] for place in range(len(targets))]
 
 
@@ -199,7 +205,8 @@ def token_level(
     """
     names = ("probability", "neighbour_mass", "top_k_mass", "entropy")
     found = {name: [0.0] * len(targets) for name in names}
-    for place, logp in _along(model, targets):
+
+    def look(place: int, logp: Tensor) -> None:
         labels = torch.tensor(targets[place].labels, device=logp.device)[:, None]
         near, share = neighbours[place], logp.exp()
         values = (
@@ -210,17 +217,23 @@ def token_level(
         )
         for name, value in zip(names, values, strict=True):
             found[name][place] = float(value.mean())
+
+    _along(model, targets, look)
     return found
 
 
-def _along(model: LanguageModel, targets: Sequence[Encoded]) -> Iterator[tuple[int, Tensor]]:
-    """Place of each target, longest first, and (n, V) log-probabilities before its tokens, float32."""
-    for places in by_length([len(target.ids) for target in targets], model.budget.tokens("vocabulary", model.device)):
+def _along(model: LanguageModel, targets: Sequence[Encoded], look: Callable[[int, Tensor], None]) -> None:
+    """Call `look` with the place of each target and the (n, V) log-probabilities before its tokens, float32."""
+
+    def work(places: Sequence[int], _: int) -> None:
         rows = [targets[place] for place in places]
         with model.evaluating():
             logits = Forward(model, collate(rows, places).to(model.device)).logits()
         logp = torch.log_softmax(logits.float(), -1)
-        yield from zip(places, torch.split(logp, [len(row.labels) for row in rows]), strict=True)
+        for place, some in zip(places, torch.split(logp, [len(row.labels) for row in rows]), strict=True):
+            look(place, some)
+
+    in_batches(model.budget, model.device, "vocabulary", [len(target.ids) for target in targets], work)
 
 
 def rouge_l_recall(target: str, answers: Sequence[Generated]) -> float:

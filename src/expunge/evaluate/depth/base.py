@@ -39,12 +39,12 @@ class Look:
         self.model = model
         self.rows = rows
         self.label = label
-        self._memory = memory
+        self.memory = memory or model.state_memory
 
     @cached_property
     def states(self) -> RowStore:
         """For each row, (L, N, D) what L blocks give where its N labels are predicted, float32 on the CPU."""
-        return label_states(self.model, self.rows, memory=self._memory)
+        return label_states(self.model, self.rows, memory=self.memory)
 
 
 class Depth(ABC):

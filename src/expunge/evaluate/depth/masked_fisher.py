@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core.records import Frozen, Score
+from expunge.data.encode import Encoded
 from expunge.evaluate.depth._result import depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
 from expunge.models.gradients import answer_gradients
+from expunge.models.store import TensorStore
 from expunge.numerics.intervals import Clusters, Numbers
 
 
@@ -23,7 +28,8 @@ class MaskedFisherDepth(Depth):
     An answer that a model knows hardly pulls at its weights, one that it does not know does. F is the mean over rows of
     the squared gradient. In each block the mask is the share of weights with the largest `F(ret) - F(orig)`, F_l is the
     mean of F over it, and `e_l = 1 - clip((F_l(ret) - F_l(unl)) / (F_l(ret) - F_l(orig)), 0, 1)`, averaged over the
-    blocks with weights `F_l(ret) - F_l(orig)`. Four numbers for every weight of the blocks are held at once.
+    blocks with weights `F_l(ret) - F_l(orig)`. F of one model is held in memory, that of another up to a bound and else
+    on disk; gradients are looked at weight by weight.
     """
 
     class Config(Frozen):
@@ -35,27 +41,25 @@ class MaskedFisherDepth(Depth):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._fisher: list[Tensor] = []
+        self._fisher: TensorStore[int] | None = None
         self._masks: list[Tensor] = []
         self._rows: dict[tuple[Stage, str], Numbers] = {}
 
     def look(self, stage: Stage, look: Look) -> None:
         """Find the mask from the original and the retrained model, then keep each model's mean over it, row by row."""
         if stage == "original_first":
-            self._fisher = _mean_squares(look)
+            self._fisher = TensorStore(look.memory)
+            for block, mean in enumerate(_mean_squares(look)):
+                self._fisher.put(block, mean)
             return
         if stage == "retrained":
+            assert self._fisher is not None, "the original has its turn first"
             self._masks = [
-                (retrained - original).topk(max(1, round(self.config.share * len(original)))).indices
-                for retrained, original in zip(_mean_squares(look), self._fisher, strict=True)
+                (retrained - self._fisher[block]).topk(max(1, round(self.config.share * len(retrained)))).indices
+                for block, retrained in enumerate(_mean_squares(look))
             ]
-            self._fisher.clear()
-        self._rows[stage, look.label] = np.array(
-            [
-                [float(square[mask].mean()) for square, mask in zip(squares, self._masks, strict=True)]
-                for squares in map(lambda row: _squares(look.model, row), look.rows)
-            ]
-        )
+            self._fisher = None
+        self._rows[stage, look.label] = np.array([_means(look.model, row, self._masks) for row in look.rows])
 
     def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """With the mask as it is; rows are resampled."""
@@ -73,26 +77,54 @@ class MaskedFisherDepth(Depth):
         return depth_score(statistic, clusters, seed)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A weight of the blocks, and where it lies in its block when all weights of that are put one after another."""
+
+    block: int
+    start: int
+    weight: nn.Parameter
+
+
+def _parts(model: LanguageModel) -> list[_Part]:
+    found = []
+    for block, (_, module) in enumerate(model.blocks()):
+        start = 0
+        for weight in module.parameters():
+            if weight.is_floating_point():
+                found.append(_Part(block, start, weight))
+                start += weight.numel()
+    return found
+
+
 def _mean_squares(look: Look) -> list[Tensor]:
-    """For each block, the mean over rows of its weights' squared gradients, flat."""
-    sums: list[Tensor] = []
+    """For each block, the mean over rows of its weights' squared gradients, flat, on the CPU."""
+    parts = _parts(look.model)
+    sizes = Counter[int]()
+    for part in parts:
+        sizes[part.block] += part.weight.numel()
+    sums = [torch.zeros(sizes[block]) for block in range(len(look.model.blocks()))]
+
+    def add(place: int, gradient: Tensor) -> None:
+        part = parts[place]
+        sums[part.block][part.start : part.start + gradient.numel()] += gradient.float().flatten().square().cpu()
+
     for row in look.rows:
-        squares = _squares(look.model, row)
-        sums = [total.add_(square) for total, square in zip(sums, squares, strict=True)] if sums else squares
+        answer_gradients(look.model, row, [part.weight for part in parts], add)
     return [total.div_(len(look.rows)) for total in sums]
 
 
-def _squares(model: LanguageModel, row: Any) -> list[Tensor]:
-    """For each block, the squared gradient of one row's loss, over all of its weights in one flat tensor."""
-    parts = [[weight for weight in block.parameters() if weight.is_floating_point()] for _, block in model.blocks()]
-    gradients = answer_gradients(model, row, [weight for weights in parts for weight in weights])
-    found, start = [], 0
-    for weights in parts:
-        own = gradients[start : start + len(weights)]
-        start += len(weights)
-        flat = [
-            torch.zeros(weight.numel()) if gradient is None else gradient.flatten().square().cpu()
-            for weight, gradient in zip(weights, own, strict=True)
-        ]
-        found.append(torch.cat(flat))
-    return found
+def _means(model: LanguageModel, row: Encoded, masks: Sequence[Tensor]) -> list[float]:
+    """For each block, the mean of one row's squared gradients at the places of the block's mask."""
+    parts = _parts(model)
+    found = [torch.zeros(len(mask)) for mask in masks]
+
+    def pick(place: int, gradient: Tensor) -> None:
+        part = parts[place]
+        places = masks[part.block] - part.start
+        mine = (places >= 0) & (places < gradient.numel())
+        picked = gradient.flatten()[places[mine].to(gradient.device)]
+        found[part.block][mine] = picked.float().square().cpu()
+
+    answer_gradients(model, row, [part.weight for part in parts], pick)
+    return [float(values.mean()) for values in found]
