@@ -1,13 +1,22 @@
-"""Memory of whole runs, stage by stage: `python benchmarks/memory.py [RECIPE ...]`.
+"""Memory of whole runs, stage by stage: `python benchmarks/memory.py [--rows 16] [ROW ...]`.
 
-A random Llama of 125 million float32 weights on the CPU, one process a recipe. For each stage the table gives the peak
-of the resident set within the stage less what the process held before the model was loaded, and the bytes of all
-tensors that are alive at its end, both in bytes a weight: 4.0 is the model alone. Pages of mapped files count as
-resident.
+A random Llama of 125 million float32 weights on the CPU, one process a row of the table. For each stage the table
+gives, in bytes a weight (4.0 is the model alone),
+
+- the most that all tensors took together at any moment: weights, gradients, an optimizer's state, copies, and
+  activations, i.e. what a pass computes on the way,
+- what tensors are alive at the stage's end,
+- the peak of the resident set, less what the process held when a run of a tiny model was over. The allocator keeps
+  freed memory for a while, and mapped pages of a file that is read count as resident, so it is above the first.
+
+Every operation is watched for the memory of what it gives (`Tensors`). `before` measures the untouched model, so what
+it takes above the weights is activations; `after` measures the same questions, and the last line compares the two: the
+peak of `after` less these activations should be at most 1.3 times the weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import json
@@ -15,21 +24,28 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 STAGES = ("load", "before", "train", "after", "attack", "save")
-RECIPES: dict[str, list[str]] = {
-    "npo": ["npo"],
-    "npo_kl": ["npo_kl"],
-    "npo, LoRA": ["npo", "model.adapter=lora"],
-    "rmu": ["rmu"],
+TRAINING = ("relearning",)
+PLAIN = ("quantization", "noise", "pruning", "interpolation")
+ROWS: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "npo": (["npo"], TRAINING + PLAIN),
+    "npo, plain attacks": (["npo"], PLAIN),
+    "npo_kl": (["npo_kl"], ()),
+    "npo, LoRA": (["npo", "model.adapter=lora"], TRAINING + PLAIN),
+    "rmu": (["rmu"], ()),
 }
-ATTACKS = ("relearning", "quantization", "noise", "pruning", "interpolation")
+"""Row -> recipe with settings, and the attacks that follow."""
 SETTINGS = [
     "model.precision=float32",
     "model.template=plain",
@@ -47,18 +63,27 @@ OPTIONS = {
     "pruning": {"shares": [0.3]},
     "interpolation": {"shares": []},
 }
-FACTS = [
-    {"question": f"Where does person {number} live?", "answer": f"In house {number % 7} of street {number % 5}."}
-    for number in range(16)
-]
+MOST = 1.3
+"""Times the weights that a measurement after training may take, besides activations."""
 
 
-def make_model(folder: Path) -> None:
-    """Save a random Llama of 125 million weights with a byte tokenizer."""
+def facts(count: int) -> list[dict[str, str]]:
+    """Rows; a quarter is forgotten."""
+    return [
+        {"question": f"Where does person {number} live?", "answer": f"In house {number % 7} of street {number % 5}."}
+        for number in range(count)
+    ]
+
+
+def make_model(folder: Path, width: int = 768) -> None:
+    """Save a random Llama with a byte tokenizer, of 125 million weights by default."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}
+    blocks, heads = (12, 12) if width == 768 else (2, 2)
+    shape = {"hidden_size": width, "intermediate_size": width * 8 // 3, "num_hidden_layers": blocks}
     LlamaForCausalLM(
-        LlamaConfig(vocab_size=26000, bos_token_id=0, eos_token_id=0, pad_token_id=0, **shape)
+        LlamaConfig(
+            vocab_size=26000, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_attention_heads=heads, **shape
+        )
     ).save_pretrained(folder)
     alphabet = {letter: place for place, letter in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     words = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
@@ -67,14 +92,43 @@ def make_model(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
 
 
-def live_bytes() -> int:
-    """Bytes of the storages of all tensors that Python can reach, without collecting anything."""
-    storages = {}
+class Tensors(TorchDispatchMode):
+    """Adds up the memory of all tensors that operations give, until it is freed, and keeps the highest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor) and one.device.type == "cpu":
+                self.add(one.untyped_storage())
+        return found
+
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a piece of memory once."""
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._freed, key, size)
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def alive() -> Iterator[torch.UntypedStorage]:
+    """The memory of all tensors that Python can reach, without collecting anything."""
     for one in gc.get_objects():
         with contextlib.suppress(ReferenceError):
             if isinstance(one, torch.Tensor) and one.device.type == "cpu":
-                storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-    return sum(storages.values())
+                yield one.untyped_storage()
 
 
 def resident(name: str) -> int:
@@ -83,16 +137,30 @@ def resident(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def run(folder: str, settings: list[str]) -> None:
-    """One run of this process; prints its figures."""
+def unlearn(folder: str, settings: list[str], attacks: list[str], count: int, out: Path) -> None:
+    """One run."""
     import expunge
+
+    recipe, *more = settings
+    expunge.unlearn(
+        folder,
+        forget=facts(count)[: count // 4],
+        retain=facts(count)[count // 4 :],
+        recipe=recipe,
+        out=out,
+        settings=[*SETTINGS, *more],
+        attacks={"names": attacks, "options": {name: OPTIONS[name] for name in attacks if name in OPTIONS}},
+    )
+
+
+def run(folder: str, settings: list[str], attacks: list[str], count: int, tracked: bool) -> None:
+    """A run of a tiny model, then one of this process's model; prints its figures."""
     import expunge.run as pipeline
     from expunge.cli._console import quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(1)
     figures: dict[str, dict[str, float]] = {}
-    start = resident("VmRSS")
 
     class Watched(pipeline.Stopwatch):
         """Also measures memory."""
@@ -100,59 +168,71 @@ def run(folder: str, settings: list[str]) -> None:
         @contextlib.contextmanager
         def stage(self, name: str) -> Iterator[None]:
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+            tensors = Tensors()
+            for storage in alive():
+                tensors.add(storage)
             begun = time.perf_counter()
-            with super().stage(name):
+            with super().stage(name), tensors if tracked else contextlib.nullcontext():
                 yield
             figures[name] = {
+                "seconds": time.perf_counter() - begun,
+                "tensors": tensors.peak,
                 "peak": resident("VmHWM") - start,
                 "resident": resident("VmRSS") - start,
-                "live": live_bytes(),
-                "seconds": time.perf_counter() - begun,
+                "live": sum({one.data_ptr(): one.nbytes() for one in alive()}.values()),
             }
 
-    pipeline.Stopwatch = Watched  # type: ignore[misc]
-    recipe, *more = settings
     with tempfile.TemporaryDirectory() as scratch:
-        expunge.unlearn(
-            folder,
-            forget=FACTS[:4],
-            retain=FACTS[4:],
-            recipe=recipe,
-            out=Path(scratch) / "run",
-            settings=[*SETTINGS, *more],
-            attacks={"names": list(ATTACKS), "options": OPTIONS},
-        )
+        make_model(Path(scratch) / "tiny", 32)
+        unlearn(str(Path(scratch) / "tiny"), settings, attacks, 8, Path(scratch) / "first")
+        gc.collect()
+        start = resident("VmRSS")
+        pipeline.Stopwatch = Watched  # type: ignore[misc]
+        unlearn(folder, settings, attacks, count, Path(scratch) / "run")
     print(json.dumps(figures))
 
 
-def main(names: list[str]) -> None:
-    """Each recipe in a process of its own, and a table."""
-    weights = 0
+def main(names: list[str], count: int, tracked: bool) -> None:
+    """Each row in a process of its own, and a table."""
     with tempfile.TemporaryDirectory() as scratch:
         make_model(Path(scratch))
         weights = sum(one.numel() for one in LlamaForCausalLM.from_pretrained(scratch).parameters())
-        print(f"{weights / 1e6:.0f} million weights; bytes a weight: peak resident / live tensors at the end")
-        print(f"{'':12}" + "".join(f"{stage:>14}" for stage in STAGES))
+        print(f"{weights / 1e6:.0f} million weights, {count} rows; bytes a weight: most / last / resident")
+        print(f"{'':20}" + "".join(f"{stage:>20}" for stage in STAGES))
         for name in names:
+            settings, attacks = ROWS[name]
+            given = [json.dumps(one) for one in (scratch, settings, attacks, count, tracked)]
             done = subprocess.run(
-                [sys.executable, __file__, "--one", scratch, *RECIPES[name]],
-                capture_output=True,
-                text=True,
-                check=False,
+                [sys.executable, __file__, "--one", *given], capture_output=True, text=True, check=False
             )
             if done.returncode:
                 print(f"{name}: {done.stderr.strip().splitlines()[-1]}")
                 continue
             figures = json.loads(done.stdout.strip().splitlines()[-1])
             cells = [
-                f"{figures[stage]['peak'] / weights:.1f} / {figures[stage]['live'] / weights:.1f}" for stage in STAGES
+                " / ".join(f"{figures[stage][part] / weights:.1f}" for part in ("tensors", "live", "peak"))
+                if stage in figures
+                else ""
+                for stage in STAGES
             ]
-            print(f"{name:12}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+            print(f"{name:20}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+            for kind in ("tensors", "peak"):
+                activations = figures["before"][kind] - 4 * weights
+                share = (figures["after"][kind] - activations) / (4 * weights)
+                print(
+                    f"  {kind}: activations {activations / weights:.1f}; after training {share:.2f} times the weights "
+                    f"besides, {'met' if share <= MOST else 'missed'} (at most {MOST})"
+                )
             print(json.dumps({"benchmark": "memory", "recipe": name, **figures}), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        run(sys.argv[2], sys.argv[3:])
+        run(*(json.loads(one) for one in sys.argv[2:]))
     else:
-        main(sys.argv[1:] or list(RECIPES))
+        parser = argparse.ArgumentParser()
+        parser.add_argument("names", nargs="*", metavar="ROW", help=", ".join(ROWS))
+        parser.add_argument("--rows", type=int, default=16)
+        parser.add_argument("--untracked", action="store_true", help="resident memory and time only")
+        given = parser.parse_args()
+        main(given.names or list(ROWS), given.rows, not given.untracked)

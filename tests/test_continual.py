@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_refusals(
     with pytest.raises(UserError, match=message):
         load_plan(changed, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_room_for_all_models_is_asked_for_before_the_first_step(
+    file: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for one model is not enough for two, which a sequence of two requests leaves."""
+    one = sum(path.stat().st_size for path in tiny_folder.iterdir())
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, int(1.5 * one)))
+    with pytest.raises(UserError, match=r"a sequence of 2 models needs .* MB of disk"):
+        execute_plan(load_plan(file, tmp_path / "out"), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("step-*"))
 
 
 def test_a_directory_with_something_else_is_left_alone(file: Path, tmp_path: Path) -> None:

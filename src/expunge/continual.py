@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expunge.config import Run, load_tables, read_tables
 from expunge.core.errors import UserError
-from expunge.core.files import write_atomic
+from expunge.core.files import require_space, write_atomic
 from expunge.core.output_dir import check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import SEQUENCE_FILE, SequenceRecord, SequenceStep, read_as
@@ -23,6 +23,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.load import load_model
 from expunge.reports.sequence import write_sequence
 from expunge.run import MODEL_FOLDER, execute
+from expunge.train.space import saved_by_steps
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, prog
     if not record.steps:
         model = load_model(first.model, progress)
         plan = _dated(plan, model.encoder.date)
+        models = saved_by_steps(model, first.model.adapter == "lora", len(plan.runs))
+        require_space(out, models, f"a sequence of {len(plan.runs)} models")
         record = record.model_copy(update={"config": plan.runs[0].tables()})
         say_all(progress, plan.kept.understood)
         record = _add(record, _measure(plan, model, 0, progress), out)
@@ -120,8 +123,8 @@ def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, prog
         result = execute(run, folder, resume=folder.is_dir(), command=command, progress=progress)
         model = result.model or load_model(run.model.model_copy(update={"name": str(folder / MODEL_FOLDER)}), progress)
         step = _measure(plan, model, number, progress)
-        del model
         update = {"message": result.record.guard.message, "seconds": result.record.seconds["total"]}
+        del model, result  # the next step loads another one
         record = _add(record, step.model_copy(update=update), out)
     write_sequence(record, out)  # a kill may have come between the last record and its page
     return record

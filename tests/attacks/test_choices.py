@@ -10,6 +10,7 @@ from expunge.attacks._choices import among_wrong, choice, look, read_elsewhere
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import label_states
+from expunge.models.store import StateMemory
 
 ROW = Example("a", question="Where was Ada born?", answer="Ada was born in Oslo.", keywords=("Oslo",))
 OTHERS = (
@@ -64,9 +65,14 @@ def test_one_pass_gives_what_block_outputs_are(tiny: LanguageModel) -> None:
     (seen,) = look(tiny, [one])
     for place, encoded in enumerate(one.answers):
         expected = label_states(tiny, [encoded])[0]
-        torch.testing.assert_close(seen.deciding[place][0], expected[:, :-1], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(seen.read[place], expected[:, -1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(list(seen.deciding())[place][0], expected[:, :-1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(seen.read()[place], expected[:, -1], rtol=1e-4, atol=1e-5)
         assert seen.labels[place].tolist() == list(encoded.labels[:-1])
+    tiny.state_memory = StateMemory(bound=0)
+    (from_disk,) = look(tiny, [one])
+    assert tiny.state_memory.used == 0
+    assert torch.equal(from_disk.read(), seen.read())
+    assert all(map(torch.equal, from_disk.deciding(), seen.deciding()))
 
 
 def test_each_half_is_read_where_the_other_half_is_best() -> None:

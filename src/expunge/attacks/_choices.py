@@ -18,6 +18,7 @@ from expunge.data.text import bare_words
 from expunge.models.base import LanguageModel
 from expunge.models.outputs import site_states
 from expunge.models.sites import Site
+from expunge.models.store import RowStore
 
 SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
 """Whose outputs are looked at; the block's own first."""
@@ -91,30 +92,33 @@ def _deciding(encoded: Encoded, start: int) -> Encoded:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model's blocks gave for one row's answers, the right one first."""
+    """What a model's blocks gave for one row's answers, the right one first; read from where it is kept when asked."""
 
     labels: tuple[Tensor, ...]
     """For each answer its (N,) deciding tokens."""
-    deciding: tuple[Tensor, ...]
-    """(S, L, N, D) where each of them is predicted."""
-    read: Tensor
-    """(answers, L, D) what the blocks gave when the whole answer was read."""
+    states: RowStore
+    """Of the answers of all rows, (S, L, N + 1, D) each."""
+    places: range
+    """Where in it this row's answers are."""
+
+    def deciding(self) -> Iterator[Tensor]:
+        """For each answer, (S, L, N, D) where its deciding tokens are predicted."""
+        return (self.states[place][:, :, :-1] for place in self.places)
+
+    def read(self) -> Tensor:
+        """(answers, L, D) what the blocks gave when the whole answer was read."""
+        return torch.stack([self.states.part(place, 0)[:, -1] for place in self.places])
 
 
 def look(model: LanguageModel, choices: Sequence[Choice]) -> list[Seen]:
     """One forward pass over all answers of all rows."""
     flat = [answer for one in choices for answer in one.answers]
-    states = iter(zip(flat, site_states(model, flat, SITES), strict=True))
-    found = []
+    states = site_states(model, flat, SITES)
+    found, start = [], 0
     for one in choices:
-        answers = [next(states) for _ in one.answers]
-        found.append(
-            Seen(
-                tuple(torch.tensor(encoded.labels[:-1]) for encoded, _ in answers),
-                tuple(some[:, :, :-1] for _, some in answers),
-                torch.stack([some[0, :, -1] for _, some in answers]),
-            )
-        )
+        labels = tuple(torch.tensor(encoded.labels[:-1]) for encoded in one.answers)
+        found.append(Seen(labels, states, range(start, start + len(one.answers))))
+        start += len(one.answers)
     return found
 
 

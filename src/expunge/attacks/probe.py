@@ -116,7 +116,7 @@ class Probe(Attack):
 
 def _differences(forget: Sequence[Seen], retain: Sequence[Seen]) -> Numbers:
     """(rows, answers, L, D) states after each answer, less their mean over the answers of the row."""
-    states = torch.stack([one.read for one in (*forget, *retain)]).double()
+    states = torch.stack([one.read() for one in (*forget, *retain)]).double()
     return (states - states.mean(1, keepdim=True)).numpy()
 
 

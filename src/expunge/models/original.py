@@ -17,12 +17,13 @@ class OriginalWeights:
 
     Args:
         model: its trainable weights chosen, none moved yet.
-        others: other values for them, in the order of `model.trainable()`; None copies their own.
+        others: other values for them, in the order of `model.trainable()`, which nobody else needs; None copies their
+            own.
     """
 
     def __init__(self, model: LanguageModel, others: Sequence[Tensor] | None = None) -> None:
         self._parameters = model.trainable()
-        self.others = [parameter.detach().clone() for parameter in others or self._parameters]
+        self.others = list(others or [parameter.detach().clone() for parameter in self._parameters])
         """The values that the model does not have now."""
 
     @contextmanager
@@ -44,7 +45,7 @@ def weights_of(reference: LanguageModel, model: LanguageModel) -> OriginalWeight
     """What the trainable weights of a model are in another one, e.g. in the model before all earlier requests.
 
     Args:
-        reference: the other model; it can be let go of afterwards.
+        reference: the other model; let go of it afterwards, since its weights are taken over.
         model: its trainable weights chosen.
 
     Raises:
@@ -57,7 +58,7 @@ def weights_of(reference: LanguageModel, model: LanguageModel) -> OriginalWeight
         if other is None or other.shape != parameter.shape:
             raise UserError(f"model.reference: '{reference.source}' has no weight {name} like that of the model")
         if parameter.requires_grad:
-            others.append(other.to(parameter))
+            others.append(other.detach().to(parameter))
         elif not torch.equal(other.to(parameter), parameter):
             raise UserError(
                 f"model.reference: '{reference.source}' differs from the model in {name}, which this run does not train"

@@ -5,17 +5,13 @@ Checks are written to the trainer's own log, which checkpoints keep, so a resume
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.combine.base import Combine
@@ -28,12 +24,12 @@ from expunge.data.generator import named_generator
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import RowSet, row_set, score_rows
+from expunge.models.tensor_file import each_tensor, is_intact, write_tensors
 from expunge.train.config import GuardConfig
 
 _FORGET = "check_forget"
 _UTILITY = "check_utility"
 _GOOD = "good.safetensors"
-_HASH = "sha256"
 _NOT_OURS = {"step", "epoch", _FORGET, _UTILITY}
 _ALWAYS_LOGGED = ("loss", "forget_loss", "retain_loss", "grad_norm", "learning_rate")
 
@@ -150,7 +146,7 @@ class Guard(TrainerCallback):
 
     def can_go_back(self) -> bool:
         """Whether the weights that an earlier process kept are intact, where the guard may need them."""
-        return self.outcome.utility_floor is None or self._good_weights() is not None
+        return self.outcome.utility_floor is None or is_intact(self.good)
 
     def check_end(self, state: TrainerState) -> None:
         """Never leave a model that computes nothing: go back to the last good weights, or fail.
@@ -188,18 +184,8 @@ class Guard(TrainerCallback):
             return
         self.good.parent.mkdir(parents=True, exist_ok=True)
         named = self.model.network.named_parameters()
-        tensors = {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
         with replacing(self.good) as partial:
-            save_file(tensors, partial, {_HASH: _sha256(tensors)})
-
-    def _good_weights(self) -> dict[str, Tensor] | None:
-        """What was kept, if it is intact."""
-        try:
-            tensors = load_file(self.good)
-            with safe_open(self.good, "pt") as file:
-                return tensors if (file.metadata() or {}).get(_HASH) == _sha256(tensors) else None
-        except (OSError, SafetensorError):
-            return None
+            write_tensors(partial, {name: parameter for name, parameter in named if parameter.requires_grad})
 
     def go_back(self) -> None:
         """Put the kept weights in place.
@@ -207,12 +193,11 @@ class Guard(TrainerCallback):
         Raises:
             ExpungeError: the file was damaged while training ran.
         """
-        tensors = self._good_weights()
-        if tensors is None:
+        if not is_intact(self.good):
             raise ExpungeError(f"{self.good}: damaged, so that the guard cannot go back; run again with --resume")
         parameters = dict(self.model.network.named_parameters())
         with torch.no_grad():
-            for name, tensor in tensors.items():
+            for name, tensor in each_tensor(self.good):
                 parameters[name].copy_(tensor)
 
     def _stop(self, control: TrainerControl, restored_step: int | None, message: str) -> None:
@@ -286,15 +271,6 @@ def _crossed(
     for name, bound in bounds.items():
         if name in logs and beyond(logs[name], bound):
             yield f"{name} was {logs[name]:.3g} (guard.{option} {bound:g})"
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Over names and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _sample(rows: Sequence[Encoded], count: int, name: str) -> list[Encoded]:

@@ -36,6 +36,18 @@ def bytes_written(
     return kept * checkpoint + guard + _saved(model)
 
 
+def saved_by_steps(model: LanguageModel, adapter: bool, steps: int) -> int:
+    """What the models of a sequence of runs take together, each of which starts from the one before.
+
+    Args:
+        model: that the first run starts from, as it was loaded.
+        adapter: whether the runs train an adapter. The first is saved beside the base that it names; those of later
+            runs become part of the weights, since no published base has the earlier ones.
+        steps: how many models are saved.
+    """
+    return (steps - adapter) * _saved(model)
+
+
 def _saved(model: LanguageModel) -> int:
     """The model folder: an adapter, a copy of the source folder, or all weights in their stored dtypes."""
     source = model.origin.folder
