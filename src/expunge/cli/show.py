@@ -9,6 +9,9 @@ import typer
 
 from expunge.cli._help import CommandList
 
+UNSTATED = "this recipe, which does not say where it is from"
+"""Of a value whose source stands nowhere; no shipped recipe has one."""
+
 app = typer.Typer(cls=CommandList, help="Show everything about one thing.", no_args_is_help=True)
 
 
@@ -21,6 +24,7 @@ def recipe(
     from expunge.cli._console import console
     from expunge.config import SLOTS, load_run, read_recipe
     from expunge.core import plugins
+    from expunge.core.catalog import recipe as shipped
 
     tables = read_recipe(name)
     run = load_run(None, {"recipe": name})
@@ -36,7 +40,8 @@ def recipe(
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     documents = {key: getattr(run.data, key) for key in ("chunk_tokens", "max_tokens")}
     rows += [row for row in _fields("data", type(run.data), documents) if row["name"].rpartition(".")[2] in documents]
-    rows = [{**row, "source": _source(row["name"], tables)} for row in rows]
+    ours = shipped("_ours")["sources"]
+    rows = [{**row, "source": _source(row["name"], tables, ours)} for row in rows]
     if not as_json:
         console().prose(f"{name}: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})", style="bold")
     _print(rows, as_json)
@@ -114,14 +119,15 @@ def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _source(option: str, recipe: dict[str, Any]) -> str:
-    """Where the value of an option is from: what the recipe says of it or of its table, or that it is ours."""
-    sources, table = recipe.get("sources", {}), option.partition(".")[0]
-    if found := sources.get(option) or sources.get(table):
+def _source(option: str, recipe: dict[str, Any], ours: dict[str, str]) -> str:
+    """Where the value of an option is from: what the recipe says of it or of its table, or else of our defaults."""
+    stated, (table, _, key) = recipe.get("sources", {}), option.partition(".")
+    if found := stated.get(option) or stated.get(table):
         return str(found)
     own = recipe.get(table)
-    named = isinstance(own, dict) and option.rpartition(".")[2] in own
-    return "ours: this recipe" if named or (option == table and own) else "ours: the default of Expunge"
+    if (isinstance(own, dict) and key in own) or (own and not key):
+        return UNSTATED
+    return ours.get(option) or ours.get(table) or UNSTATED
 
 
 def _fields(table: str, kind: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
