@@ -158,3 +158,20 @@ def test_a_layer_below_every_trained_weight_is_refused(tiny: LanguageModel, exam
     setup = Setup(tiny, rows, [tiny.encoder.example(row) for row in rows], "0/forget", 1)
     with pytest.raises(UserError, match=r"forget\.layer: no weight up to layer 1 is trained; the lowest trained is 2"):
         Misdirection(Misdirection.Config(layer=1)).prepare(setup)
+
+
+def test_padded_averages_are_those_of_a_left_padded_batch(
+    prepared: Callable[..., Misdirection], tiny: LanguageModel, examples: Rows
+) -> None:
+    """As the official adaptive code measures: transformers' own hidden states, the mean over every place."""
+    found = prepared(mode="first_batch", average="padded", first_rows=2, scale=3.0, layer=1).tensors()["coefficient"]
+    tokenizer = tiny.tokenizer
+    for place, rows in enumerate((examples["forget"][:2], examples["forget"][2:4])):
+        encoded = [{"input_ids": list(tiny.encoder.example(row).ids)} for row in rows]
+        batch = tokenizer.pad(encoded, padding_side="left", return_tensors="pt")
+        assert place or not batch["attention_mask"].all(), "rows of one length would need no padding"
+        with torch.no_grad():
+            states = tiny.network(**batch, output_hidden_states=True).hidden_states[2]
+        assert float(found[place]) == pytest.approx(3 * float(states.norm(dim=-1).mean()), rel=1e-5)
+    with pytest.raises(UserError, match=r'forget\.average: "padded" is the mean over a first batch'):
+        prepared(average="padded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from expunge.core.errors import UserError
 from expunge.data.example import Example, Splits
 from expunge.localize._gradients import gradient_cosines
 from expunge.localize.base import Selection
-from expunge.localize.mutual_information import MutualInformation
+from expunge.localize.mutual_information import MutualInformation, multi_domain
 from expunge.models.base import LanguageModel
 
 AUTHORS = ("Ana Bell", "Carl Dorn", "Eva Finch", "Gus Hale", "Ida Jones")
@@ -66,6 +67,42 @@ def test_people_and_places_are_told_apart(tiny: LanguageModel, splits: Splits) -
     assert max(apart[1].values) > 0.95
     mixed = Splits(splits.retain[::2] + splits.retain[:10], splits.retain[1::2] + splits.retain[:10])
     assert max(select(tiny, mixed).curves[0].values) < 0.2
+
+
+def test_equation_7_by_hand() -> None:
+    """Two blocks, three domains: sums of 0.6 and 0.9 with the retain rows, of 1.2 and 0.6 between domains."""
+    with_retain = [[0.1, 0.2], [0.2, 0.3], [0.3, 0.4]]
+    between = [[0.5, 0.1], [0.4, 0.2], [0.3, 0.3]]
+    assert multi_domain(3, [*with_retain, *between], 0.5) == pytest.approx([1.2, 1.2])
+    assert multi_domain(3, [*with_retain, *between], -1.0) == pytest.approx([-0.6, 0.3])
+    assert multi_domain(3, [*with_retain, *between], 0.0) == pytest.approx([0.6, 0.9])
+
+
+@pytest.mark.parametrize("estimator", ["js", "paper"])
+def test_topics_are_domains(tiny: LanguageModel, splits: Splits, estimator: str) -> None:
+    """Places stand in for a second domain: the curve that decides is the sum of those listed beside it."""
+    of_people = tuple(replace(row, topic="people") for row in splits.forget)
+    of_rivers = tuple(replace(row, id=f"{row.id}x", topic="rivers", text=f"{row.text} Far.") for row in splits.retain)
+    both = Splits((*of_people, *of_rivers), splits.retain)
+    found = select(tiny, both, estimator=estimator, eta=0.25)
+    curves = {curve.name.rpartition(", ")[2]: curve.values for curve in found.curves}
+    people, rivers, pair = (
+        curves[f"{name}"] for name in ("people and retain", "rivers and retain", "people and rivers")
+    )
+    wanted = [one + other + 0.25 * third for one, other, third in zip(people, rivers, pair, strict=True)]
+    assert found.curves[0].values == pytest.approx(wanted)
+    if estimator == "js":
+        assert people[0] > rivers[0], "the second domain is nearly the retain rows themselves"
+    assert found.evidence["domains"] == {"people": 25, "rivers": 30}
+    assert found.evidence["layer"] == wanted.index((max if estimator == "js" else min)(wanted))
+
+
+def test_domains_need_topics(tiny: LanguageModel, splits: Splits) -> None:
+    with pytest.raises(UserError, match=r"localize\.eta: .*'topic'.*found none"):
+        select(tiny, splits, eta=0.1)
+    rows = tuple(replace(row, topic="a" if place < 5 else "b") for place, row in enumerate(splits.forget))
+    with pytest.raises(UserError, match=r"need 20 texts of each topic, got 5 of 'a'"):
+        select(tiny, Splits(rows, splits.retain), eta=0.1)
 
 
 def test_window_and_depth(tiny: LanguageModel, splits: Splits) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from expunge.core.errors import UserError
 from expunge.data.batch import Batch, to_device
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import HiddenLossConfig, Site, cosine, layer_at, mean_by_row, row_norms
+from expunge.losses.activations import (
+    HiddenLossConfig,
+    Site,
+    cosine,
+    layer_at,
+    mean_by_row,
+    padded_norm,
+    row_norms,
+)
 from expunge.losses.base import Setup, View
 from expunge.losses.token import reduce_tokens
 
@@ -27,7 +37,8 @@ class Misdirection(ForgetLoss):
     Norms are those of the original model, means over a row's tokens. The papers take all tokens, those of a template
     and of the start included, whose norms can be many times the others'; `tokens = "all"` is that.
     The official adaptive code measures one batch, by weights that may already have moved: `mode = "first_batch"` is the
-    same with the original weights. Forgetting needs c above the norm (arXiv:2408.06223, section 4.3).
+    same with the original weights. It also counts the padding that it puts before shorter rows, whose states have other
+    norms: `average = "padded"`. Forgetting needs c above the norm (arXiv:2408.06223, section 4.3).
     """
 
     class Config(HiddenLossConfig):
@@ -43,6 +54,11 @@ class Misdirection(ForgetLoss):
         mode: Literal["corpus", "per_sample", "per_batch", "first_batch"] = Field(
             "corpus", description="Whose mean norm: all rows of the topic, each row, each batch, the topic's first rows"
         )
+        average: Literal["tokens", "padded"] = Field(
+            "tokens",
+            description="With mode first_batch: mean norm over rows' own tokens, or over all places of the batch, "
+            "padded on the left, as in the official code",
+        )
         first_rows: int = Field(4, ge=1, description="With mode first_batch: so many rows of each topic")
         direction: Literal["uniform", "gaussian"] = Field("uniform", description="Distribution of the entries of u")
         orthogonal_topics: bool = Field(False, description="Make the directions of different topics orthogonal")
@@ -56,8 +72,11 @@ class Misdirection(ForgetLoss):
         """Draw a direction for each topic and measure the original norms.
 
         Raises:
-            UserError: no such layer, or none that training can move.
+            UserError: no such layer, or none that training can move; padded averages of anything but a first batch.
         """
+        padded = self.config.average == "padded"
+        if padded and (self.config.coefficient, self.config.mode) != ("adaptive", "first_batch"):
+            raise UserError('forget.average: "padded" is the mean over a first batch; set forget.mode = "first_batch"')
         site = Site(self.config, setup, "forget")
         norms, squares = row_norms(setup, site).to(setup.model.device).unbind(1)
         depth = self.config.norm_depth
@@ -75,7 +94,8 @@ class Misdirection(ForgetLoss):
         self._unit = float(squares.mean()) if self.config.normalise else float(width)
         self._topics = torch.tensor([topics.index(name) for name in names], device=norms.device)
         self._matrix = torch.stack(directions).to(norms.device)
-        self._lengths = torch.stack([self._length(self._norms[self._topics == place]) for place in range(len(topics))])
+        places = [[index for index, name in enumerate(names) if name == topic] for topic in topics]
+        self._lengths = torch.stack([self._length(setup, rows) for rows in places])
         self._warn(topics, norms)
 
     def num_tokens(self, batch: Batch, epoch: int) -> int:
@@ -104,10 +124,16 @@ class Misdirection(ForgetLoss):
             "coefficient": self._lengths,
         }
 
-    def _length(self, norms: Tensor) -> Tensor:
+    def _length(self, setup: Setup, rows: Sequence[int]) -> Tensor:
         """Target length of one topic, from the mean norms of its rows."""
+        norms = self._norms[list(rows)]
         if self.config.coefficient != "adaptive":
             return norms.new_tensor(self.config.coefficient)
+        if self.config.average == "padded":
+            depth = self.config.norm_depth
+            layer = self._site.layer if depth is None else layer_at(setup.model, depth)
+            padded: Tensor = self.config.scale * padded_norm(setup, layer, rows[: self.config.first_rows])
+            return padded
         measured = norms[: self.config.first_rows] if self.config.mode == "first_batch" else norms
         length: Tensor = self.config.scale * measured.mean()
         return length

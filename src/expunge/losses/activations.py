@@ -161,6 +161,27 @@ def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
     return norms
 
 
+@torch.no_grad()
+def padded_norm(setup: Setup, layer: int, indices: Sequence[int]) -> Tensor:
+    """Mean norm of the states over all places of one batch that is padded on the left, the padding included.
+
+    Args:
+        setup: the model and the rows.
+        layer: block whose output is looked at.
+        indices: the rows of the batch.
+    """
+    model, chosen = setup.model, [setup.sequences[index].ids for index in indices]
+    width = max(map(len, chosen))
+    missing = [width - len(ids) for ids in chosen]
+    ids = torch.tensor([[model.encoder.end_id] * gap + list(row) for gap, row in zip(missing, chosen, strict=True)])
+    mask = (torch.arange(width) >= torch.tensor(missing)[:, None]).long()
+    none = torch.zeros(0, dtype=torch.long)
+    batch = Batch(ids, mask, none, none, none, tuple(indices)).to(model.device)
+    with model.evaluating(), model.autocast():
+        (states,) = site_outputs(model, batch, [layer], "hidden")
+    return widen(states).norm(dim=-1).mean()
+
+
 def _layers(model: LanguageModel, layer: int | str | None, slot: str) -> tuple[int, ...]:
     """The blocks that a loss looks at, ascending."""
     if isinstance(layer, str):
