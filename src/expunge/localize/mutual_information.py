@@ -61,7 +61,7 @@ class MutualInformation(Localizer):
     With `eta` every topic of the forget rows is a domain F_i of its own, and eq. 7 is computed:
     `sum_i I(F_i; R) + eta sum_{i<j} I(F_i; F_j)`, with the estimator's measure for I. A positive eta seeks a block
     where the domains are far apart too, as the formula has it; a negative one where they are entangled, as the paper's
-    text has it. The paper gives no value and its code has no such term, so that by default all forget rows are one domain.
+    text has it. The paper gives no value and its code has no such term, so by default all forget rows are one domain.
 
     Beside either stand a linear probe, the angle between the sets' principal subspaces and, when asked for, the cosine
     of their gradients; evidence names those that would have chosen another block.
