@@ -12,7 +12,7 @@ from expunge.cli.main import main
 from expunge.core.errors import UserError
 from expunge.core.finding import Diagnosis
 from expunge.core.toml import read_toml
-from expunge.sweep import FOLDER, execute_sweep, load_sweep, names
+from expunge.sweep import FOLDER, chosen_value, execute_sweep, load_sweep, names
 
 
 @pytest.fixture
@@ -63,6 +63,35 @@ def test_targets_beyond_the_norm_move_states_further(
     assert again.finding == found.finding
     assert {path: path.stat().st_mtime_ns for path in dates} == dates, "a second call finds the runs"
     assert not list((tmp_path / "out").glob("*/model"))
+
+
+def scored(forget: float, retain: float, neighbour: float | None = 0.8) -> dict[str, Any]:
+    """A run's record as far as probabilities go; all were 0.8 before."""
+    after = {"forget": forget, "retain": retain, **({} if neighbour is None else {"neighbour": neighbour})}
+    stages = {"before": dict.fromkeys(after, 0.8), "after": after}
+    return {
+        stage: {split: {"probability": {"value": value}} for split, value in some.items()}
+        for stage, some in stages.items()
+    }
+
+
+def test_two_stage_tuning_takes_the_budget_and_then_the_strength() -> None:
+    """97% of 0.8 is 0.776, a tenth of it 0.08."""
+    budget, strength = load_sweep("null_space_budget"), load_sweep("forgetting_strength")
+    assert budget.choice
+    assert strength.choice
+    records = [scored(0.7, 0.8), scored(0.4, 0.78), scored(0.1, 0.79, 0.77), scored(0.0, 0.5)]
+    found = chosen_value(budget, budget.choice, [1e-4, 1e-3, 1e-2, 1.0], records)
+    assert found.startswith("Take combine.energy = 0.001: the largest at which retain.probability keeps 97%")
+    assert "expunge diagnose forgetting_strength --set combine.energy=0.001" in found
+
+    records = [scored(0.24, 0.8, None), scored(0.07, 0.78, None), scored(0.0, 0.78, None), scored(0.0, 0.7, None)]
+    found = chosen_value(strength, strength.choice, [20.0, 5.0, 2.0, 1.0], records)
+    assert found.startswith("Take forget.beta = 5: the largest")
+    assert "Not measured, and so without a bound: neighbour.probability" in found
+    found = chosen_value(strength, strength.choice, [20.0, 1.0], [records[0], records[3]])
+    assert found.startswith("At no value of forget.beta")
+    assert "20 forgets most (forget.probability at 30%)" in found
 
 
 def test_layers_are_those_of_the_model(given: dict[str, Any], tmp_path: Path) -> None:

@@ -23,6 +23,15 @@ from expunge.series import Runs
 FOLDER = plugins.ROOT / "sweeps"
 
 
+class Choice(Frozen):
+    """Which value of a sweep to take: of those whose run meets all bounds the largest or the smallest."""
+
+    prefer: Literal["largest", "smallest"]
+    keep: dict[str, float] = Field({}, description="split.metric = least share of its value before the run")
+    lose: dict[str, float] = Field({}, description="split.metric = most share of its value before the run")
+    then: str = Field("", description="What to do next; {value} is the value that was chosen")
+
+
 class Sweep(Frozen):
     """What is varied, in which runs, and what is looked at."""
 
@@ -33,6 +42,7 @@ class Sweep(Frozen):
     values: tuple[int | float, ...] | Literal["blocks"] = Field(description="blocks: every block from the third on")
     mark: float | None = Field(None, description="A value worth a line in the figure")
     marked: str = Field("", description="What happens there")
+    choice: Choice | None = Field(None, description="Which value to take in the end")
     columns: dict[str, str] = Field(description="Heading = dotted path into a run's record")
     run: dict[str, Any] = Field(description="Tables that all runs share")
     lines: dict[str, dict[str, Any]] = Field(min_length=1, description="What differs for each line of the figure")
@@ -124,7 +134,14 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
     return Finding(
         title=plan.summary,
         sentence=f"{sum(map(len, records.values()))} runs: {plan.across} from {values[0]:g} to {values[-1]:g}.",
-        notes=[f"Varied: {plan.key}. Every run starts from the same model. Source of the question: {plan.paper}."],
+        notes=[
+            *(
+                []
+                if plan.choice is None
+                else [chosen_value(plan, plan.choice, values, some) for some in plain.values()]
+            ),
+            f"Varied: {plan.key}. Every run starts from the same model. Source of the question: {plan.paper}.",
+        ],
         tables=[Table(caption=plan.summary, columns=["line", plan.across, *cells, "training, s"], rows=rows)],
         charts=[
             Chart(
@@ -139,6 +156,51 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
             for heading, by_line in cells.items()
         ],
     )
+
+
+def chosen_value(plan: Sweep, choice: Choice, values: Sequence[float], records: Sequence[Tables]) -> str:
+    """The value to take, by the bounds of a choice, in words; a split that was not measured bounds nothing."""
+    keep, lose = (
+        {path: bound for path, bound in bounds.items() if any(_share(one, path) is not None for one in records)}
+        for bounds in (choice.keep, choice.lose)
+    )
+    missing = [path for path in (*choice.keep, *choice.lose) if path not in keep and path not in lose]
+    wanted = " and ".join(
+        [
+            *(f"{path} keeps {bound:.0%}" for path, bound in keep.items()),
+            *(f"{path} falls to {bound:.0%}" for path, bound in lose.items()),
+        ]
+    )
+    unmeasured = f" Not measured, and so without a bound: {', '.join(missing)}." if missing else ""
+    safe = [
+        place
+        for place, record in enumerate(records)
+        if all((share := _share(record, path)) is not None and share >= bound for path, bound in keep.items())
+    ]
+    meeting = [
+        place
+        for place in safe
+        if all((share := _share(records[place], path)) is not None and share <= bound for path, bound in lose.items())
+    ]
+    order = max if choice.prefer == "largest" else min
+    if wanted and meeting:
+        value = order(values[place] for place in meeting)
+        then = f" {choice.then.format(value=f'{value:g}')}" if choice.then else ""
+        return f"Take {plan.key} = {value:g}: the {choice.prefer} at which {wanted} of what it was.{then}{unmeasured}"
+    nearest = ""
+    if lose and safe:
+        path = next(iter(lose))
+        best = min(safe, key=lambda place: _share(records[place], path) or 0.0)
+        nearest = (
+            f" Of those that keep enough, {values[best]:g} forgets most ({path} at {_share(records[best], path):.0%})."
+        )
+    return f"At no value of {plan.key} here it is true that {wanted or 'anything was measured'}.{nearest}{unmeasured}"
+
+
+def _share(record: Tables, path: str) -> float | None:
+    """A score after the run as a share of what it was before; None where either is missing, or it was 0."""
+    before, after = (_value(_cell(at_path(record, f"{stage}.{path}"))) for stage in ("before", "after"))
+    return None if before is None or after is None or not before else after / before
 
 
 def _line(name: str, values: Sequence[float], cells: Sequence[Cell]) -> Series:
