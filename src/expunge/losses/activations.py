@@ -179,7 +179,8 @@ def padded_norm(setup: Setup, layer: int, indices: Sequence[int]) -> Tensor:
     batch = Batch(ids, mask, none, none, none, tuple(indices)).to(model.device)
     with model.evaluating(), model.autocast():
         (states,) = site_outputs(model, batch, [layer], "hidden")
-    return widen(states).norm(dim=-1).mean()
+    norm: Tensor = widen(states).norm(dim=-1).mean()
+    return norm
 
 
 def _layers(model: LanguageModel, layer: int | str | None, slot: str) -> tuple[int, ...]:
