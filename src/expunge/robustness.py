@@ -30,6 +30,7 @@ from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnin
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import CARD
+from expunge.models.stored import stored_weights
 from expunge.run import MODEL_FOLDER, write_report
 from expunge.subject import Subject, is_run, load_splits, read_subject
 
@@ -123,6 +124,7 @@ def attack_subject(
         asking,
         seed,
         load_original=loaders.get("original"),
+        read_original=partial(stored_weights, models["original"]) if "original" in models else None,
         load_retrained=loaders.get(RETRAINED),
         tensors=found.tensors,
         steered=found.steered,

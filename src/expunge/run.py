@@ -52,6 +52,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model
 from expunge.models.original import OriginalWeights, weights_of
 from expunge.models.save import save_model
+from expunge.models.stored import stored_weights
 from expunge.train.checkpoints import check_inputs, checkpoints, inputs_of
 from expunge.train.editing import check_steps
 from expunge.train.guard import check_bounds
@@ -217,6 +218,7 @@ def execute(
                 ground = replace(
                     measured_ground(model, splits, run.evaluate, run.attacks.max_rows, run.seed, before, after),
                     load_original=None if given else partial(load_model, run.model, progress),
+                    read_original=None if given else partial(stored_weights, run.model),
                     tensors=training.tensors,
                     steered=run.forget.options.get("layer"),
                     trained=selection.names,

@@ -39,6 +39,7 @@ from expunge.evaluate.base import EvaluateConfig, Item
 from expunge.evaluate.kinds import Labeller
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
+from expunge.models.stored import StoredWeights
 
 Value = float | str
 """What was got of one row, in [0, 1], or the reason why there is no number."""
@@ -121,6 +122,8 @@ class Context:
     """The same of the model under attack."""
     load_original: Callable[[], LanguageModel] | None = None
     load_retrained: Callable[[], LanguageModel] | None = None
+    read_original: Callable[[LanguageModel], StoredWeights | None] | None = None
+    """From a model of its shape to the weights of the original one, where they can be read without loading it."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """What the run saved beside its weights, e.g. the direction that it steered to."""
     steered: int | None = None

@@ -16,6 +16,7 @@ from expunge.models.batches import free_cached
 from expunge.models.changed import Change
 from expunge.models.kept import KeptWeights, kept_weights
 from expunge.models.matrices import plain_weights
+from expunge.models.stored import StoredWeights
 
 HALFWAY = 0.5
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -42,7 +43,7 @@ class Interpolation(Attack):
         Raises:
             UserError: the original model has other weights than this one.
         """
-        theirs = _copied(context.original(), {name: weight.shape for name, weight in plain_weights(context.model)})
+        theirs = _original(context)
         free_cached(context.model.device)
 
         def changes(share: float) -> list[Change]:
@@ -54,6 +55,13 @@ class Interpolation(Attack):
         soonest = soon([Point(0.0, context.unlearned_plain), *curve])
         measure = "1 less the share of the way back to the original weights at which an answer is said"
         yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))
+
+
+def _original(context: Context) -> StoredWeights | KeptWeights:
+    """The weights of the original model, of which there is one at a time in memory."""
+    read = None if context.read_original is None else context.read_original(context.model)
+    shapes = {name: weight.shape for name, weight in plain_weights(context.model)}
+    return read or _copied(context.original(), shapes)
 
 
 def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> KeptWeights:
