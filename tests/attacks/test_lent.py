@@ -15,7 +15,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig as Adapter
 from expunge.models.kept import kept_weights
 
-ONE_STEP: dict[str, Any] = {"kinds": ["benign"], "rows": [2], "steps": 1, "looks": 1, "lora": {"r": 2}}
+ONE_STEP: dict[str, Any] = {"kinds": ["benign"], "methods": ["full"], "rows": [2], "steps": 1, "looks": 1}
 
 
 def adapted(model: LanguageModel) -> None:
@@ -47,8 +47,10 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert {**before, "values": None} == {**after, "values": None}
 
 
-@pytest.mark.parametrize("around", ["plain", "adapter", "half precision"])
-@pytest.mark.parametrize("lora", [None, Adapter(r=2)])
+@pytest.mark.parametrize(
+    ("around", "lora"),
+    [("plain", None), ("adapter", None), ("half precision", None), ("plain", Adapter(r=2)), ("adapter", Adapter(r=2))],
+)
 def test_it_comes_back_to_the_bit(tiny: LanguageModel, examples: Rows, around: str, lora: Adapter | None) -> None:
     if around == "adapter":
         adapted(tiny)
@@ -74,7 +76,7 @@ def test_it_comes_back_after_an_error(tiny: LanguageModel, examples: Rows) -> No
 def test_an_adapter_relearns_as_the_model_that_is_published(tiny: LanguageModel, examples: Rows) -> None:
     """The same answers as those of the merged model, whose weights are the same sums."""
     adapted(tiny)
-    rows = examples["forget"][:4]
+    rows = examples["forget"][:2]
     around = carried_out(ground(tiny, examples, rows=rows), "relearning", **ONE_STEP)
     tiny.merge_adapter()
     merged = carried_out(ground(tiny, examples, rows=rows), "relearning", **ONE_STEP)

@@ -13,8 +13,9 @@ from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.evaluate.deep import FOLDER, DepthSession, counted, measure_depth
+from expunge.evaluate.depth import cka
 from expunge.evaluate.depth._result import depth_score, gap_depth
-from expunge.evaluate.depth.cka import weighted_cka
+from expunge.evaluate.depth.cka import Kernel, weighted_cka
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
@@ -133,17 +134,20 @@ def test_gaps_by_hand() -> None:
     assert gap_depth(np.array([0.04, 0.05]), np.array([1.0, 1.0]), 0.05) is None
 
 
-def test_alignment_against_features() -> None:
+@pytest.mark.parametrize("columns", [2048, 3])
+def test_alignment_against_features(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`||X'Y||^2 / (||X'X|| ||Y'Y||)` of centred features (arXiv:1905.00414, eq. 5); a weight of 2 is a second copy."""
     generator = np.random.default_rng(0)
     one, other = generator.normal(size=(7, 4)), generator.normal(size=(7, 5)) + 3
     weights = np.array([[1, 1, 1, 1, 1, 1, 1], [2, 0, 1, 1, 3, 0, 1]], dtype=float)
-    for row, found in zip(weights, weighted_cka(one @ one.T, other @ other.T, weights), strict=True):
+    monkeypatch.setattr(cka, "_COLUMNS", columns)
+    kernels = [Kernel(torch.from_numpy(some)) for some in (one, other)]
+    for row, found in zip(weights, weighted_cka(*kernels, weights), strict=True):
         first, second = (np.repeat(some, row.astype(int), axis=0) for some in (one, other))
         first, second = first - first.mean(0), second - second.mean(0)
         cross, own, theirs = (np.linalg.norm(a.T @ b) for a, b in ((first, second), (first, first), (second, second)))
         assert found == pytest.approx(cross**2 / (own * theirs))
-    assert weighted_cka(np.ones((3, 3)), np.eye(3), np.ones((1, 3))) == pytest.approx(0)
+    assert weighted_cka(Kernel(torch.ones(3, 2)), Kernel(torch.eye(3)), np.ones((1, 3))) == pytest.approx(0)
 
 
 def test_the_interval_is_over_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from expunge.numerics.intervals import Clusters, Numbers
 
 _NO_DIFFERENCE = 1e-6
 """Weights that add up to less than this are rounding."""
+_COLUMNS = 2048
+"""Columns of a kernel that are computed together."""
 
 
 class CKADepth(Depth):
@@ -45,10 +48,10 @@ class CKADepth(Depth):
         stores = [self._states[place] for place in places]
         num_blocks = len(stores[0][0])
 
-        def kernels(block: int) -> tuple[Numbers, Numbers, Numbers]:
-            """(N, N) each: those of one block only, since N is the number of all label tokens."""
+        def kernels(block: int) -> tuple[Kernel, Kernel, Kernel]:
+            """Those of one block only: N, the number of all label tokens, can be large."""
             one, two, three = (
-                _kernel(torch.cat([store.part(row, block) for row in range(num_rows)])) for store in stores
+                Kernel(torch.cat([store.part(row, block) for row in range(num_rows)])) for store in stores
             )
             return one, two, three
 
@@ -66,47 +69,77 @@ class CKADepth(Depth):
         return depth_score(statistic, clusters, seed)
 
 
-def _gain(retrained: Numbers, unlearned: Numbers, original: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+class Kernel:
+    """The (N, N) inner products of (N, D) vectors, computed some columns at a time where they are many.
+
+    The vectors are centred, and scaled to a mean squared length of 1, which rounds less.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        centred = states.double() - states.double().mean(0)
+        scale = centred.square().sum(-1).mean().sqrt()
+        self._vectors = centred / scale if scale > 0 else centred
+
+    def columns(self, part: slice) -> Numbers:
+        """(N, n) some of them."""
+        found: Numbers = (self._vectors @ self._vectors[part].T).numpy()
+        return found
+
+
+def _gain(retrained: Kernel, unlearned: Kernel, original: Kernel, weights: Numbers) -> tuple[Numbers, Numbers]:
     """Weight of a block, and that weight times its part of the way, for each of several draws."""
     room = np.maximum(1 - weighted_cka(original, retrained, weights), 0)
     return room, np.clip(weighted_cka(unlearned, retrained, weights) - (1 - room), 0, room)
 
 
-def weighted_cka(one: Numbers, other: Numbers, weights: Numbers) -> Numbers:
+def weighted_cka(one: Kernel, other: Kernel, weights: Numbers) -> Numbers:
     """Linear CKA of two sets of vectors of the same N tokens, as if token i were there `weights[i]` times.
 
     Args:
-        one: (N, N) inner products of the vectors of one model.
-        other: the same of another model.
+        one: of the vectors of one model.
+        other: of those of another model.
         weights: (draws, N).
 
     Returns:
         (draws,) in [0, 1]; 0 where the vectors of a model do not differ.
     """
-    cross, first, second = (_alignment(*pair, weights) for pair in ((one, other), (one, one), (other, other)))
+    sums = [_Sums(), _Sums(), _Sums()]
+    for start in range(0, weights.shape[1], _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        first_columns, second_columns = one.columns(part), other.columns(part)
+        left, right = weights @ first_columns, weights @ second_columns
+        sums[0].add(weights, part, first_columns * second_columns, left, right)
+        sums[1].add(weights, part, first_columns * first_columns, left, left)
+        sums[2].add(weights, part, second_columns * second_columns, right, right)
+    cross, first, second = (found.alignment(weights) for found in sums)
     norm = np.sqrt(np.maximum(first, 0) * np.maximum(second, 0))
     found: Numbers = np.where(norm > 0, cross / np.where(norm > 0, norm, 1), 0)
     return found
 
 
-def _alignment(one: Numbers, other: Numbers, weights: Numbers) -> Numbers:
-    """Inner product of two kernels after centring, for each draw: (N, N), (N, N), (draws, N) -> (draws,).
+@dataclass
+class _Sums:
+    """Parts of the inner product of two kernels K and L after centring, for each draw, over the columns so far."""
 
-    `sum_ij w_i w_j K_ij L_ij - 2/W sum_i w_i (Kw)_i (Lw)_i + wKw wLw / W^2`, with W the sum of the weights.
-    """
-    total = weights.sum(axis=1)
-    left, right = weights @ one, weights @ other
-    whole = (weights * (weights @ (one * other))).sum(axis=1)
-    rows = (weights * left * right).sum(axis=1)
-    means = (weights * left).sum(axis=1) * (weights * right).sum(axis=1)
-    found: Numbers = whole - 2 * rows / total + means / total**2
-    return found
+    whole: Numbers | float = 0.0
+    """`sum_ij w_i w_j K_ij L_ij`."""
+    rows: Numbers | float = 0.0
+    """`sum_j w_j (Kw)_j (Lw)_j`."""
+    left: Numbers | float = 0.0
+    """`wKw`."""
+    right: Numbers | float = 0.0
+    """`wLw`."""
 
+    def add(self, weights: Numbers, part: slice, product: Numbers, left: Numbers, right: Numbers) -> None:
+        """Some columns: product (N, n) of both kernels, weighted sums (draws, n) of the columns of each."""
+        own = weights[:, part]
+        self.whole = self.whole + (own * (weights @ product)).sum(axis=1)
+        self.rows = self.rows + (own * left * right).sum(axis=1)
+        self.left = self.left + (own * left).sum(axis=1)
+        self.right = self.right + (own * right).sum(axis=1)
 
-def _kernel(states: Tensor) -> Numbers:
-    """(N, D) to the (N, N) inner products of centred vectors of mean squared length 1, which rounds less."""
-    centred = states.double() - states.double().mean(0)
-    scale = centred.square().sum(-1).mean().sqrt()
-    centred = centred / scale if scale > 0 else centred
-    kernel: Numbers = (centred @ centred.T).numpy()
-    return kernel
+    def alignment(self, weights: Numbers) -> Numbers:
+        """(draws,) `whole - 2/W rows + wKw wLw / W^2`, with W the sum of the weights."""
+        total = weights.sum(axis=1)
+        found: Numbers = self.whole - 2 * self.rows / total + self.left * self.right / total**2
+        return found
