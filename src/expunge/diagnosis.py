@@ -84,7 +84,7 @@ def diagnose(
         data=context.data,
         options=diagnostic.config.model_dump(mode="json"),
         seed=context.seed,
-        provenance=provenance(command, context.device, context.precision),
+        provenance=provenance(command, *context.machine),
         seconds=round(time.perf_counter() - start, 3),
         finding=finding,
     )

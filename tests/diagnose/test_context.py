@@ -30,6 +30,7 @@ def test_a_model_is_gone_before_the_next_one_comes(tiny_folder: Path, examples: 
         return 1
 
     assert sum(given.on(stage, look) for stage in given.stages) == 2
+    assert given.machine == ("cpu", "float32", "cache with a shared start")
 
 
 def test_a_large_split_is_sampled_by_the_seed(tiny_folder: Path, examples: Rows) -> None:

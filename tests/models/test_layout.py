@@ -69,6 +69,29 @@ def test_a_head_that_reads_more_than_the_final_states_is_refused(wrap: Wrap) -> 
         wrap(network)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_is_compared_in_parts_of_its_logits(wrap: Wrap, dtype: torch.dtype) -> None:
+    """Logits as small as an untrained model's, and a part of them that hidden states alone do not give."""
+
+    class Shifted(transformers.LlamaForCausalLM):
+        share = 0.0
+
+        def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
+            output = super().forward(input_ids=input_ids, **options)
+            assert input_ids is not None
+            size = output.logits.abs().max()
+            output.logits = output.logits + self.share * size * (input_ids[..., None] != 0)
+            return output
+
+    network = random_network("Llama").to(dtype)
+    network.lm_head.weight.data.mul_(1e-4)
+    network.__class__ = Shifted
+    wrap(network)
+    Shifted.share = 0.1
+    with pytest.raises(UserError, match="Shifted makes logits of its final hidden states in a way that cannot be rep"):
+        wrap(network)
+
+
 def test_parts_are_found_whatever_they_are_called(wrap: Wrap) -> None:
     class Odd(nn.Module):
         def __init__(self, model: Any) -> None:

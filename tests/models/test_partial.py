@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from random_models import random_network
+from transformers import PreTrainedTokenizerBase
 
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
+from expunge.models.config import ModelConfig
 from expunge.models.forward import Forward, Needs, RowSet, row_set
+from expunge.models.load import wrap_model
 from expunge.models.partial import BlockStates, can_enter, first_trained_block
 
 ROWS = [Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((11, 12, 13), 1), Encoded((3, 1, 4, 1, 5, 9, 2, 6), 4)]
@@ -101,6 +107,25 @@ def test_the_original_hidden_states_stay_when_weights_move(
     assert (after.hidden([1])[0] - after.reference_hidden([1])[0])[real].abs().max() > 0.01
     start = before.reference_hidden([1])[0][[2, 0], : real.shape[1]]
     assert torch.equal(after.reference_hidden([1])[0][real], start[real])
+
+
+def test_passes_are_tried_from_a_block_of_every_kind(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The third of eight blocks reads what the first one left behind, which neither the middle nor the last shows."""
+    network = random_network("Llama", num_hidden_layers=8)
+
+    class Reading(type(network.model.layers[2])):  # type: ignore[misc]
+        def forward(self, hidden_states: torch.Tensor, **options: Any) -> torch.Tensor:
+            return super().forward(hidden_states + self.source[0].mlp.gate_proj.seen, **options)
+
+    def note(module: Any, arguments: Any, output: torch.Tensor) -> None:
+        module.seen = output.mean(-1, keepdim=True)
+
+    first, third = network.model.layers[0], network.model.layers[2]
+    third.source = [first]
+    third.__class__ = Reading
+    first.mlp.gate_proj.register_forward_hook(note)
+    network.model.register_forward_pre_hook(lambda *_: setattr(first.mlp.gate_proj, "seen", 0.0))
+    assert not can_enter(wrap_model(network, tokenizer, ModelConfig(name="reading")))
 
 
 def test_lower_blocks_are_not_run_and_come_back_afterwards(

@@ -52,8 +52,8 @@ class Context:
     """What the run logged while it trained."""
     progress: Progress = SILENT
     data: dict[str, DataPrint] = field(default_factory=dict, init=False)
-    device: str = field(default="", init=False)
-    precision: str = field(default="", init=False)
+    machine: tuple[str, str, str] = field(default=("", "", ""), init=False)
+    """`LanguageModel.machine` of the model that was loaded last."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -72,7 +72,7 @@ class Context:
         """
         self.progress.say(f"looking at the {stage} model")
         model = self.loaders[stage]()
-        self.device, self.precision = str(model.device), model.precision
+        self.machine = model.machine
         pieces = {name: self.documents.rows(model.encoder, some) for name, some in self.splits.named()}
         self.data.update({name: self._print(name, rows) for name, rows in pieces.items()})
         chosen = sample_rows(Splits(pieces["forget"], pieces.get("retain", ())), self.max_rows, self.seed)

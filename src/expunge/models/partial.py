@@ -67,11 +67,12 @@ def _skipping(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None
 
 @torch.no_grad()
 def can_enter(model: LanguageModel) -> bool:
-    """Whether a pass that starts in the middle or at the last block gives what a whole one gives."""
+    """Whether passes that start in the middle, or at the last block of any kind, give what a whole one gives."""
     if model.base not in _ENTERED:
         ids = model.probe_ids(5, 2)
         blocks = [block for _, block in model.blocks()]
-        starts = sorted({max(1, len(blocks) // 2), len(blocks) - 1} - {0})
+        last_of_kind = {_kind(block): place for place, block in enumerate(blocks)}
+        starts = sorted({max(1, len(blocks) // 2), *last_of_kind.values()} - {0, len(blocks)})
 
         def plain() -> Tensor:
             hidden: Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state
@@ -93,6 +94,14 @@ def can_enter(model: LanguageModel) -> bool:
             works = model.layout.one_vector and same_results(model, entered, lambda: [plain()] * len(starts))
         _ENTERED[model.base] = works
     return _ENTERED[model.base]
+
+
+def _kind(block: nn.Module) -> tuple[object, ...]:
+    """What blocks that compute alike have in common: types of their parts and settings, such as a window."""
+    return tuple(
+        (name, type(part), *sorted((key, value) for key, value in vars(part).items() if isinstance(value, bool | str)))
+        for name, part in block.named_modules()
+    )
 
 
 def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
