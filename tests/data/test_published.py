@@ -165,6 +165,11 @@ def test_wmdp(folders: dict[str, Path], facts: dict[str, list[dict[str, Any]]]) 
     assert (example.answer, example.options, example.topic) == ("B", ("A", "B", "C", "D"), "cybersecurity")
     corpus = _load(folders["wmdp"], "wmdp:bio_forget")
     assert [one.text for one in corpus] == [f"{one['question']} {one['answer']}" for one in facts["forget"]]
+    assert _load(folders["wmdp"], "wmdp:bio_forget", lines=True) == corpus
+    cyber = _load(folders["wmdp"], "wmdp:cyber_forget")
+    lines = _load(folders["wmdp"], "wmdp:cyber_forget", lines=True)
+    assert [json.loads(line.text or "") for line in lines] == [{"text": one.text} for one in cyber]
+    assert (lines[0].text or "").startswith('{"text": "')
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import ClassVar
+
+from pydantic import Field
 
 from expunge.data.sources._harness import choice_of, harness_row
 from expunge.data.sources._tables import Published, Table, documents
@@ -16,8 +19,17 @@ class Wmdp(Published):
     """`bio`, `chem` and `cyber` are the multiple-choice questions, asked as the harness asks; the others are texts.
 
     A folder holds the files of `cais/wmdp` (`wmdp-bio/test*`, or `bio_questions.json`) and of the corpora
-    (`cyber-forget-corpus/train*`, or `cyber-forget-corpus.jsonl`). A text is the `text` of a JSON line, never the line.
+    (`cyber-forget-corpus/train*`, or `cyber-forget-corpus.jsonl`). A text is the `text` of a JSON line, and the line only
+    with `lines`: the code of the release trains on the lines of all corpora but `bio_forget`.
     """
+
+    class Config(Published.Config):
+        """Where the files are, and what a text is."""
+
+        lines: bool = Field(
+            default=False,
+            description="Train on the texts as lines of JSON, as the code of RMU does with all corpora but bio_forget.",
+        )
 
     splits: ClassVar = (*_ABOUT, "bio_forget", "bio_retain", "cyber_forget", "cyber_retain")
 
@@ -31,7 +43,10 @@ class Wmdp(Published):
             table = Table(_GATED, None, "train", (*files, "bio_remove_dataset"))
         else:
             table = Table("cais/wmdp-corpora", name, "train", files)
-        return [{"topic": about, **row} for row in documents(self.read(table), split)]
+        rows = documents(self.read(table), split)
+        if self.config.lines and split != "bio_forget":
+            rows = [{**row, "text": json.dumps({"text": row["text"]}, ensure_ascii=False)} for row in rows]
+        return [{"topic": about, **row} for row in rows]
 
     def _questions(self, domain: str) -> list[dict[str, object]]:
         config = f"wmdp-{domain}"
