@@ -46,9 +46,9 @@ class Loop:
     epoch: int = 0
     weighted: bool = False
 
-    def refused(self, stream: str, index: int) -> Encoded:
-        """A row's question with its one refusal."""
-        text = draw_refusal(load_refusals(), f"0/{stream}", 0, index)
+    def refused(self, stream: str, index: int, forget: int) -> Encoded:
+        """A row's question with the one refusal of a forget row."""
+        text = draw_refusal(load_refusals(), "0/forget", 0, forget)
         return self.model.encoder.answered(self.examples[stream][index], text)
 
 
@@ -134,7 +134,7 @@ def sequences(loop: Loop, indices: list[int], base: Callable[[Any, list[Encoded]
 
 def forget_loss(name: str, loop: Loop, indices: list[int]) -> Tensor:
     network, rows = loop.model.network, [loop.forget[index] for index in indices]
-    refused = [loop.refused("forget", index) for index in indices]
+    refused = [loop.refused("forget", index, index) for index in indices]
     match name:
         case "gradient_ascent":
             return -nll(network, rows)
@@ -170,7 +170,7 @@ def forget_loss(name: str, loop: Loop, indices: list[int]) -> Tensor:
     raise AssertionError(name)
 
 
-def retain_loss(name: str, loop: Loop, indices: list[int]) -> Tensor:
+def retain_loss(name: str, loop: Loop, indices: list[int], partners: list[int]) -> Tensor:
     network, rows = loop.model.network, [loop.retain[index] for index in indices]
     match name:
         case "nll":
@@ -182,7 +182,7 @@ def retain_loss(name: str, loop: Loop, indices: list[int]) -> Tensor:
                 before = states_of(loop.original, rows)
             return crossed(states_of(network, rows), before)
         case "answer_preservation":
-            refused = [loop.refused("retain", index) for index in indices]
+            refused = [loop.refused("retain", index, partner) for index, partner in zip(indices, partners, strict=True)]
             return -F.logsigmoid(0.1 * (sums(network, rows) - sums(network, refused))).mean() / 0.1
     raise AssertionError(name)
 
@@ -275,7 +275,7 @@ def test_official_recipes_are_the_published_loop(
             push = sequences(loop, forget, ascent if name == "bs_s_ga_official" else belief_token)
         else:
             push = forget_loss(run.forget.name, loop, forget)
-        hold = torch.zeros(()) if name == "ga_official" else retain_loss(run.retain.name, loop, retain)
+        hold = torch.zeros(()) if name == "ga_official" else retain_loss(run.retain.name, loop, retain, forget)
         (weights.get(name, 1.0) * push + hold).backward()
         if clip:
             torch.nn.utils.clip_grad_norm_(plain.network.parameters(), clip)

@@ -36,6 +36,8 @@ class Batch:
     """Labels of each sequence, on the host; empty: looked up."""
     right_padded: bool = False
     """Whether every token that counts comes before the padding of its row."""
+    partners: tuple[int, ...] = ()
+    """Of a batch of retain rows in training: the forget row that each is paired with."""
 
     def __post_init__(self) -> None:
         if not self.lengths:
@@ -70,6 +72,7 @@ class Batch:
             self.lengths,
             self.num_labels,
             self.right_padded,
+            self.partners,
         )
 
 

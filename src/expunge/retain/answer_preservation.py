@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from expunge.losses.base import Setup, View
-from expunge.losses.refusals import RefusalConfig, RefusalLoss
+from expunge.losses.refusals import RefusalConfig, RefusalLoss, draw_refusal
 from expunge.losses.token import sequence_length, sequence_sum
+from expunge.models.forward import RowSet
 from expunge.retain.base import RetainLoss
 
 
@@ -16,14 +17,21 @@ class AnswerPreservation(RefusalLoss, RetainLoss):
     """DPO without a reference on retain rows: the answer wins, a refusal loses.
 
     Raises the answer and lowers the refusal with one weight `W` (logged as `ap_weight`): near 0 once the model prefers
-    the answer, near 1 where it would refuse. Only the difference counts, so that both may fall together. With sums a
-    long answer can stay below a short refusal however well it is known; `length_normalised` is for that.
+    the answer, near 1 where it would refuse. A retain row draws its own refusal, or with `paired` takes that of the
+    forget row beside it in the step, as the official code does (with `redraw = false`, the same in all epochs). Only
+    the difference counts, so that both may fall together. With sums a long answer can stay below a short refusal
+    however well it is known; `length_normalised` is for that.
     """
 
     class Config(RefusalConfig):
         """Options of AP."""
 
         beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference, per nat of a whole answer")
+        paired: bool = Field(
+            False,
+            description="Take the refusal of the forget row that a retain row is paired with in the step, as in the "
+            "official code",
+        )
         length_normalised: bool = Field(
             False, description="Compare means over tokens instead of sums, with beta times the mean answer length"
         )
@@ -32,7 +40,11 @@ class AnswerPreservation(RefusalLoss, RetainLoss):
 
     def prepare(self, setup: Setup) -> None:
         """Also take the mean answer length in tokens."""
-        super().prepare(setup)
+        if self.config.paired:
+            self.check(setup.rows)
+            self._setup = setup
+        else:
+            super().prepare(setup)
         self._mean_length = sum(len(sequence.labels) for sequence in setup.sequences) / len(setup.sequences)
 
     def loss(self, view: View) -> Tensor:
@@ -47,6 +59,18 @@ class AnswerPreservation(RefusalLoss, RetainLoss):
         self.logs["ap_weight"] = excess.detach().sigmoid().mean()
         value: Tensor = softplus(excess).mean() / beta
         return value
+
+    def refusals(self, view: View) -> View:
+        """The questions of a view with the refusals of its epoch: the rows' own, or those of their forget rows."""
+        if not self.config.paired:
+            return super().refusals(view)
+        batch, epoch = view.batch, view.epoch if self.config.redraw else 0
+        assert len(batch.partners) == batch.num_rows, "training pairs every retain row with a forget row"
+        seed = f"{self._setup.seed.partition('/')[0]}/forget"
+        texts = [draw_refusal(self._refusals, seed, epoch, partner) for partner in batch.partners]
+        rows = [self._setup.rows[index] for index in batch.indices]
+        encode = self._setup.model.encoder.answered
+        return view.over(RowSet([encode(*pair) for pair in zip(rows, texts, strict=True)]), range(batch.num_rows))
 
     def _preference(self, view: View) -> Tensor:
         """(B,) S of each row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,12 +260,16 @@ class UnlearnTrainer(Trainer):
     def _collate(self, pairs: list[Pair]) -> dict[str, Batch]:
         forget = [row for row, _ in pairs]
         retain = [row for _, rows in pairs for row in rows]
+        partners = tuple(row for row, rows in pairs for _ in rows)
         streams = ((self.task.forget, forget), (self.task.retain, retain))
-        return {
+        batches = {
             name: collate([stream.rows.sequences[row] for row in rows], rows)
             for name, (stream, rows) in zip(("forget", "retain"), streams, strict=True)
             if rows
         }
+        if "retain" in batches:
+            batches["retain"] = replace(batches["retain"], partners=partners)
+        return batches
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.folder / STAGING)

@@ -19,8 +19,8 @@ class Wmdp(Published):
     """`bio`, `chem` and `cyber` are the multiple-choice questions, asked as the harness asks; the others are texts.
 
     A folder holds the files of `cais/wmdp` (`wmdp-bio/test*`, or `bio_questions.json`) and of the corpora
-    (`cyber-forget-corpus/train*`, or `cyber-forget-corpus.jsonl`). A text is the `text` of a JSON line, and the line only
-    with `lines`: the code of the release trains on the lines of all corpora but `bio_forget`.
+    (`cyber-forget-corpus/train*`, or `cyber-forget-corpus.jsonl`). A text is the `text` of a JSON line, and the line
+    only with `lines`: the code of the release trains on the lines of all corpora but `bio_forget`.
     """
 
     class Config(Published.Config):
