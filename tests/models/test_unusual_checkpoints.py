@@ -88,6 +88,42 @@ def test_8_bit_floats_are_read_as_numbers_and_saved_as_such(tiny_folder: Path, t
         torch.testing.assert_close(again(input_ids=IDS).logits, model.base(input_ids=IDS).logits)
 
 
+def test_4_bit_experts_are_read_as_numbers_and_saved_as_such(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """gpt-oss: two numbers a byte and a power of two for every 32; what is saved has the names of plain experts."""
+    source, saved = tmp_path / "mxfp4", tmp_path / "saved"
+    sizes = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8, "num_hidden_layers": 1}
+    network = random_network("GptOss", **sizes)
+    network.resize_token_embeddings(len(tokenizer))
+    network.save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = torch.cat([values, -values])
+    draw = torch.Generator().manual_seed(0)
+    stored, expected = load_file(source / "model.safetensors"), {}
+    for name in [name for name in stored if name.endswith(("gate_up_proj", "down_proj"))]:
+        num, inputs, outputs = stored.pop(name).shape
+        codes = torch.randint(0, 16, (num, outputs, inputs // 32, 32), generator=draw, dtype=torch.uint8)
+        powers = torch.randint(122, 126, (num, outputs, inputs // 32), generator=draw, dtype=torch.uint8)
+        stored[f"{name}_blocks"] = codes[..., ::2] | codes[..., 1::2] << 4
+        stored[f"{name}_scales"] = powers
+        scaled = values[codes.long()] * torch.exp2(powers - 127.0)[..., None]
+        expected[name] = scaled.view(num, outputs, inputs).mT
+    save_file(stored, source / "model.safetensors", metadata={"format": "pt"})
+    quantization(source, quant_method="mxfp4", modules_to_not_convert=["lm_head"])
+    model = load_model(ModelConfig(name=str(source), device="cpu", precision="float32"))
+    for name, weight in expected.items():
+        assert torch.equal(model.base.get_parameter(name), weight)
+    save_model(model, saved)
+    again, found = transformers.AutoModelForCausalLM.from_pretrained(
+        saved, dtype=torch.float32, output_loading_info=True
+    )
+    assert not found["missing_keys"] | found["unexpected_keys"]
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=IDS).logits, model.base(input_ids=IDS).logits)
+
+
 @pytest.mark.parametrize(
     ("settings", "package"),
     [({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"), ({"quant_method": "hqq"}, "HQQ")],

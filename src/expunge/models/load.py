@@ -241,8 +241,9 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
         check_weights(config.name, found)
         usual, others = stored_dtypes(files, network)
     dequantized = method is not None and not getattr(network, "is_quantized", False)
-    if dequantized:  # it is saved as what it is now
+    if dequantized:  # it is saved as what it is now: transformers would undo how it was read
         usual, others = next(network.parameters()).dtype, {}
+        network._weight_conversions = None
     elif method is None:
         check_numbers(config.name, network, files)
     tokenizer = _tokenizer(folder, config)
