@@ -1,63 +1,87 @@
-"""Everything that touches a device, on a tiny bfloat16 model: `python everything.py DEVICE FOLDER [PART or NAME ...]`.
+"""Everything that touches a device, on a tiny half-precision model.
 
-With `--simulated` CUDA is simulated, and what was refused and waited for is printed as JSON.
+`python tests/gpu/everything.py DEVICE FOLDER [NAME ...]` runs every plug-in, or those whose `slot/name` begins with a
+NAME, and prints one line of JSON: what failed, and what each step found. The list comes from the plug-in folders, so
+that a new file there is covered by itself. `--precision NAME` sets `model.precision`; `--more` adds further options of
+some plug-ins. With `--simulated` CUDA devices are simulated, and what was refused and waited for is printed too:
+`--old` of a generation without bfloat16, `--no-float64` without float64, as MPS. `... then DEVICE FOLDER ...` goes on
+in the same process. `tiny_world.py` makes the folder.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
 import os
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from simulated_cuda import SimulatedCuda
 from transformers import TrainerCallback
 
+from expunge.attacks.base import Attack
+from expunge.attacks.base import Context as AttackContext
 from expunge.combine.base import Combine
 from expunge.core.plugins import find, names
+from expunge.core.progress import SILENT
+from expunge.core.records import StepLog
 from expunge.core.toml import read_toml
 from expunge.data.example import Splits
 from expunge.data.load import examples_from_rows
-from expunge.diagnose.base import Diagnostic
+from expunge.diagnose.base import Context, Diagnostic
+from expunge.edit.base import Edit
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.kinds import Labeller
+from expunge.evaluation import data_plan, evaluate_models
 from expunge.localize.base import Localizer
 from expunge.losses.base import Loss
+from expunge.models import precision
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
+from expunge.models.save import save_model
+from expunge.train import unlearn as training
+from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.editing import edited
+from expunge.train.tuning import fine_tune
 
-QUICK = read_toml(Path(__file__).parents[1] / "attacks" / "quick.toml")
-QUICK |= {
-    "relearning": {"steps": 2, "looks": 1, "rows": [2]},
-    "sampling": {"samples": 1, "temperatures": [0.7]},
-    "quantization": {"formats": ["int8"]},
-}
 TOKENS = 3
+ATTACKS = read_toml(Path(__file__).parents[1] / "attacks" / "quick.toml") | {
+    "relearning": {"steps": 1, "looks": 1, "rows": [1]},
+    "sampling": {"samples": 1, "temperatures": [0.7]},
+    "quantization": {"formats": [{"levels": "int8"}, {"levels": "nf4"}]},
+}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "belief_sequence": {"samples": 1, "refresh": "off_policy"},
-    "hidden_mse": {"tokens": "all"},
+    "forget/belief_sequence": {"samples": 1, "refresh": "off_policy"},
+    "localize/causal_tracing": {"facts": 1, "draws": 1, "min_probability": 0.0, "min_effect": -1.0, "window": 1},
+    "localize/mutual_information": {"window": 1, "components": 1, "texts": 10},
+    "localize/layers": {"layers": [1]},
+    "combine/null_space": {"rule": "rank"},
+    "diagnose/confidence": {"max_new_tokens": TOKENS},
+    "diagnose/direction_ablation": {"max_new_tokens": TOKENS},
+    "diagnose/entanglement": {"components": 1, "max_rows": 10},
 }
-RULES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("weighted_sum", {"watch_conflict": True}),
-    ("orthogonal", {}),
-    ("orthogonal", {"projection_scope": "global", "keep_descent": True}),
-    ("null_space", {"mode": "update", "rule": "rank"}),
-    ("null_space", {"mode": "grad", "rule": "rank"}),
-    ("null_space", {"mode": "reparam", "rule": "rank"}),
-)
-LOCALIZERS = {
-    "causal_tracing": {"facts": 1, "draws": 1, "min_probability": 0.0, "min_effect": -1.0, "window": 1},
-    "mutual_information": {"window": 1, "components": 1, "texts": 10},
-    "layers": {"layers": [1]},
+"""What makes a plug-in short, or lets it run on a model that knows nothing; the others run with their defaults."""
+MORE: dict[str, list[dict[str, Any]]] = {
+    "forget/contrast": [{"per": "batch"}, {"pov": "code"}],
+    "forget/belief_sequence": [{"samples": 1, "refresh": "step"}],
+    "retain/hidden_mse": [{"tokens": "all"}],
+    "combine/weighted_sum": [{"watch_conflict": True}],
+    "combine/orthogonal": [{"projection_scope": "global", "keep_descent": True}],
+    "combine/null_space": [{"mode": "grad", "rule": "rank"}, {"mode": "reparam", "rule": "rank"}],
 }
-DIAGNOSTICS = ("noise_sensitivity", "alignment", "confidence", "direction_ablation", "entanglement")
+KINDS: dict[str, Any] = {"forget": Loss, "retain": Loss, "combine": Combine, "edit": Edit}
+KINDS |= {"localize": Localizer, "diagnose": Diagnostic, "attacks": Attack}
+Step = tuple[str, Callable[[], Any]]
 
 
 class Waits(TrainerCallback):
@@ -67,6 +91,9 @@ class Waits(TrainerCallback):
         self.gpu = gpu
         self.steps: list[Counter[tuple[str, str]]] = []
 
+        self.trained = torch.empty(0)
+        """The weights at the end, before they are rounded to what is saved."""
+
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._before = Counter(self.gpu.waits) if self.gpu else Counter()
 
@@ -74,9 +101,8 @@ class Waits(TrainerCallback):
         if self.gpu:
             self.steps.append(Counter(self.gpu.waits) - self._before)
 
-
-KINDS: dict[str, Any] = {"forget": Loss, "retain": Loss, "combine": Combine}
-KINDS |= {"localize": Localizer, "diagnose": Diagnostic}
+    def on_train_end(self, *_: Any, model: Any, **__: Any) -> None:
+        (self.trained,) = (weight.detach().clone() for weight in model.parameters() if weight.requires_grad)
 
 
 def build(slot: str, name: str, options: dict[str, Any]) -> Any:
@@ -85,151 +111,253 @@ def build(slot: str, name: str, options: dict[str, Any]) -> Any:
 
 
 class World:
-    """Rows, and a folder with a random model of three blocks."""
+    """Rows, and a folder with a random model of two blocks, its judges beside it."""
 
-    def __init__(self, device: str, folder: Path, gpu: SimulatedCuda | None) -> None:
-        self.device, self.folder, self.gpu = device, folder, gpu
+    def __init__(
+        self, device: str, folder: Path, gpu: SimulatedCuda | None, precision: str = "auto", more: bool = False
+    ) -> None:
+        self.device, self.folder, self.gpu, self.precision, self.more = device, folder, gpu, precision, more
         rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
         self.rows = {name: examples_from_rows(found, name) for name, found in rows.items()}
+        self.splits = Splits(self.rows["forget"], self.rows["retain"], holdout=self.rows["neighbour"])
+        self.few = Splits(self.rows["forget"][:2], self.rows["retain"][:2])
         self.waits: dict[str, list[int]] = {}
         self.lines: Counter[tuple[str, str]] = Counter()
 
-    def load(self) -> LanguageModel:
-        model = load_model(ModelConfig(name=str(self.folder), device=self.device))
-        if self.gpu is not None:
-            assert model.device == torch.device(self.device)
-            assert (model.precision, next(model.network.parameters()).dtype) == ("bfloat16", torch.bfloat16)
-        return model
+    def load(self, **options: Any) -> LanguageModel:
+        """A model of its own."""
+        config = {"name": str(self.folder), "device": self.device, "precision": self.precision, **options}
+        return load_model(ModelConfig.model_validate(config))
 
-    @property
-    def splits(self) -> Splits:
-        return Splits(self.rows["forget"], self.rows["retain"])
+    @cached_property
+    def original(self) -> LanguageModel:
+        """A model that no step changes."""
+        return self.load()
 
-    def train(self, name: str, forget: Any, retain: Any, combine: Any, modules: str = "1.mlp.down_proj") -> None:
-        """Two steps."""
-        from expunge.train import unlearn as training
-        from expunge.train.config import GuardConfig, TrainConfig
+    @cached_property
+    def _model(self) -> LanguageModel:
+        return self.load()
 
-        model = self.load()
-        model.freeze_but([key for key, _ in model.network.named_parameters() if modules in key])
-        train = TrainConfig(lr=1e-3, epochs=1, batch_size=2, checkpoints=False)
-        guard, waits = GuardConfig(utility_floor=None), Waits(self.gpu)
-        prepared = training.prepare(
-            model, self.rows["forget"], self.rows["retain"], forget, retain, combine, train, guard, 0
-        )
-        for loss in (forget, retain):
-            loss.start(model, combine.project)
-        task, held = prepared.task, prepared.held_out
-        training.fit(model, task, held, train, guard, 0, self.folder / "training", callbacks=[waits])
+    @contextmanager
+    def lent(self) -> Iterator[LanguageModel]:
+        """The model that steps change, given back as it was loaded."""
+        model = self._model
+        first = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
+        try:
+            yield model
+        finally:
+            model.narrow()
+            with torch.no_grad():
+                for name, weight in model.network.named_parameters():
+                    weight.copy_(first[name]).requires_grad_(True).grad = None
+
+    def train(self, name: str, slots: dict[str, tuple[str, dict[str, Any]]], **options: Any) -> list[float]:
+        """Two steps of one row; how far the trained weights went."""
+        forget, retain, combine, edit = (build(slot, *slots[slot]) for slot in ("forget", "retain", "combine", "edit"))
+        config = {"lr": 0.1, "epochs": 1, "batch_size": 1, "checkpoints": False, "optimizer": "sgd"} | options
+        train, guard, waits = TrainConfig.model_validate(config), GuardConfig(utility_floor=None), Waits(self.gpu)
+        with self.lent() as model:
+            place = next(key for key, _ in model.network.named_parameters() if "1.mlp.down_proj" in key)
+            before = model.network.get_parameter(place).detach().float()
+            model.freeze_but([place])
+            parts = (forget, retain, combine, train, guard, 0)
+            tune = partial(fine_tune, seed=0, folder=self.folder / name / "tuned", checkpoints=False)
+            prepared = training.prepare(model, self.few.forget, self.few.retain, *parts, edit=edit, tune=tune)
+            for loss in (forget, retain):
+                loss.start(model, combine.project)
+            if prepared.edit is not None:
+                edited(prepared.edit, prepared.held_out, guard, 0, self.folder / name, SILENT)
+            done = training.fit(
+                model, prepared.task, prepared.held_out, train, guard, 0, self.folder / name, callbacks=[waits]
+            )
+            self.check_device(model)
+            self.waits[name] = [step.total() for step in waits.steps]
+            for step in waits.steps:
+                self.lines.update(step)
+            self._steps = done.steps
+            moved: list[float] = (waits.trained - before).flatten().cpu().tolist()
+            return moved
+
+    def check_device(self, model: LanguageModel) -> None:
         assert {one.device for one in model.network.parameters()} == {torch.device(self.device)}
-        self.waits[name] = [step.total() for step in waits.steps]
-        for step in waits.steps:
-            self.lines.update(step)
 
-    def training(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Every forget and retain loss, combination rule and localizer."""
+    def variants(self, slot: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(step, plug-in, options)."""
+        for name in names(slot):
+            step = f"{slot}/{name}"
+            yield step, name, OPTIONS.get(step, {})
+            for place, options in enumerate(MORE.get(step, []) if self.more else []):
+                yield f"{step}/{place}", name, options
 
-        def run(name: str, **slots: tuple[str, dict[str, Any]]) -> tuple[str, Callable[[], None]]:
-            chosen = {"forget": ("npo", {}), "retain": ("nll", {}), "combine": ("weighted_sum", {})} | slots
-            return name, lambda: self.train(name, *(build(slot, *chosen[slot]) for slot in chosen))
+    def training(self) -> Iterator[Step]:
+        """Every forget and retain loss, combination rule, edit and optimizer."""
+        usual: dict[str, tuple[str, dict[str, Any]]]
+        usual = {"forget": ("npo", {}), "retain": ("nll", {}), "combine": ("weighted_sum", {}), "edit": ("none", {})}
+        for slot in usual:
+            for step, name, options in self.variants(slot):
+                if not getattr(find(slot, name, KINDS[slot]), "trains", True):
+                    continue
+                slots = usual | {slot: (name, options)}
+                yield step, lambda step=step, slots=slots: self.train(step, slots)
+        for name in (*names("optimizers"), "adamw_torch"):
+            yield (
+                f"optimizers/{name}",
+                lambda name=name: self.train(f"optimizers/{name}", usual, optimizer=name, lr=1e-3),
+            )
 
-        for slot in ("forget", "retain"):
-            for name in names(slot):
-                yield run(f"{slot}/{name}", **{slot: (name, OPTIONS.get(name, {}))})
-        for place, (name, options) in enumerate(RULES):
-            yield run(f"combine/{name}/{place}", combine=(name, options))
-        for name in names("localize"):
-            yield f"localize/{name}", lambda name=name: self.localize(name)  # type: ignore[misc]
+    def choosing(self) -> Iterator[Step]:
+        """Every localizer."""
+        for step, name, options in self.variants("localize"):
+            yield step, lambda name=name, options=options: self.localize(name, options)
 
-    def localize(self, name: str) -> None:
-        build("localize", name, LOCALIZERS.get(name, {})).select(self.load(), self.splits, 0)
+    def localize(self, name: str, options: dict[str, Any]) -> None:
+        with self.lent() as model:
+            assert build("localize", name, options).select(model, self.splits, 0)
 
-    def measuring(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Every metric, and the depth measures."""
-        from expunge.api import measure
+    def measuring(self) -> Iterator[Step]:
+        """Every metric of rows, of sets and of depth, with judges of our own."""
+        yield "metrics", self.measure
 
-        judges = {"entailment": "model", "gibberish": "model", "judged_similarity": "", "judged_naturalness": ""}
-        metrics = [name for name in names("evaluate/metrics") if name not in judges and name != "cosine_similarity"]
-        config = {"metrics": metrics, "max_new_tokens": TOKENS, "samples": 1, "cache": False, "max_rows": 2}
-        data: dict[str, Any] = {role: self.folder / f"{role}.jsonl" for role in ("forget", "retain")}
-        model = str(self.folder)
-
-        def run() -> None:
-            options = {"device": self.device}
-            measure(model, data, config=config, model_config=options, original=model, reference=model)
-
-        yield "metrics", run
-
-    def attacks(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Every attack, with quick options."""
-        from attack_ground import build as build_attack
-
-        from expunge.attacks.base import Context
-        from expunge.evaluate.base import EvaluateConfig
-        from expunge.evaluate.kinds import Labeller
-
-        config = EvaluateConfig(max_new_tokens=TOKENS)
-        rows = self.rows["forget"][:2]
-        model, splits = self.load(), self.splits
-        context = Context(
-            model, splits, rows, Labeller(config.kinds), config, load_original=self.load, load_retrained=self.load
+    def measure(self) -> dict[str, dict[str, float | None]]:
+        """Role -> metric -> value."""
+        folder = str(self.folder)
+        judge = {"judges": [{"model": folder, "max_tokens": 8, "attempts": 1}]}
+        config = EvaluateConfig.model_validate(
+            {
+                "metrics": names("evaluate/metrics"),
+                "set_metrics": names("evaluate/set_metrics"),
+                "max_new_tokens": TOKENS,
+                "samples": 1,
+                "cache": False,
+                "max_rows": 1,
+                "options": {
+                    "entailment": {"model": f"{folder}/nli", "min_overlap": 0.0},
+                    "gibberish": {"model": f"{folder}/gibberish"},
+                    "cosine_similarity": {"encoder": f"{folder}/encoder"},
+                    "judged_similarity": judge,
+                    "judged_naturalness": judge,
+                },
+            }
         )
-        context = Context(**{**vars(context), "original_plain": context.said(), "unlearned_plain": context.said()})
+        roles = {"forget": "forget", "retain": "retain", "holdout": "neighbour"}
+        data = {role: self.folder / f"{split}.jsonl" for role, split in roles.items()}
+        plan = data_plan(data, config, 0, {"device": self.device, "precision": self.precision})
+        (found,) = evaluate_models([folder], plan, original=folder, reference=folder, depth=names("evaluate/depth"))
+        scores = found.record.scores
+        return {role: {name: score.value for name, score in one.items()} for role, one in scores.items()}
 
-        def run(name: str) -> None:
-            with model.evaluating():
-                assert list(build_attack(name, **QUICK.get(name, {})).run(context))
-
+    def attacks(self) -> Iterator[Step]:
+        """Every attack, with quick options."""
         for name in names("attacks"):
-            yield f"attacks/{name}", lambda name=name: run(name)  # type: ignore[misc]
+            yield f"attacks/{name}", lambda name=name: self.attack(name)
 
-    def diagnostics(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Every diagnostic that looks at a model."""
-        from expunge.diagnose.base import Context
+    @cached_property
+    def _ground(self) -> AttackContext:
+        config = EvaluateConfig(max_new_tokens=TOKENS)
+        rows, original = self.few.forget[:1], self.original
+        context = AttackContext(
+            self._model,
+            self.splits,
+            rows,
+            Labeller(config.kinds),
+            config,
+            load_original=lambda: original,
+            load_retrained=lambda: original,
+        )
+        said = context.said()
+        return replace(context, original_plain=said, unlearned_plain=said)
 
-        for name in DIAGNOSTICS:
-            context = Context({"original": self.load, "unlearned": self.load}, self.splits, max_rows=2)
-            yield f"diagnose/{name}", lambda name=name, context=context: build("diagnose", name, {}).measure(context)
+    def attack(self, name: str) -> list[Any]:
+        context = self._ground
+        with context.model.evaluating():
+            attempts = list(build("attacks", name, ATTACKS.get(name, {})).run(context))
+        assert attempts
+        self.check_device(context.model)
+        return [list(one.knowledge) for one in attempts]
+
+    @cached_property
+    def logged(self) -> list[StepLog]:
+        """What a run logs whose losses look at hidden states, and whose rule at both gradients."""
+        slots: dict[str, tuple[str, dict[str, Any]]] = {"forget": ("misdirection", {}), "retain": ("hidden_mse", {})}
+        self.train("logged", slots | {"combine": ("orthogonal", {}), "edit": ("none", {})})
+        return self._steps
+
+    def diagnostics(self) -> Iterator[Step]:
+        """Every diagnostic, those of logged values with what a training logged."""
+        for step, name, options in self.variants("diagnose"):
+            yield step, lambda name=name, options=options: self.diagnose(name, options)
+
+    def diagnose(self, name: str, options: dict[str, Any]) -> str:
+        loaders: Any = {"original": lambda: self.original, "unlearned": lambda: self.original}
+        context = Context(loaders, self.splits, steps=self.logged, max_rows=options.get("max_rows", 1))
+        return str(build("diagnose", name, options).measure(context).sentence)
+
+    def files(self) -> Iterator[Step]:
+        """A model that was trained on the device comes back from its files."""
+        yield "files/weights", self.save
+
+    def save(self) -> None:
+        with self.lent() as model:
+            with torch.no_grad():
+                model.network.get_parameter(next(iter(dict(model.network.named_parameters())))).mul_(1.5)
+            model.finish()
+            save_model(model, self.folder / "saved")
+            again = self.load(name=str(self.folder / "saved"))
+            for one, other in zip(model.network.parameters(), again.network.parameters(), strict=True):
+                assert torch.equal(one, other.to(one.dtype))
 
 
-PARTS = ("training", "measuring", "attacks", "diagnostics")
+PARTS = ("training", "choosing", "measuring", "attacks", "diagnostics", "files")
 
 
-def run(world: World, parts: tuple[str, ...] = PARTS, only: tuple[str, ...] = ("",)) -> dict[str, str]:
-    """Name -> last line of what went wrong; of the steps whose names begin with one of `only`."""
-    failed = {}
-    for part in parts:
+def run(world: World, only: tuple[str, ...]) -> dict[str, Any]:
+    """What every step found, and what went wrong; of the steps whose names begin with one of `only`."""
+    failed, found = {}, {}
+    for part in PARTS:
         for name, step in getattr(world, part)():
             if not name.startswith(only):
                 continue
             try:
-                step()
+                found[name] = step()
             except Exception as error:
                 if os.environ.get("EXPUNGE_TRACEBACK"):
                     traceback.print_exc()
                 failed[name] = f"{type(error).__name__}: {error}"
-    return failed
+    return {"failed": failed, "found": found}
+
+
+def simulate(given: argparse.Namespace, only: tuple[str, ...]) -> dict[str, Any]:
+    """The same on a simulated device, with what was refused and waited for."""
+    with SimulatedCuda(old=given.old, float64=not given.no_float64) as gpu:
+        world = World(given.device, given.folder, gpu, given.precision, given.more)
+        return run(world, only) | {
+            "precision": world.original.precision,
+            "mixed": [f"{line}: {text}" for line, text in gpu.errors],
+            "waits": {} if given.no_float64 else world.waits,
+            "lines": [f"{count} {kind} {line}" for (line, kind), count in world.lines.most_common(40)],
+        }
 
 
 def main() -> None:
-    simulated = "--simulated" in sys.argv
-    device, folder, *given = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
-    parts = tuple(one for one in given if one in PARTS) or PARTS
-    only = tuple(one for one in given if one not in PARTS) or ("",)
-    if not simulated:
-        world = World(device, Path(folder), None)
-        print(json.dumps({"failed": run(world, parts, only)}))
-        return
-    with SimulatedCuda() as gpu:
-        world = World(device, Path(folder), gpu)
-        found = {
-            "failed": run(world, parts, only),
-            "mixed": [f"{line}: {text}" for line, text in gpu.errors],
-            "waits": world.waits,
-            "lines": [f"{count} {kind} {line}" for (line, kind), count in world.lines.most_common(40)],
-        }
-    print(json.dumps(found), flush=True)
-    os._exit(0)  # the autograd engine's thread for a device does not end
+    parser = argparse.ArgumentParser()
+    parser.add_argument("device")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("only", nargs="*")
+    parser.add_argument("--precision", default="auto")
+    for flag in ("--simulated", "--old", "--no-float64", "--more"):
+        parser.add_argument(flag, action="store_true")
+    torch.set_num_threads(1)
+    gc.freeze()  # every training collects garbage: without a look through imported modules
+    for line in " ".join(sys.argv[1:]).split(" then "):
+        given = parser.parse_intermixed_args(line.split())
+        only = tuple(given.only) or ("",)
+        precision.has_float64 = lambda device, lacks=given.no_float64: not lacks or device.type == "cpu"
+        if given.simulated:
+            print(json.dumps(simulate(given, only)), flush=True)
+        else:
+            world = World(given.device, given.folder, None, given.precision, given.more)
+            print(json.dumps(run(world, only) | {"precision": world.original.precision}), flush=True)
+    os._exit(0)  # the autograd engine's thread for a simulated device does not end
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 COUNT = 2
 _TABLE = "_ZN3c104impl26device_guard_impl_registryE"
@@ -157,12 +157,12 @@ _WAITS |= dict.fromkeys(
 
 def _line() -> str:
     """The line of the package that led here, or the one that called torch."""
-    frames = [one for one in traceback.extract_stack() if one.filename != __file__]
-    own = [one for one in frames if "/src/expunge/" in one.filename]
-    outside = own or [one for one in frames if "/torch/" not in one.filename]
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_stack(None)]
+    own = [one for one in frames if "/src/expunge/" in one[0]]
+    outside = own or [one for one in frames if "/torch/" not in one[0] and one[0] != __file__]
     if not outside:
         return "?"
-    return f"{outside[-1].filename.rpartition('/expunge/')[2].rpartition('site-packages/')[2]}:{outside[-1].lineno}"
+    return f"{outside[0][0].rpartition('/expunge/')[2].rpartition('site-packages/')[2]}:{outside[0][1]}"
 
 
 def _wait(kind: str) -> None:
@@ -220,18 +220,27 @@ def _count(name: str, func: Any, args: Any, kwargs: dict[str, Any], on_gpu: bool
     elif name in _WAITS:
         _wait(_WAITS[name])
     elif name in ("index", "index_put", "index_put_"):
-        masks = [one for one in tree_flatten(args[1])[0] if isinstance(one, torch.Tensor) and one.dtype == torch.bool]
+        masks = [one for one in args[1] if isinstance(one, torch.Tensor) and one.dtype == torch.bool]
         if masks and not (name != "index" and len(masks) == 1 and args[2].numel() == 1):
             _wait("shape")
     elif name == "repeat_interleave" and func._overloadname != "self_int" and kwargs.get("output_size") is None:
         _wait("shape")
 
 
+def _plain(value: Any, seen: list[torch.Tensor]) -> Any:
+    """What is computed with; every tensor is noted. (torch's own functions for trees take half of a run's time.)"""
+    if isinstance(value, torch.Tensor):
+        seen.append(value)
+        return value.inner if isinstance(value, CudaTensor) else value
+    return type(value)(_plain(one, seen) for one in value) if isinstance(value, list | tuple) else value
+
+
 def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Check, count, and compute on the CPU."""
     name = func._schema.name.partition("::")[2]
-    flat = tree_flatten((args, kwargs))[0]
-    tensors = [one for one in flat if isinstance(one, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+    plain_args = tuple(_plain(one, tensors) for one in args)
+    plain = {key: _plain(one, tensors) for key, one in kwargs.items()}
     simulated = [one for one in tensors if isinstance(one, CudaTensor)]
     asked = kwargs.get("device")
     if simulated:
@@ -241,7 +250,6 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         made_on = simulated[0].place
     _check(name, tensors, kwargs, made_on)
     _count(name, func, args, kwargs, bool(simulated), made_on)
-    plain_args, plain = tree_map(lambda one: one.inner if isinstance(one, CudaTensor) else one, (args, {**kwargs}))
     if asked is not None:
         plain["device"] = torch.device("cpu") if made_on is not None else asked
     plain.pop("pin_memory", None)
@@ -250,11 +258,17 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name == "native_layer_norm":  # the GPU's takes weights that are narrower than the input
         plain_args = tuple(one.to(plain_args[0].dtype) if isinstance(one, torch.Tensor) else one for one in plain_args)
     out = func(*plain_args, **plain)
+    if made_on is not None and _active and not _active[-1].float64:
+        made = out if isinstance(out, list | tuple) else (out,)
+        if any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in made):
+            _refuse(f"{name}: float64 on {made_on}")
     return _wrapped(func, args, kwargs, out, made_on)
 
 
 def _wrapped(func: Any, args: Any, kwargs: dict[str, Any], out: Any, made_on: torch.device | None) -> Any:
     """What was written in place is the tensor that was given; all else is new."""
+    if isinstance(out, torch.Tensor) and not func._schema.is_mutable:
+        return out if made_on is None or isinstance(out, CudaTensor) else CudaTensor(out, made_on)
     written = {
         frozenset(argument.alias_info.before_set): args[place] if place < len(args) else kwargs.get(argument.name)
         for place, argument in enumerate(func._schema.arguments)
@@ -279,12 +293,18 @@ def _wrapped(func: Any, args: Any, kwargs: dict[str, Any], out: Any, made_on: to
 class SimulatedCuda(TorchDispatchMode):
     """Within this block two CUDA devices are there.
 
+    Args:
+        old: of a generation that multiplies in float16, not in bfloat16 (Volta, Turing).
+        float64: refused without it, as by MPS.
+
     Raises:
         RuntimeError: this version of torch has not got what the simulation needs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, old: bool = False, float64: bool = True) -> None:
         super().__init__()
+        self.old = old
+        self.float64 = float64
         self.waits: Counter[tuple[str, str]] = Counter()
         """(line, kind) -> how often the host waited there."""
         self.errors: Counter[tuple[str, str]] = Counter()
@@ -295,6 +315,8 @@ class SimulatedCuda(TorchDispatchMode):
 
     def __enter__(self) -> SimulatedCuda:
         _install()
+        torch.cuda.is_bf16_supported = lambda including_emulation=True: including_emulation or not self.old
+        torch.cuda.get_device_capability = lambda device=None: (7, 5) if self.old else (9, 0)
         _active.append(self)
         torch._C._set_only_lift_cpu_tensors(True)
         super().__enter__()
@@ -383,8 +405,6 @@ def _patch_cuda() -> None:
         "is_available": True,
         "is_initialized": True,
         "device_count": COUNT,
-        "is_bf16_supported": True,
-        "get_device_capability": (9, 0),
         "get_device_name": "simulated",
         "get_device_properties": type("Properties", (), properties)(),
         "mem_get_info": (_MEMORY, _MEMORY),

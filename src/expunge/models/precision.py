@@ -144,6 +144,16 @@ def _check(compute: torch.dtype, device: torch.device) -> None:
         )
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; MPS does not."""
+    return device.type != "mps"
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has nothing wider."""
+    return torch.float64 if has_float64(device) else torch.float32
+
+
 def float64(values: Tensor) -> Tensor:
-    """The same in float64: on its device, or on the CPU where the device has no float64 (MPS)."""
-    return values.cpu().double() if values.device.type == "mps" else values.double()
+    """The same in float64: on its device, or on the CPU where the device has no float64."""
+    return values.double() if has_float64(values.device) else values.cpu().double()

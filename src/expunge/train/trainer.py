@@ -22,6 +22,7 @@ from expunge.data.batch import Batch, collate
 from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet
+from expunge.models.precision import widest
 from expunge.models.save import savable_generation
 from expunge.train.checkpoints import checkpoints, remove, seal
 from expunge.train.config import TrainConfig
@@ -292,9 +293,16 @@ class UnlearnTrainer(Trainer):
 def _read(values: list[Tensor]) -> list[float]:
     """Scalars on one device, or on the CPU, as numbers, in one transfer."""
     device = values[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    found: list[float] = torch.stack([value.to(device, wide, non_blocking=True) for value in values]).tolist()
+    wide = widest(device)
+    found: list[float] = torch.stack([_moved(value, device, wide) for value in values]).tolist()
     return found
+
+
+def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Narrowed before it is moved: a device may have no float64."""
+    if value.device == device:
+        return value.to(dtype)
+    return value.to(dtype).to(device, non_blocking=True)
 
 
 class _Arguments(TrainingArguments):
