@@ -1,43 +1,83 @@
-"""SSD, task vectors and WHP as whole runs, beside independent plain loops over the same rows."""
+"""SSD, task vectors and WHP beside independent plain loops over the same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fake_view import FakeView
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from expunge.config import Run, load_run
 from expunge.core.errors import UserError
 from expunge.data.example import Example
+from expunge.edit.task_vector import TaskVector
+from expunge.forget.generic_prediction import GenericPrediction, generic_logits
+from expunge.losses.base import Setup
+from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.config import ModelConfig
+from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
-from expunge.run import Result, execute
+from expunge.models.original import OriginalWeights
+from expunge.run import execute
 from expunge.train.pairing import PairBatches
-from expunge.train.unlearn import hold_out
+from expunge.train.tuning import fine_tune
+from expunge.train.unlearn import Training, prepare, unlearn
 
 Rows = dict[str, tuple[Example, ...]]
-Runner = Callable[..., Result]
+Runner = Callable[..., tuple[LanguageModel, Training]]
 LEAN = {"evaluate": {"metrics": ["probability"], "max_rows": 2}, "attacks": {"names": []}}
+DOWN = "model.layers.1.mlp.down_proj.weight"
+ONE = ("localize.name=layers", "localize.layers=[1]", 'localize.modules=["mlp.down_proj"]')
 
 
 @pytest.fixture
-def run(tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path) -> Callable[..., Run]:
+def run(tiny_folder: Path, fact_files: dict[str, Path]) -> Callable[..., Run]:
     def build(recipe: str, *settings: str) -> Run:
         files = {split: str(path) for split, path in fact_files.items()}
         tables: dict[str, Any] = {"recipe": recipe, "model": {"name": str(tiny_folder)}, "data": files, **LEAN}
-        return load_run(None, tables, ["guard.utility_floor=0", *settings])
+        return load_run(None, tables, ["guard.utility_floor=0", "guard.holdout=0", *settings])
 
     return build
 
 
+@pytest.fixture
+def unlearned(run: Callable[..., Run], tiny_folder: Path, examples: Rows, tmp_path: Path) -> Runner:
+    """Training as a run has it, without measuring and reports."""
+
+    def carry_out(recipe: str, *settings: str) -> tuple[LanguageModel, Training]:
+        plan, model = run(recipe, *settings), load_model(ModelConfig(name=str(tiny_folder)))
+        model.freeze_but(plan.build("localize").select(model, None, 0).names)
+        prepared = prepare(
+            *(model, examples["forget"], examples["retain"]),
+            *(plan.build(slot) for slot in ("forget", "retain", "combine")),
+            plan.train,
+            plan.guard,
+            0,
+            edit=None if plan.edit.name == "none" else plan.build("edit"),
+            tune=partial(fine_tune, seed=0, folder=tmp_path / "tuned"),
+        )
+        return model, unlearn(model, prepared, plan.train, plan.guard, 0, tmp_path)
+
+    return carry_out
+
+
 def matrices(model: LanguageModel) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
+
+
+def apart(found: dict[str, Tensor], wanted: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """How far two models are from each other, as a share of how far the second is from the start."""
+    gap = sum(float((found[name] - wanted[name]).square().sum()) for name in start)
+    moved = sum(float((wanted[name] - start[name]).square().sum()) for name in start)
+    assert moved > 0
+    return float((gap / moved) ** 0.5)
 
 
 def plain_loss(model: LanguageModel, row: Example) -> Tensor:
@@ -47,15 +87,15 @@ def plain_loss(model: LanguageModel, row: Example) -> Tensor:
     return cross_entropy(logits.float(), torch.tensor(encoded.labels))
 
 
-def fisher(model: LanguageModel, rows: tuple[Example, ...]) -> dict[str, Tensor]:
+def fisher(model: LanguageModel, rows: tuple[Example, ...], names: list[str]) -> dict[str, Tensor]:
     """Diagonal of the Fisher information, one row at a time."""
     named = dict(model.network.named_parameters())
-    sums = {name: torch.zeros_like(weight) for name, weight in named.items()}
+    weights = [named[name] for name in names]
+    sums = [torch.zeros_like(weight) for weight in weights]
     for row in rows:
-        gradients = torch.autograd.grad(plain_loss(model, row), list(named.values()))
-        for total, gradient in zip(sums.values(), gradients, strict=True):
+        for total, gradient in zip(sums, torch.autograd.grad(plain_loss(model, row), weights), strict=True):
             total += gradient**2 / len(rows)
-    return sums
+    return dict(zip(names, sums, strict=True))
 
 
 def check_dampened(before: Tensor, after: Tensor, ours: Tensor, theirs: Tensor, alpha: float, lam: float) -> int:
@@ -70,10 +110,11 @@ def check_dampened(before: Tensor, after: Tensor, ours: Tensor, theirs: Tensor, 
 def test_ssd_is_the_formula_of_the_paper(
     run: Callable[..., Run], tiny: LanguageModel, examples: Rows, tmp_path: Path
 ) -> None:
-    result = execute(run("ssd", "edit.alpha=1.5", "edit.dampening=0.7", "guard.holdout=0"), tmp_path / "run")
-    ours, theirs = fisher(tiny, examples["forget"]), fisher(tiny, examples["retain"])
+    """As a whole run."""
+    result = execute(run("ssd", "edit.alpha=1.5", "edit.dampening=0.7"), tmp_path / "run")
     assert result.model is not None
     before, after = matrices(tiny), matrices(result.model)
+    ours, theirs = (fisher(tiny, examples[split], list(before)) for split in ("forget", "retain"))
     selected = sum(check_dampened(before[name], after[name], ours[name], theirs[name], 1.5, 0.7) for name in before)
     share = selected / sum(weight.numel() for weight in before.values())
     assert 0.05 < share < 0.95
@@ -84,65 +125,70 @@ def test_ssd_is_the_formula_of_the_paper(
     assert last.forget < first.forget
 
 
-def test_ssd_moves_chosen_weights_only_and_refuses_what_it_cannot_do(
-    run: Callable[..., Run], tiny: LanguageModel, examples: Rows, tmp_path: Path
+def test_ssd_moves_chosen_weights_only_here_against_all_rows(
+    unlearned: Runner, tiny: LanguageModel, examples: Rows
 ) -> None:
-    where = ["localize.name=layers", "localize.layers=[1]", 'localize.modules=["mlp.down_proj"]', "guard.holdout=0"]
-    settings = ["edit.against=all", "edit.alpha=1.2", "edit.dampening=0.5"]
-    result = execute(run("ssd", *where, *settings), tmp_path / "some")
-    assert result.model is not None
-    before, after = matrices(tiny), matrices(result.model)
-    moved = [name for name in before if not torch.equal(before[name], after[name])]
-    assert moved == ["model.layers.1.mlp.down_proj.weight"]
-    both = (fisher(tiny, rows)[moved[0]] for rows in (examples["forget"], examples["forget"] + examples["retain"]))
-    assert check_dampened(before[moved[0]], after[moved[0]], *both, 1.2, 0.5) > 100
-    for refused, message in (
-        (["model.adapter=lora"], r"model\.adapter: dampening shrinks"),
-        (["edit.against=all", "edit.alpha=4"], r"edit\.alpha: 4 selects no weight, since 36%"),
-        (["train.epochs=1"], r"forget: \"none\" gives training nothing"),
-        (["edit=none"], r"train\.epochs: 0 and no edit"),
-        (["forget=npo"], r"the forget loss would never be used"),
-        (["diagnose.squeeze=true"], r"diagnose\.squeeze"),
-    ):
-        with pytest.raises(UserError, match=message):
-            execute(run("ssd", *refused), tmp_path / "refused")
+    model, _ = unlearned("ssd", *ONE, "edit.against=all", "edit.alpha=1.2", "edit.dampening=0.5")
+    before, after = matrices(tiny), matrices(model)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [DOWN]
+    everything = examples["forget"] + examples["retain"]
+    both = (fisher(tiny, rows, [DOWN])[DOWN] for rows in (examples["forget"], everything))
+    assert check_dampened(before[DOWN], after[DOWN], *both, 1.2, 0.5) > 100
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.adapter=lora", r"model\.adapter: dampening shrinks"),
+        ("model.precision=float16", r"model\.precision: squared gradients vanish in float16"),
+        ("edit={against='all', alpha=4}", r"edit\.alpha: 4 selects no weight, since 33%"),
+        ("train.epochs=1", r"forget: \"none\" gives training nothing"),
+        ("edit=none", r"train\.epochs: 0 and no edit"),
+        ("forget=npo", r"the forget loss would never be used"),
+        ("diagnose.squeeze=true", r"diagnose\.squeeze"),
+    ],
+)
+def test_refusals(run: Callable[..., Run], tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(run("ssd", setting), tmp_path / "refused")
     assert not (tmp_path / "refused" / "run.toml").exists()
 
 
 def test_an_edit_below_the_floor_is_undone_and_one_above_it_goes_on_to_training(
-    run: Callable[..., Run], tiny: LanguageModel, tmp_path: Path
+    unlearned: Runner, tiny: LanguageModel
 ) -> None:
-    floor = ["guard.utility_floor=0.9", "guard.holdout=0.5"]
-    undone = execute(run("ssd", *floor, "edit.alpha=0.01", "edit.dampening=0.01"), tmp_path / "undone")
-    assert undone.model is not None
-    assert undone.record.guard.restored_step == 0
-    assert "so the edit was undone" in undone.record.guard.message
-    before, after = matrices(tiny), matrices(undone.model)
+    model, training = unlearned(
+        *("ssd", "guard.utility_floor=0.9", "guard.holdout=0.5", "edit.alpha=0.01", "edit.dampening=0.01")
+    )
+    assert training.guard.restored_step == 0
+    assert "so the edit was undone" in training.guard.message
+    before, after = matrices(tiny), matrices(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
-    settings = ["edit=dampening", "train.epochs=1", "train.lr=1e-6", "guard.utility_floor=0.1"]
-    both = execute(run("npo", *settings), tmp_path / "both").record
-    assert [step.step for step in both.steps] == [0, 1]
-    assert [check.step for check in both.checks] == [0, 0, 1]
-    assert both.checks[0].forget > both.checks[1].forget
+    settings = ["edit=dampening", "train.epochs=1", "train.lr=1e-6", "guard.utility_floor=0.1", "guard.holdout=0.2"]
+    _, training = unlearned("npo", *settings)
+    assert [step.step for step in training.steps] == [0, 1]
+    assert [check.step for check in training.checks] == [0, 0, 1]
+    assert training.checks[0].forget > training.checks[1].forget
 
 
-def tuned_by_hand(tiny: LanguageModel, rows: tuple[Example, ...], epochs: int, lr: float, batch: int) -> None:
-    """AdamW with linear decay on the mean token loss, in the order of the run's batches."""
+def tuned_by_hand(
+    model: LanguageModel, rows: tuple[Example, ...], losses: Callable[[int], Tensor], *, decay: bool, lr: float
+) -> None:
+    """Two epochs of AdamW on batches of four, in the order of the run's batches."""
     groups = [
-        {"params": [one for one in tiny.network.parameters() if (one.dim() > 1) is big], "weight_decay": decay}
-        for big, decay in ((True, 0.01), (False, 0.0))
+        {"params": [one for one in model.network.parameters() if (one.dim() > 1) is big], "weight_decay": share}
+        for big, share in ((True, 0.01), (False, 0.0))
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr)
-    batches = PairBatches(len(rows), 0, batch, 1, seed=0)
-    total, step = epochs * -(-len(rows) // batch), 0
-    for epoch in range(epochs):
+    batches, step = PairBatches(len(rows), 0, 4, 1, seed=0), 0
+    for epoch in range(2):
         batches.set_epoch(epoch)
         for pairs in batches:
-            torch.stack([plain_loss(tiny, rows[index]) for index, _ in pairs]).mean().backward()
-            torch.nn.utils.clip_grad_norm_(tiny.network.parameters(), 1.0)
+            torch.stack([losses(index) for index, _ in pairs]).mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = lr * (1 - step / total)
+                group["lr"] = lr * (1 - step / (2 * len(batches)) if decay else 1)
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -151,78 +197,84 @@ def tuned_by_hand(tiny: LanguageModel, rows: tuple[Example, ...], epochs: int, l
 TUNING = ("tuning_epochs=2", "tuning_lr=1e-4", "tuning_batch_size=4", "tuning_schedule=linear")
 
 
-def test_task_vector_is_the_difference_times_minus_c(
-    run: Callable[..., Run], tiny: LanguageModel, examples: Rows, tmp_path: Path
-) -> None:
-    settings = ["edit.strength=3.0", *(f"edit.{option}" for option in TUNING)]
-    result = execute(run("task_vector", *settings), tmp_path / "run")
-    assert result.model is not None
-    before = matrices(tiny)
-    tuned_by_hand(tiny, examples["forget"], 2, 1e-4, 4)
-    tuned, found = matrices(tiny), matrices(result.model)
-    apart = moved = 0.0
-    for name, weight in before.items():
-        wanted = weight - 3 * (tuned[name] - weight)
-        apart += float((found[name] - wanted).square().sum())
-        moved += float((wanted - weight).square().sum())
-    assert (apart / moved) ** 0.5 < 1e-3
-    assert result.record.steps[0].values["task_vector_norm"] == pytest.approx(moved**0.5 / 3, rel=1e-3)
-    assert result.record.checks[1].forget < result.record.checks[0].forget
-    assert not (tmp_path / "run" / "work").exists()
+def test_task_vector_is_the_difference_times_minus_c(unlearned: Runner, tiny: LanguageModel, examples: Rows) -> None:
+    model, training = unlearned("task_vector", "edit.strength=3.0", *(f"edit.{option}" for option in TUNING))
+    before, rows = matrices(tiny), examples["forget"]
+    tuned_by_hand(tiny, rows, lambda index: plain_loss(tiny, rows[index]), decay=True, lr=1e-4)
+    tuned = matrices(tiny)
+    wanted = {name: weight - 3 * (tuned[name] - weight) for name, weight in before.items()}
+    assert apart(matrices(model), wanted, before) < 1e-3
+    norm = sum(float((tuned[name] - before[name]).square().sum()) for name in before) ** 0.5
+    assert training.steps[0].values["task_vector_norm"] == pytest.approx(norm, rel=1e-3)
+    assert training.checks[1].forget < training.checks[0].forget
 
 
 def test_a_task_vector_of_an_adapter_is_negated_in_the_matrices(
-    run: Callable[..., Run], tiny_folder: Path, tmp_path: Path
+    tiny: LanguageModel, examples: Rows, tmp_path: Path
 ) -> None:
-    """`w0 - c (w1 - w0)` is linear in c: of two runs that fine-tune alike, the changes are as the strengths."""
-    changes = []
-    for strength in (1.0, 2.0):
-        settings = ["model.adapter=lora", f"edit.strength={strength}", *(f"edit.{option}" for option in TUNING)]
-        execute(run("task_vector", *settings), tmp_path / f"run{strength}")
-        changed = load_model(ModelConfig(name=str(tmp_path / f"run{strength}" / "model")))
-        changed.merge_adapter()
-        before = matrices(load_model(ModelConfig(name=str(tiny_folder))))
-        name = "model.layers.1.mlp.down_proj.weight"
-        changes.append(matrices(changed)[name] - before[name])
-    assert changes[0].abs().max() > 1e-5
-    torch.testing.assert_close(changes[1], 2 * changes[0], rtol=1e-3, atol=1e-7)
+    add_lora(tiny, [DOWN], LoraConfig(r=2), 0)
+    sequences = [tiny.encoder.example(row) for row in examples["forget"]]
+    config = TaskVector.Config(strength=2.5, tuning_epochs=1, tuning_lr=1e-3)
+    (layer,) = (one for one in tiny.network.modules() if hasattr(one, "get_delta_weight"))
+    seen: list[Tensor] = []
+
+    def tune(setup: Setup, config: Any) -> OriginalWeights:
+        found = fine_tune(setup, config, seed=0, folder=tmp_path)
+        with found.swapped_in():
+            seen.append(layer.get_delta_weight("default").detach().clone())
+        return found
+
+    setup = Setup(tiny, examples["forget"], sequences, "0/forget", 1, (), tune)
+    TaskVector(config).apply(setup, setup, lambda _: None)
+    assert seen[0].abs().max() > 1e-5
+    torch.testing.assert_close(layer.get_delta_weight("default").detach(), -2.5 * seen[0])
 
 
-@pytest.mark.parametrize("target", ["label", "distribution"])
-def test_whp_learns_what_fine_tuning_did_not_raise(
-    run: Callable[..., Run], tiny_folder: Path, examples: Rows, tmp_path: Path, target: str
-) -> None:
-    settings = [f"forget.target={target}", *(f"forget.{option}" for option in TUNING)]
-    train = ["train.epochs=1", "train.batch_size=4", "train.lr=1e-3", "train.schedule=constant", "forget.alpha=40.0"]
-    result = execute(run("whp", *settings, *train), tmp_path / "run")
+def test_whp_learns_what_fine_tuning_did_not_raise(unlearned: Runner, tiny_folder: Path, examples: Rows) -> None:
+    train = ["train.epochs=2", "train.batch_size=4", "train.lr=1e-3", "train.schedule=constant"]
+    model, training = unlearned("whp", "forget.alpha=40.0", *(f"forget.{option}" for option in TUNING), *train)
     reinforced, base, plain = (load_model(ModelConfig(name=str(tiny_folder))) for _ in range(3))
-    before = matrices(plain)
-    tuned_by_hand(reinforced, examples["forget"], 2, 1e-4, 4)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [one for one in plain.network.parameters() if (one.dim() > 1) is big], "weight_decay": decay}
-            for big, decay in ((True, 0.01), (False, 0.0))
-        ],
-        lr=1e-3,
-    )
-    kept, _ = hold_out(examples["retain"], 0.15, 0)
-    for pairs in PairBatches(len(examples["forget"]), len(kept), 4, 1, seed=0):
-        losses = []
-        for index, _ in pairs:
-            encoded = plain.encoder.example(examples["forget"][index])
-            ids, places = torch.tensor([encoded.ids]), [place - 1 for place in encoded.places]
-            with torch.no_grad():
-                low, high = (model.network(input_ids=ids).logits[0, places] for model in (base, reinforced))
-                generic = low - 40.0 * torch.relu(high - low)
-            aim = generic.argmax(-1) if target == "label" else generic.softmax(-1)
-            losses.append(cross_entropy(plain.network(input_ids=ids).logits[0, places], aim))
-        torch.stack(losses).mean().backward()
-        torch.nn.utils.clip_grad_norm_(plain.network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    assert result.model is not None
-    found, wanted = matrices(result.model), matrices(plain)
-    apart = sum(float((found[name] - wanted[name]).square().sum()) for name in before)
-    moved = sum(float((wanted[name] - before[name]).square().sum()) for name in before)
-    assert (apart / moved) ** 0.5 < 2e-2
-    assert 0 < result.record.steps[0].values["generic_label_share"] < 1
+    before, rows = matrices(plain), examples["forget"]
+    tuned_by_hand(reinforced, rows, lambda index: plain_loss(reinforced, rows[index]), decay=True, lr=1e-4)
+
+    def loss(index: int) -> Tensor:
+        encoded = plain.encoder.example(rows[index])
+        ids, places = torch.tensor([encoded.ids]), [place - 1 for place in encoded.places]
+        with torch.no_grad():
+            low, high = (one.network(input_ids=ids).logits[0, places] for one in (base, reinforced))
+            labels = (low - 40.0 * torch.relu(high - low)).argmax(-1)
+        return cross_entropy(plain.network(input_ids=ids).logits[0, places], labels)
+
+    tuned_by_hand(plain, rows, loss, decay=False, lr=1e-3)
+    assert apart(matrices(model), matrices(plain), before) < 2e-2
+    assert 0 < training.steps[0].values["generic_label_share"] < 1
+
+
+class Kept:
+    """What is kept of a reinforced model whose logits are all the same."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits = logits
+
+    def token_logp(self, indices: Sequence[int]) -> Tensor:
+        raise AssertionError("not needed")
+
+    def logits(self, indices: Sequence[int]) -> Tensor:
+        return self._logits
+
+
+def test_whp_by_hand() -> None:
+    """Base (2, 1, 0), reinforced (3, 0, 0), alpha 2: generic (0, 1, 0), so the label is token 1."""
+    base, reinforced = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[3.0, 0.0, 0.0]])
+    assert generic_logits(base, reinforced, 2.0).tolist() == [[0.0, 1.0, 0.0]]
+    now = torch.tensor([[0.5, 0.2, 0.1]])
+    e = math.e
+    wanted = {"label": [0.0, 1.0, 0.0], "distribution": [1 / (2 + e), e / (2 + e), 1 / (2 + e)]}
+    for target, weights in wanted.items():
+        loss = GenericPrediction(GenericPrediction.Config(alpha=2.0, target=target))
+        loss._reinforced = Kept(reinforced)
+        value = loss.loss(FakeView(now, [[0]], base))
+        log_total = math.log(sum(math.exp(one) for one in (0.5, 0.2, 0.1)))
+        by_hand = -sum(weight * (one - log_total) for weight, one in zip(weights, (0.5, 0.2, 0.1), strict=True))
+        assert float(value) == pytest.approx(by_hand, rel=1e-6)
+        assert loss.logs["generic_label_share"] == 0

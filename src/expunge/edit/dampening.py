@@ -37,14 +37,19 @@ class Dampening(Edit):
         batch_size: int = Field(1, ge=1, description="Rows whose mean gradient is squared; 1: the Fisher information")
 
     def check(self, forget: Setup, retain: Setup) -> None:
-        """Refuse adapters, and a threshold that no weight can pass.
+        """Refuse adapters, float16, and a threshold that no weight can pass.
 
         Raises:
-            UserError: the trainable weights are an adapter's; or D holds so much of F that F is never above alpha D.
+            UserError: the trainable weights are an adapter's; gradients are computed in float16; or D holds so much of
+                F that F is never above alpha D.
         """
         if forget.model.is_adapted:
             raise UserError(
                 'model.adapter: dampening shrinks weights of the model, and a new adapter has none; leave out "lora"'
+            )
+        if forget.model.compute == torch.float16:
+            raise UserError(
+                'model.precision: squared gradients vanish in float16; dampening needs "float32" or "bfloat16"'
             )
         share = self._forget_share(forget, retain)
         if self.config.alpha * share >= 1:
