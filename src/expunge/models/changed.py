@@ -55,9 +55,10 @@ def changed_weights(model: LanguageModel, change: Change, kept: KeptWeights | No
         with torch.no_grad():
             seen: set[int] = set()
             for name, weight in weights.items():
-                if weight.data_ptr() in seen:  # tied by its memory to one that was changed
+                place = weight.data_ptr()  # 0 where a tensor has no memory of its own
+                if place and place in seen:  # tied by its memory to one that was changed
                     continue
-                seen.add(weight.data_ptr())
+                seen.add(place)
                 found = change(name, weight.data)
                 if found is not None:
                     kept.keep(name, weight)

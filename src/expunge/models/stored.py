@@ -66,7 +66,7 @@ def stored_weights(config: ModelConfig, like: LanguageModel) -> StoredWeights | 
                 places[name] = file, shape
     found = {}
     for name, weight in plain_weights(like):
-        stored = memory.get(weight.data_ptr())  # what is turned or put together when it is loaded lies elsewhere
+        stored = memory.get(weight.data_ptr() or -1)  # what is turned or put together when it is loaded lies elsewhere
         if stored not in places or places[stored][1] != tuple(weight.shape):
             return None
         found[name] = places[stored][0], stored
