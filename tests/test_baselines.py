@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from expunge.config import Run, load_run
-from expunge.core.errors import UserError
+from expunge.core.errors import ExpungeError, UserError
 from expunge.data.example import Example
 from expunge.edit.task_vector import TaskVector
 from expunge.forget.generic_prediction import GenericPrediction, generic_logits
@@ -134,6 +134,11 @@ def test_ssd_moves_chosen_weights_only_here_against_all_rows(
     everything = examples["forget"] + examples["retain"]
     both = (fisher(tiny, rows, [DOWN])[DOWN] for rows in (examples["forget"], everything))
     assert check_dampened(before[DOWN], after[DOWN], *both, 1.2, 0.5) > 100
+
+
+def test_fine_tuning_that_diverges_names_its_own_options(unlearned: Runner) -> None:
+    with pytest.raises(ExpungeError, match=r"^fine-tuning on the forget rows: .*try a lower tuning_lr"):
+        unlearned("task_vector", *ONE, "edit.tuning_lr=1e18", "edit.tuning_epochs=2")
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,14 @@ def fine_tune(
         checkpoints=checkpoints,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    state, _, _ = take_steps(
-        setup.model, Task(stream, NOTHING, Alone(None)), [], train, _NO_GUARD, seed, folder, progress, inputs=inputs
-    )
+    task = Task(stream, NOTHING, Alone(None))
+    try:
+        state, _, _ = take_steps(setup.model, task, [], train, _NO_GUARD, seed, folder, progress, inputs=inputs)
+    except ExpungeError as error:
+        hint = str(error)
+        for theirs, ours in (("train.lr", "tuning_lr"), ("train.batch_size", "tuning_batch_size")):
+            hint = hint.replace(theirs, ours)
+        raise type(error)(f"fine-tuning on the forget rows: {hint}") from None
     weights.swap()
     if not all(bool(torch.isfinite(values).all()) for values in weights.others):
         raise ExpungeError(
