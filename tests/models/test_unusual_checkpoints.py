@@ -16,12 +16,16 @@ from transformers import PreTrainedTokenizerBase
 
 from expunge.core.errors import UserError
 from expunge.core.permission import granted
+from expunge.core.progress import Bar
 from expunge.data.example import Example
 from expunge.localize._blocks import parameter_names
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
+from expunge.models.generate import decode
 from expunge.models.load import load_model, wrap_model
+from expunge.models.prefix import encode_prompts
 from expunge.models.save import save_model
+from expunge.train.candidates import beam_search
 
 IDS = torch.tensor([[5, 9, 17, 3, 40]])
 
@@ -213,6 +217,19 @@ def test_rows_are_never_longer_than_a_table_of_positions(wrap: Callable[[Any], L
     network = opt(24)
     network.config.max_position_embeddings = 4096
     assert wrap(network).encoder.max_length == 24
+
+
+def test_answers_end_where_a_table_of_positions_does(wrap: Callable[[Any], LanguageModel]) -> None:
+    """The last token is said at the last position and needs none itself; rows of other lengths go on."""
+    network = opt(24)
+    model = wrap(network)
+    prompts = [list(range(5, 20)), list(range(30, 35)), list(range(40, 64))]
+    found = decode(encode_prompts(model, prompts), 40, frozenset())
+    assert [len(ids) for ids in found] == [10, 20, 1]
+    ids = torch.tensor([prompts[0] + found[0][:-1]])
+    assert network(input_ids=ids).logits[0, 14:].argmax(-1).tolist() == found[0]
+    (beams,) = beam_search(model, prompts[:1], 2, 40, Bar())
+    assert max(len(one.ids) for one in beams) <= 10
 
 
 @pytest.mark.parametrize("name", ["max_seq_len", "n_positions"])

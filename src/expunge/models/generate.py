@@ -173,7 +173,8 @@ def decode(
 
     Args:
         prefix: P encoded prompts.
-        max_new_tokens: at most this many tokens a row; one number, or a positive one for each row.
+        max_new_tokens: at most this many tokens a row; one number, or a positive one for each row. Rows end, too, where
+            a table of learned positions does.
         stop_ids: tokens that end a row.
         seeds: one string a row to sample with; None decodes greedily. A row's sample depends on its own seed only,
             never on what else is in the batch.
@@ -188,6 +189,8 @@ def decode(
     """
     outputs: list[list[int]] = [[] for _ in range(prefix.mask.shape[0])]
     limits = [max_new_tokens] * len(outputs) if isinstance(max_new_tokens, int) else max_new_tokens
+    if (room := prefix.room()) is not None:
+        limits = [min(limit, left) for limit, left in zip(limits, room, strict=True)]
     if max(limits) < 1:
         return outputs
     alive = list(range(len(outputs)))

@@ -151,6 +151,17 @@ class Prefix:
                 self._plain = self.model.head(hidden[:, -1]).float()
         return self._plain
 
+    def room(self) -> list[int] | None:
+        """How many more tokens each row may get before a table of learned positions ends; none: there is no table.
+
+        The last of them is not read any more.
+        """
+        context = self.model.layout.context
+        if context is None:
+            return None
+        left: list[int] = (context + 1 - self.mask.sum(1)).tolist()
+        return left
+
     def select(self, rows: Tensor) -> Prefix:
         """The same prompts in another order, repeated or left out; shares no memory with this one."""
         plain = None if self._plain is None else self._plain[rows]

@@ -156,13 +156,14 @@ def beam_search(
         for row, place in enumerate(places):
             ids[row, width - len(prompts[place]) :] = torch.tensor(prompts[place])
             mask[row, width - len(prompts[place]) :] = 1
+        room = max_new_tokens if model.layout.context is None else model.layout.context + 1 - width
         with model.evaluating(), model.autocast():
             found = base.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 num_beams=beams,
                 num_return_sequences=beams,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=min(max_new_tokens, room),
                 do_sample=False,
                 length_penalty=1.0,
                 repetition_penalty=1.0,
