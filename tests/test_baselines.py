@@ -107,21 +107,17 @@ def check_dampened(before: Tensor, after: Tensor, ours: Tensor, theirs: Tensor, 
     return int(chosen.sum())
 
 
-def test_ssd_is_the_formula_of_the_paper(
-    run: Callable[..., Run], tiny: LanguageModel, examples: Rows, tmp_path: Path
-) -> None:
-    """As a whole run."""
-    result = execute(run("ssd", "edit.alpha=1.5", "edit.dampening=0.7"), tmp_path / "run")
-    assert result.model is not None
-    before, after = matrices(tiny), matrices(result.model)
+def test_ssd_is_the_formula_of_the_paper(unlearned: Runner, tiny: LanguageModel, examples: Rows) -> None:
+    model, training = unlearned("ssd", "edit.alpha=1.5", "edit.dampening=0.7")
+    before, after = matrices(tiny), matrices(model)
     ours, theirs = (fisher(tiny, examples[split], list(before)) for split in ("forget", "retain"))
     selected = sum(check_dampened(before[name], after[name], ours[name], theirs[name], 1.5, 0.7) for name in before)
     share = selected / sum(weight.numel() for weight in before.values())
     assert 0.05 < share < 0.95
-    (step,) = result.record.steps
-    assert (step.step, result.record.num_steps) == (0, 0)
+    (step,) = training.steps
+    assert (step.step, training.num_steps) == (0, 0)
     assert step.values["selected_share"] == pytest.approx(share, rel=1e-3)
-    first, last = result.record.checks
+    first, last = training.checks
     assert last.forget < first.forget
 
 
