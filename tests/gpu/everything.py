@@ -4,8 +4,9 @@
 NAME, and prints one line of JSON: what failed, and what each step found. The list comes from the plug-in folders, so
 that a new file there is covered by itself. `--precision NAME` sets `model.precision`; `--more` adds further options of
 some plug-ins. With `--simulated` CUDA devices are simulated, and what was refused and waited for is printed too:
-`--old` of a generation without bfloat16, `--no-float64` without float64, as MPS. `... then DEVICE FOLDER ...` goes on
-in the same process. `tiny_world.py` makes the folder.
+`--old` of a generation without bfloat16, `--no-float64` without float64, as MPS.
+`--accelerate-cpu` sets ACCELERATE_USE_CPU, which must not move the model. `... then DEVICE FOLDER ...` goes on
+in the same process; simulated devices come first. `tiny_world.py` makes the folder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from simulated_cuda import SimulatedCuda
 from transformers import TrainerCallback
 
@@ -45,8 +47,9 @@ from expunge.evaluation import data_plan, evaluate_models
 from expunge.localize.base import Localizer
 from expunge.losses.base import Loss
 from expunge.models import precision
+from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.config import ModelConfig
+from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.save import save_model
 from expunge.train import unlearn as training
@@ -82,6 +85,8 @@ MORE: dict[str, list[dict[str, Any]]] = {
 KINDS: dict[str, Any] = {"forget": Loss, "retain": Loss, "combine": Combine, "edit": Edit}
 KINDS |= {"localize": Localizer, "diagnose": Diagnostic, "attacks": Attack}
 Step = tuple[str, Callable[[], Any]]
+Slots = dict[str, tuple[str, dict[str, Any]]]
+TRAINED = "1.mlp.down_proj"
 
 
 class Waits(TrainerCallback):
@@ -102,7 +107,12 @@ class Waits(TrainerCallback):
             self.steps.append(Counter(self.gpu.waits) - self._before)
 
     def on_train_end(self, *_: Any, model: Any, **__: Any) -> None:
-        (self.trained,) = (weight.detach().clone() for weight in model.parameters() if weight.requires_grad)
+        self.trained = flat([weight for weight in model.parameters() if weight.requires_grad])
+
+
+def flat(weights: list[Any]) -> torch.Tensor:
+    """All of them as one vector on the CPU."""
+    return torch.cat([weight.detach().float().flatten() for weight in weights]).cpu().clone()
 
 
 def build(slot: str, name: str, options: dict[str, Any]) -> Any:
@@ -151,32 +161,40 @@ class World:
                 for name, weight in model.network.named_parameters():
                     weight.copy_(first[name]).requires_grad_(True).grad = None
 
-    def train(self, name: str, slots: dict[str, tuple[str, dict[str, Any]]], **options: Any) -> list[float]:
+    def train(self, name: str, slots: Slots, **options: Any) -> list[float]:
         """Two steps of one row; how far the trained weights went."""
+        with self.lent() as model:
+            model.freeze_but([key for key, _ in model.network.named_parameters() if TRAINED in key])
+            return self._steps_of(model, name, slots, options)
+
+    def adapt(self, name: str, slots: Slots) -> list[float]:
+        """The same of an adapter."""
+        model = self.load()
+        add_lora(model, [key for key, _ in model.network.named_parameters() if TRAINED in key], LoraConfig(r=4), 0)
+        return self._steps_of(model, name, slots, {})
+
+    def _steps_of(self, model: LanguageModel, name: str, slots: Slots, options: dict[str, Any]) -> list[float]:
         forget, retain, combine, edit = (build(slot, *slots[slot]) for slot in ("forget", "retain", "combine", "edit"))
         config = {"lr": 0.1, "epochs": 1, "batch_size": 1, "checkpoints": False, "optimizer": "sgd"} | options
         train, guard, waits = TrainConfig.model_validate(config), GuardConfig(utility_floor=None), Waits(self.gpu)
-        with self.lent() as model:
-            place = next(key for key, _ in model.network.named_parameters() if "1.mlp.down_proj" in key)
-            before = model.network.get_parameter(place).detach().float()
-            model.freeze_but([place])
-            parts = (forget, retain, combine, train, guard, 0)
-            tune = partial(fine_tune, seed=0, folder=self.folder / name / "tuned", checkpoints=False)
-            prepared = training.prepare(model, self.few.forget, self.few.retain, *parts, edit=edit, tune=tune)
-            for loss in (forget, retain):
-                loss.start(model, combine.project)
-            if prepared.edit is not None:
-                edited(prepared.edit, prepared.held_out, guard, 0, self.folder / name, SILENT)
-            done = training.fit(
-                model, prepared.task, prepared.held_out, train, guard, 0, self.folder / name, callbacks=[waits]
-            )
-            self.check_device(model)
-            self.waits[name] = [step.total() for step in waits.steps]
-            for step in waits.steps:
-                self.lines.update(step)
-            self._steps = done.steps
-            moved: list[float] = (waits.trained - before).flatten().cpu().tolist()
-            return moved
+        before = flat(model.trainable())
+        parts = (forget, retain, combine, train, guard, 0)
+        tune = partial(fine_tune, seed=0, folder=self.folder / name / "tuned", checkpoints=False)
+        prepared = training.prepare(model, self.few.forget, self.few.retain, *parts, edit=edit, tune=tune)
+        for loss in (forget, retain):
+            loss.start(model, combine.project)
+        if prepared.edit is not None:
+            edited(prepared.edit, prepared.held_out, guard, 0, self.folder / name, SILENT)
+        done = training.fit(
+            model, prepared.task, prepared.held_out, train, guard, 0, self.folder / name, callbacks=[waits]
+        )
+        self.check_device(model)
+        self.waits[name] = [step.total() for step in waits.steps]
+        for step in waits.steps:
+            self.lines.update(step)
+        self._steps = done.steps
+        moved: list[float] = (waits.trained - before).tolist()
+        return moved
 
     def check_device(self, model: LanguageModel) -> None:
         assert {one.device for one in model.network.parameters()} == {torch.device(self.device)}
@@ -190,15 +208,20 @@ class World:
                 yield f"{step}/{place}", name, options
 
     def training(self) -> Iterator[Step]:
-        """Every forget and retain loss, combination rule, edit and optimizer."""
-        usual: dict[str, tuple[str, dict[str, Any]]]
-        usual = {"forget": ("npo", {}), "retain": ("nll", {}), "combine": ("weighted_sum", {}), "edit": ("none", {})}
+        """Every forget and retain loss, combination rule, edit and optimizer, and an adapter."""
+        usual: Slots = {
+            "forget": ("npo", {}),
+            "retain": ("nll", {}),
+            "combine": ("weighted_sum", {}),
+            "edit": ("none", {}),
+        }
         for slot in usual:
             for step, name, options in self.variants(slot):
                 if not getattr(find(slot, name, KINDS[slot]), "trains", True):
                     continue
                 slots = usual | {slot: (name, options)}
                 yield step, lambda step=step, slots=slots: self.train(step, slots)
+        yield "adapter/lora", lambda: self.adapt("adapter/lora", usual)
         for name in (*names("optimizers"), "adamw_torch"):
             yield (
                 f"optimizers/{name}",
@@ -278,7 +301,7 @@ class World:
     @cached_property
     def logged(self) -> list[StepLog]:
         """What a run logs whose losses look at hidden states, and whose rule at both gradients."""
-        slots: dict[str, tuple[str, dict[str, Any]]] = {"forget": ("misdirection", {}), "retain": ("hidden_mse", {})}
+        slots: Slots = {"forget": ("misdirection", {}), "retain": ("hidden_mse", {})}
         self.train("logged", slots | {"combine": ("orthogonal", {}), "edit": ("none", {})})
         return self._steps
 
@@ -344,13 +367,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("only", nargs="*")
     parser.add_argument("--precision", default="auto")
-    for flag in ("--simulated", "--old", "--no-float64", "--more"):
+    for flag in ("--simulated", "--old", "--no-float64", "--more", "--accelerate-cpu"):
         parser.add_argument(flag, action="store_true")
     torch.set_num_threads(1)
     gc.freeze()  # every training collects garbage: without a look through imported modules
     for line in " ".join(sys.argv[1:]).split(" then "):
         given = parser.parse_intermixed_args(line.split())
         only = tuple(given.only) or ("",)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ["ACCELERATE_USE_CPU"] = str(given.accelerate_cpu).lower()
         precision.has_float64 = lambda device, lacks=given.no_float64: not lacks or device.type == "cpu"
         if given.simulated:
             print(json.dumps(simulate(given, only)), flush=True)

@@ -46,15 +46,17 @@ def carried_out(*arguments: str | Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def on_simulated(world: Path) -> list[Any]:
-    """Everything on the second of two cards; on a card without bfloat16 and on the CPU; on a device without float64."""
+def on_simulated(world: Path, words: PreTrainedTokenizerFast) -> list[Any]:
+    """Everything on the second of two cards; some on one without bfloat16, on one without float64, and on the CPU."""
     some = ("forget/npo", "forget/misdirection", "combine/orthogonal")
     wide = ("forget/max_entropy", "combine", "localize/mutual", "attacks/sampling", "diagnose/alignment")
     return carried_out(
         *("cuda:1", world, "--simulated", "then"),
-        *("cuda:0", world, "--simulated", "--old", *some, "then"),
+        *("cuda:0", world, "--simulated", "--old", "--accelerate-cpu", *some, "then"),
         *("cuda:0", world, "--simulated", "--no-float64", "--precision", "float32", *wide, "then"),
-        *("cpu", world, "--precision", "float32", *some),
+        *("cpu", world, "--precision", "float32", *some, "then"),
+        *("cpu", world, "--precision", "float32", "metrics", "diagnose", "then"),
+        *("cpu", write_world(world / "float16", words, torch.float16), "--precision", "float32", "metrics", "diagnose"),
     )
 
 
@@ -76,9 +78,22 @@ def test_on_a_simulated_second_gpu_nothing_mixes_and_a_step_waits_once(on_simula
 @simulated
 def test_on_a_simulated_card_without_bfloat16_losses_are_scaled(on_simulated: list[Any]) -> None:
     """Volta and Turing: float16 products beside the checkpoint's bfloat16 weights give what the CPU gives."""
-    _, old, no_float64, wide = on_simulated
+    _, old, no_float64, wide, *_ = on_simulated
     assert (old["precision"], no_float64["precision"]) == ("float16", "float32")
     assert alike(old["found"], wide["found"], TOLERANCE["float16"]) == {}
+
+
+@simulated
+def test_metrics_and_diagnostics_of_half_precision_checkpoints_on_a_cpu(on_simulated: list[Any]) -> None:
+    """Stored in bfloat16 and float16, computed in float32; those of the bfloat16 one are near those of the device."""
+    *_, bfloat16, float16 = on_simulated
+    for found in (bfloat16["found"], float16["found"]):
+        assert {f"diagnose/{name}" for name in names("diagnose")} <= set(found)
+        for scores in found["metrics"].values():
+            assert 0 < scores["mia_loss"] < math.inf
+    for role, scores in bfloat16["found"]["metrics"].items():
+        other = on_simulated[0]["found"]["metrics"][role]
+        assert abs(other["mia_loss"] - scores["mia_loss"]) < 0.05 * scores["mia_loss"]
 
 
 def alike(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> dict[str, float]:

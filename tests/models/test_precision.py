@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,8 @@ from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.forward import row_set, score_rows
-from expunge.models.lent import model_kept
-from expunge.models.load import load_model, wrap_model
+from expunge.models.lent import lent, model_kept
+from expunge.models.load import helper_device, load_model, wrap_model
 from expunge.models.partial import BlockStates, started
 from expunge.models.precision import HALF, Hardware, hold, load_dtype, name_of, plan
 
@@ -179,3 +180,27 @@ def test_loading_asks_for_the_plan(tiny_folder: Path, tmp_path: Path, monkeypatc
     loaded = load_model(ModelConfig(name=str(tmp_path), precision="bfloat16"))
     assert {weight.dtype for weight in loaded.network.parameters()} == {BF16}
     assert loaded.precision == "bfloat16"
+
+
+def test_judges_join_a_network_that_was_given_from_python(
+    half_gpt2: GPT2LMHeadModel, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lie elsewhere than `auto` would put it: on the CPU of a machine with a card, or on the second card."""
+    monkeypatch.setattr("expunge.models.load._latest", [torch.device("cuda", 1)])
+    wrap_model(copy.deepcopy(half_gpt2), tiny.tokenizer, ModelConfig(name="given"))
+    assert helper_device() == torch.device("cpu")
+
+
+def test_deterministic_kernels_last_as_long_as_a_call(
+    half_gpt2: GPT2LMHeadModel, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operation without such a kernel is named by a warning of torch; cuBLAS is told before its first product."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    network = copy.deepcopy(half_gpt2)
+    for wanted in (False, True):
+        with lent(network):
+            wrap_model(network, tiny.tokenizer, ModelConfig(name="given", deterministic=wanted))
+            assert torch.are_deterministic_algorithms_enabled() == wanted
+            assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if wanted else None)
+        assert not torch.are_deterministic_algorithms_enabled()

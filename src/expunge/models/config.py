@@ -55,6 +55,11 @@ class ModelConfig(Frozen):
         description="Arithmetic of matrix products; trained weights are always float32; auto: bfloat16 or else float16 "
         "where the device is fast at it",
     )
+    deterministic: bool = Field(
+        False,
+        description="Use kernels that give the same bits in every run on the same machine, which CUDA's usual ones do "
+        "not; slower",
+    )
     states_gb: float = Field(
         4.0, ge=0, description="Kept hidden states take at most this much memory; the rest goes to a temporary file"
     )

@@ -117,13 +117,24 @@ def model_kept(model: Any, *, changed: bool = False) -> Iterator[None]:
 @contextmanager
 def lent(*models: Any, changed: Any = None) -> Iterator[None]:
     """Everything above, for a call with these models; the weights of `changed` are meant to change."""
-    with random_state_kept(), ExitStack() as stack:
+    with random_state_kept(), _kernels_kept(), ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for model in {id(one): one for one in models if one is not changed}.values():
             stack.enter_context(model_kept(model))
         stack.enter_context(model_kept(changed, changed=True))
         yield
+
+
+@contextmanager
+def _kernels_kept() -> Iterator[None]:
+    """Whether torch computes deterministically is as before afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 class Scratch:

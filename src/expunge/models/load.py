@@ -38,7 +38,7 @@ from expunge.models.load_checks import (
     check_weights,
     quantization,
 )
-from expunge.models.precision import Hardware, hold, load_dtype, name_of
+from expunge.models.precision import Hardware, compute_deterministically, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
 from expunge.models.self_check import choose_caching
 from expunge.models.source import (
@@ -70,7 +70,8 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
     if config.trust_remote_code:
         check_remote_code()
     device = _device(config.device)
-    _latest[:] = [device]
+    if config.deterministic:
+        compute_deterministically()
     with memory_errors(
         f"model.name: '{config.name}' does not fit into the memory of {device}; use a smaller or quantized model, "
         "another model.device, or end other programs"
@@ -118,6 +119,10 @@ def wrap_model(
         )
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
     check_one_device(inner)
+    first = next(inner.parameters())
+    _latest[:] = [first.device]
+    if config.deterministic:
+        compute_deterministically()
     context = _context(inner.config) or config.max_length
     encoder = Encoder(
         tokenizer,
@@ -130,7 +135,6 @@ def wrap_model(
         date=config.date,
         reasoning=config.reasoning,
     )
-    first = next(inner.parameters())
     stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
     compute = hold(network, config.precision, first.device)
     model = LanguageModel(

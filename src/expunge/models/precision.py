@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +143,15 @@ def _check(compute: torch.dtype, device: torch.device) -> None:
             f"model.precision: {device} cannot compute in {name_of(compute)} on this machine; "
             "use auto, which chooses what it can, or float32"
         )
+
+
+def compute_deterministically() -> None:
+    """Let torch choose kernels that give the same bits each time; where there is none, it names the operation once.
+
+    cuBLAS reads its variable when it is first used, so call this before the first product on the device.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def has_float64(device: torch.device) -> bool:
