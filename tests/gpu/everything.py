@@ -52,6 +52,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.save import save_model
+from expunge.train import scaling
 from expunge.train import unlearn as training
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.editing import edited
@@ -370,6 +371,7 @@ def main() -> None:
     for flag in ("--simulated", "--old", "--no-float64", "--more", "--accelerate-cpu"):
         parser.add_argument(flag, action="store_true")
     torch.set_num_threads(1)
+    scaling._START = 2.0**8  # no step of two is left out because float16 overflows at the usual scale
     gc.freeze()  # every training collects garbage: without a look through imported modules
     for line in " ".join(sys.argv[1:]).split(" then "):
         given = parser.parse_intermixed_args(line.split())
