@@ -55,7 +55,6 @@ def on_simulated(world: Path, words: PreTrainedTokenizerFast) -> list[Any]:
         *("cuda:0", world, "--simulated", "--old", "--accelerate-cpu", *some, "then"),
         *("cuda:0", world, "--simulated", "--no-float64", "--precision", "float32", *wide, "then"),
         *("cpu", world, "--precision", "float32", *some, "then"),
-        *("cpu", world, "--precision", "float32", "metrics", "diagnose", "then"),
         *("cpu", write_world(world / "float16", words, torch.float16), "--precision", "float32", "metrics", "diagnose"),
     )
 
@@ -84,16 +83,12 @@ def test_on_a_simulated_card_without_bfloat16_losses_are_scaled(on_simulated: li
 
 
 @simulated
-def test_metrics_and_diagnostics_of_half_precision_checkpoints_on_a_cpu(on_simulated: list[Any]) -> None:
-    """Stored in bfloat16 and float16, computed in float32; those of the bfloat16 one are near those of the device."""
-    *_, bfloat16, float16 = on_simulated
-    for found in (bfloat16["found"], float16["found"]):
-        assert {f"diagnose/{name}" for name in names("diagnose")} <= set(found)
-        for scores in found["metrics"].values():
-            assert 0 < scores["mia_loss"] < math.inf
-    for role, scores in bfloat16["found"]["metrics"].items():
-        other = on_simulated[0]["found"]["metrics"][role]
-        assert abs(other["mia_loss"] - scores["mia_loss"]) < 0.05 * scores["mia_loss"]
+def test_metrics_and_diagnostics_of_a_half_precision_checkpoint_on_a_cpu(on_simulated: list[Any]) -> None:
+    """Stored in float16, computed in float32; losses are near those of the bfloat16 checkpoint on the device."""
+    first, float16 = on_simulated[0]["found"], on_simulated[-1]["found"]
+    assert {f"diagnose/{name}" for name in names("diagnose")} <= set(float16)
+    for role, scores in float16["metrics"].items():
+        assert abs(first["metrics"][role]["mia_loss"] - scores["mia_loss"]) < 0.05 * scores["mia_loss"]
 
 
 def alike(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> dict[str, float]:
