@@ -137,18 +137,28 @@ class Ground:
         }
         self.commands = [
             *(
-                Command(f"run {name}", (*run, "--recipe", recipe, *_set(*SHORT, *settings)), resume=True)
+                Command(f"run {name}", (*run, "--recipe", recipe, *set_words(*SHORT, *settings)), resume=True)
                 for name, (recipe, *settings) in recipes.items()
             ),
             Command("teach", ("teach", str(folder / "teach.toml"), "--out", "out")),
             Command(
                 "continual",
-                ("continual", str(folder / "continual.toml"), "--out", "out", *_set(*SHORT, "attacks.names=[]")),
+                ("continual", str(folder / "continual.toml"), "--out", "out", *set_words(*SHORT, "attacks.names=[]")),
                 resume=True,
             ),
             Command(
                 "eval",
-                ("eval", str(self.model), *data, "--out", "out", "--show-text", "--samples", "2", *_set(*MEASURED[1:])),
+                (
+                    "eval",
+                    str(self.model),
+                    *data,
+                    "--out",
+                    "out",
+                    "--show-text",
+                    "--samples",
+                    "2",
+                    *set_words(*MEASURED[1:]),
+                ),
             ),
             Command(
                 "attack",
@@ -309,7 +319,7 @@ def _files(place: Path) -> Iterator[Path]:
 def _content(path: Path) -> Any:
     """What must be the same: weights and tables to the bit, records without times; pages show times."""
     if path.suffix == ".json":
-        return _timeless(json.loads(path.read_text(encoding="utf-8")))
+        return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":
         return pyarrow.parquet.read_table(path).to_pylist()
     if path.suffix == ".html" or path.name in ("README.md", "table.md"):
@@ -317,10 +327,10 @@ def _content(path: Path) -> Any:
     return path.read_bytes()
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(one) for key, one in value.items() if key not in TIMES}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+        return {key: timeless(one) for key, one in value.items() if key not in TIMES}
+    return [timeless(one) for one in value] if isinstance(value, list) else value
 
 
 def _watch(place: Path, at: int | None) -> Callable[[], int]:
@@ -361,7 +371,7 @@ def _exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
-def _set(*settings: str) -> tuple[str, ...]:
+def set_words(*settings: str) -> tuple[str, ...]:
     return tuple(word for setting in settings for word in ("--set", setting))
 
 
