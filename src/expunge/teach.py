@@ -75,6 +75,8 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
         UserError: bad input, or a folder that holds something else.
     """
     start = time.perf_counter()
+    if not plan.train.takes_steps:
+        raise UserError("train.epochs: 0 teaches nothing; take 1 or more")
     check_folder(out or Path(_TAUGHT))
     check_train(plan.train)
     check_model_name(plan.model.name)

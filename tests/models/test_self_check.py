@@ -120,7 +120,7 @@ def test_scores_of_states_do_not_come_from_padded_passes(tokenizer: PreTrainedTo
     expected = torch.stack([row[len(prompt) - 1] for row, prompt in zip(logits, prompts, strict=True)])
     torch.testing.assert_close(prefix.first_logits, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(prefix.select(torch.tensor([2, 0])).first_logits, prefix.first_logits[[2, 0]])
-    prefix.step([5, 6, 7])
+    prefix.step(torch.tensor([5, 6, 7]))
     after = plain(network, [*prompts[1], 6, 0], len(prompts[1]) + 1)[0]
     assert torch.allclose(prefix.first_logits.log_softmax(-1)[1], after, atol=1e-5)
 
