@@ -76,7 +76,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
     """
     start = time.perf_counter()
     if not plan.train.takes_steps:
-        raise UserError("train.epochs: 0 teaches nothing; take 1 or more")
+        raise UserError("train.epochs: 0 would teach nothing; set it to 1 or more")
     check_folder(out or Path(_TAUGHT))
     check_train(plan.train)
     check_model_name(plan.model.name)

@@ -294,15 +294,9 @@ def _read(values: list[Tensor]) -> list[float]:
     """Scalars on one device, or on the CPU, as numbers, in one transfer."""
     device = values[0].device
     wide = widest(device)
-    found: list[float] = torch.stack([_moved(value, device, wide) for value in values]).tolist()
+    # converted before it is moved: a device may have no float64
+    found: list[float] = torch.stack([value.to(wide).to(device, non_blocking=True) for value in values]).tolist()
     return found
-
-
-def _moved(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Narrowed before it is moved: a device may have no float64."""
-    if value.device == device:
-        return value.to(dtype)
-    return value.to(dtype).to(device, non_blocking=True)
 
 
 class _Arguments(TrainingArguments):
