@@ -19,7 +19,7 @@ from expunge.data.example import Example
 from expunge.data.load import load_examples
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.models.base import LanguageModel
-from expunge.models.restoring import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.causal_restore import Restoring, Traced, embedding_width, input_embeddings
 
 NOISE = 0.3
 """About three standard deviations of the embedded model's input embeddings; the time does not depend on it."""

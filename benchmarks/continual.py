@@ -13,8 +13,8 @@ from pathlib import Path
 import tomli_w
 
 from expunge.cli._console import progress_for, quiet_libraries
-from expunge.continual import execute_plan, load_plan
 from expunge.core.records import SequenceRecord
+from expunge.workflows.continual import execute_plan, load_plan
 
 METHODS = {
     "me_gd": {"combine": {"forget_weight": 0.5}},

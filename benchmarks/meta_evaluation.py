@@ -20,10 +20,10 @@ from expunge.cli._console import progress_for, quiet_libraries
 from expunge.config import load_run
 from expunge.core.toml import Tables
 from expunge.evaluate.pool import load_pool
-from expunge.meta import RECORD, meta_evaluate, write_meta
-from expunge.reports.finding import print_finding
-from expunge.run import execute
-from expunge.teach import check_teach, execute_teach
+from expunge.reports.section import print_finding
+from expunge.workflows.meta_eval import RECORD, meta_evaluate, write_meta
+from expunge.workflows.run import execute
+from expunge.workflows.teach import check_teach, execute_teach
 
 MODEL = "smollm2-135m"
 RECIPES = ("grad_diff", "npo", "idk_ap")

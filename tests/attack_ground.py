@@ -9,9 +9,10 @@ from typing import Any
 from expunge.attacks.base import Attack, Attempt, Context
 from expunge.core.plugins import find
 from expunge.core.validation import check
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import EvaluateConfig
-from expunge.evaluate.kinds import Labeller
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model

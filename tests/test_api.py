@@ -254,7 +254,7 @@ def test_after_a_failure_the_weights_are_back_too(
         raise RuntimeError("stopped here")
 
     if "fails" in options:
-        monkeypatch.setattr("expunge.run._save", stop)
+        monkeypatch.setattr("expunge.workflows.run._save", stop)
     with pytest.raises((UserError, RuntimeError), match=message) as raised:
         expunge.unlearn(
             lent_model,
@@ -274,7 +274,7 @@ def test_after_a_failure_the_weights_are_back_too(
 def test_without_room_for_a_copy_the_error_says_so(
     lent_model: Any, facts: dict[str, Rows], words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("expunge.models.lent.free_memory", lambda device: 0.0)
+    monkeypatch.setattr("expunge.models.caller_state.free_memory", lambda device: 0.0)
     rows = {"forget": facts["forget"], "retain": facts["retain"]}
     with pytest.raises(UserError, match=r"99.*weights may have changed: load it again"):
         expunge.unlearn(lent_model, tokenizer=words, **rows, recipe="rmu", slots={"forget": {"layer": 99}})

@@ -24,11 +24,11 @@ from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
-from expunge.models.original import OriginalWeights
-from expunge.run import execute
+from expunge.models.reference_weights import OriginalWeights
 from expunge.train.pairing import PairBatches
 from expunge.train.tuning import fine_tune
 from expunge.train.unlearn import Training, prepare, unlearn
+from expunge.workflows.run import execute
 
 Rows = dict[str, tuple[Example, ...]]
 Runner = Callable[..., tuple[LanguageModel, Training]]

@@ -25,7 +25,7 @@ MINE = '''
 from pydantic import Field
 from expunge.core.records import Frozen
 from expunge.forget.base import ForgetLoss
-from expunge.losses.token import sequence_sum
+from expunge.numerics.token import sequence_sum
 
 class Mine(ForgetLoss):
     """Push down the sum."""
@@ -218,7 +218,7 @@ def test_users_own_filler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_users_own_filler_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, fact_files: dict[str, Path]
 ) -> None:
-    from expunge.run import execute
+    from expunge.workflows.run import execute
 
     (tmp_path / "my_losses_for_run.py").write_text(MINE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

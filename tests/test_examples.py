@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from expunge.config import SLOTS, Run, load_run, load_tables, read_tables
-from expunge.continual import load_plan
 from expunge.core.errors import UserError
 from expunge.core.toml import Tables, read_toml
 from expunge.data.base import DataSpec
 from expunge.data.load import load_splits
 from expunge.evaluate.pool import load_pool
-from expunge.sweep import load_sweep
-from expunge.teach import load_teach
+from expunge.workflows.continual import load_plan
+from expunge.workflows.sweep import load_sweep
+from expunge.workflows.teach import load_teach
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.toml"))

@@ -1,65 +1,19 @@
-"""Imports point one way: the table of DESIGN.md, read off the source with `ast`."""
+"""Imports point one way: the table of docs/architecture.md, checked against the source read with `ast`."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from expunge.core.plugins import ROOT, listing
+from expunge.core.plugins import NOT_PLUGINS, ROOT, listing
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
 SLOTS = ("forget", "retain", "combine", "localize", "edit")
-ENGINE = ("core", "numerics", "data", "models", "losses")
-FOLDERS = (*ENGINE, *SLOTS, "optimizers", "train", "evaluate", "diagnose", "attacks", "reports")
-MODULES = (
-    "config",
-    "run",
-    "evaluation",
-    "teach",
-    "continual",
-    "series",
-    "reproduce",
-    "sweep",
-    "diagnosis",
-    "subject",
-    "attacking",
-    "robustness",
-    "given",
-    "api",
-    "locate",
-    "meta",
-)
-ALLOWED = {
-    "core": ("core",),
-    "numerics": ("core", "numerics"),
-    "data": ("core", "data"),
-    "losses": (
-        "core",
-        "data",
-        "losses",
-        "models.base",
-        "models.batches",
-        "models.forward",
-        "models.original",
-        "models.partial",
-        "models.sites",
-    ),
-    "models": ENGINE,
-    **{slot: (*ENGINE, f"{slot}.base") for slot in SLOTS},
-    "optimizers": ("core", "optimizers.base"),
-    "train": (*ENGINE, "train", "optimizers.base", *(f"{slot}.base" for slot in SLOTS)),
-    "evaluate": (*ENGINE, "evaluate"),
-    "diagnose": (*ENGINE, "train.config", "evaluate", "localize.mutual_information", "diagnose.base"),
-    "attacks": (*ENGINE, "train", "evaluate", "attacks.base"),
-    "reports": ("core", "reports"),
-    **{module: (*FOLDERS, *MODULES) for module in ("__init__", *MODULES)},
-    "cli": (*FOLDERS, *MODULES, "cli"),
-    "__main__": ("cli",),
-}
-"""For each part of the package, the prefixes below `expunge` that it may import, besides its own private files."""
-
 LISTED = (
     *SLOTS,
     "optimizers",
@@ -87,18 +41,65 @@ def imported(path: Path) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}" if is_module else node.module or ""
 
 
+def allowed_imports() -> dict[str, set[str]]:
+    """Part of the package -> prefixes below `expunge` that it may import, as the document's table says."""
+    found: dict[str, set[str]] = {}
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("| `"):
+            continue
+        left, right = (cell.strip() for cell in line.strip("|").split("|"))
+        earlier = set(found)
+        for part in re.findall(r"`([^`]+)`", left):
+            found[part] = earlier | {part} if right == "every part above" else {part, *re.findall(r"`([^`]+)`", right)}
+    return found
+
+
 def test_imports_point_one_way() -> None:
+    allowed = allowed_imports()
     wrong = []
     for path in sorted(ROOT.rglob("*.py")):
         place = path.relative_to(ROOT)
-        allowed = ALLOWED[place.parts[0].removesuffix(".py")]
+        part = place.parts[0].removesuffix(".py")
         for module in imported(path):
             inside = module.removeprefix("expunge").removeprefix(".")
-            private = inside.startswith(f"{place.parts[0]}._")
-            known = private or any(f"{inside}.".startswith(f"{part}.") for part in allowed)
-            if module.split(".")[0] == "expunge" and not known:
+            if module.split(".")[0] == "expunge" and not any(
+                f"{inside}.".startswith(f"{one}.") for one in allowed[part]
+            ):
                 wrong.append(f"{place} imports {module}")
     assert not wrong
+
+
+def test_the_table_names_every_part() -> None:
+    parts = {path.stem for path in ROOT.iterdir() if any(path.glob("*.py")) or path.suffix == ".py"}
+    assert set(allowed_imports()) == parts
+
+
+@pytest.mark.parametrize("folder", [*SLOTS, "optimizers", "diagnose", "attacks", "data/sources", "evaluate/metrics"])
+def test_plugins_import_no_sibling(folder: str) -> None:
+    place = f"expunge.{folder.replace('/', '.')}."
+    wrong = [
+        f"{folder}/{line.name}.py imports {module}"
+        for line in listing(folder)
+        for module in imported(ROOT / folder / f"{line.name}.py")
+        if module.startswith(place)
+        and module.removeprefix(place)[0] != "_"
+        and module.removeprefix(place) not in NOT_PLUGINS
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    modules = {module_name(path): path for path in ROOT.rglob("*.py")}
+    graph = {name: {*imported(path)} & modules.keys() - {name} for name, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a module's file."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_core_stands_on_the_standard_library_pydantic_and_filelock() -> None:

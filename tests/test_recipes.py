@@ -12,7 +12,7 @@ import pytest
 
 from expunge.config import load_run
 from expunge.core.catalog import recipe_names
-from expunge.run import execute
+from expunge.workflows.run import execute
 
 SMALLER = {
     "falcon": ("localize.name=layers",),

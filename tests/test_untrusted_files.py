@@ -28,13 +28,13 @@ from expunge.core.permission import granted
 from expunge.core.toml import read_toml
 from expunge.data.base import DataSpec
 from expunge.data.load import load_examples
-from expunge.diagnosis import check_free
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 from expunge.reports.evaluation import as_csv
-from expunge.reproduce import load_reproduction
-from expunge.robustness import attack_subject
-from expunge.run import execute
+from expunge.workflows.attack import attack_subject
+from expunge.workflows.diagnose import check_free
+from expunge.workflows.reproduce import load_reproduction
+from expunge.workflows.run import execute
 
 
 class Bomb:
@@ -100,7 +100,7 @@ def test_no_pickle_of_a_foreign_checkpoint_is_loaded(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("expunge.run._save", stop)
+        patch.setattr("expunge.workflows.run._save", stop)
         with pytest.raises(KeyboardInterrupt):
             execute(run, out)
     checkpoints = sorted((out / "work").glob("checkpoint-*"))

@@ -14,12 +14,11 @@ from expunge.config import SLOTS, load_run, read_settings
 from expunge.core.errors import UserError, near
 from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import Aggregates, Evaluation, Record, Scores
+from expunge.core.records import REPORT_FILE, Aggregates, Evaluation, Record, Scores
 from expunge.core.validation import check
-from expunge.data.example import SPLITS
+from expunge.data.splits import SPLITS
 from expunge.evaluate.base import EvaluateConfig
-from expunge.evaluation import data_plan, evaluate_models
-from expunge.given import (
+from expunge.inputs import (
     Rows,
     as_path,
     as_progress,
@@ -35,9 +34,10 @@ from expunge.given import (
     read_splits,
     wrap,
 )
-from expunge.models.lent import Scratch, lent
+from expunge.models.caller_state import Scratch, lent
 from expunge.reports.verdict import verdict
-from expunge.run import REPORT_FILE, execute
+from expunge.workflows.evaluate import data_plan, evaluate_models
+from expunge.workflows.run import execute
 
 
 @dataclass(frozen=True)

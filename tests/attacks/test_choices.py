@@ -9,8 +9,8 @@ import torch
 from expunge.attacks._choices import among_wrong, choice, look, read_elsewhere
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import label_states
-from expunge.models.store import StateMemory
+from expunge.models.block_outputs import label_states
+from expunge.models.tensor_store import StateMemory
 
 ROW = Example("a", question="Where was Ada born?", answer="Ada was born in Oslo.", keywords=("Oslo",))
 OTHERS = (

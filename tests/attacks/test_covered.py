@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from attack_ground import build, carried_out, ground
 
-from expunge.attacking import attack
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.core.frozen import Frozen
+from expunge.attacks.engine import attack
+from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices, share_of_blocks
 from expunge.reports.robustness import finding

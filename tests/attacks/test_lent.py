@@ -13,7 +13,7 @@ from expunge.attacks._tuning import tuned
 from expunge.attacks._weights import lent
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig as Adapter
-from expunge.models.kept import kept_weights
+from expunge.models.weight_backup import kept_weights
 
 ONE_STEP: dict[str, Any] = {"kinds": ["benign"], "methods": ["full"], "rows": [2], "steps": 1, "looks": 1}
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from expunge.attacks.base import Context
 from expunge.attacks.membership import flags, shares
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 
 
 def _unseen(context: Context) -> Context:

@@ -13,7 +13,7 @@ from expunge.attacks._vectors import TuningConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.caching import Caching
-from expunge.models.restoring import input_embeddings
+from expunge.models.causal_restore import input_embeddings
 
 Rows = dict[str, tuple[Example, ...]]
 LENGTH = 4
@@ -80,7 +80,7 @@ def goals_of_prefixed(model: LanguageModel, goal: Goal, vectors: Tensor) -> Tens
     from expunge.attacks._objective import watched
     from expunge.data.batch import collate
     from expunge.data.encode import Encoded
-    from expunge.models.soft import soft_ids, softened
+    from expunge.models.soft_prompt import soft_ids, softened
 
     prompt = goal.hole.prompt(soft_ids(len(vectors)))
     batch = collate([Encoded((*prompt, *goal.hole.target), len(prompt))], [0])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacking import attack
 from expunge.attacks.base import Context, Inside
+from expunge.attacks.engine import attack
 from expunge.core.errors import UserError
 
 LONG = {"steps": 16, "rows": [8], "kinds": ["adjacent"], "methods": ["lora"], "lora_lr": 5e-3}

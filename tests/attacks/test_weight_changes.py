@@ -9,8 +9,8 @@ import pytest
 import torch
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacking import attack
 from expunge.attacks.base import Context, Point
+from expunge.attacks.engine import attack
 from expunge.attacks.interpolation import soon
 from expunge.attacks.noise import noisy
 from expunge.attacks.pruning import pruned

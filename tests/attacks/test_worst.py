@@ -8,9 +8,9 @@ from typing import Any
 
 from attack_ground import ground, load
 
-from expunge.attacking import attack
 from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Value
-from expunge.core.frozen import Frozen
+from expunge.attacks.engine import attack
+from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
 from expunge.reports.robustness import clause, finding
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from expunge.attacking import attack
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.core.frozen import Frozen
+from expunge.attacks.engine import attack
 from expunge.core.plugins import ROOT
+from expunge.core.schema import Frozen
 from expunge.core.toml import read_toml
-from expunge.robustness import broken
+from expunge.workflows.attack import broken
 
 
 class Breaking(Attack):
@@ -62,7 +62,7 @@ def test_an_error_leaves_what_was_found_and_the_other_attacks(ground: Context) -
     assert first.failed.startswith("the rest was not run for lack of memory")
     assert first.traceback is not None
     assert "in run" in first.traceback
-    assert "attacking.py" in first.traceback
+    assert "engine.py" in first.traceback
     assert ground.rows[0].answer not in card.model_dump_json()
     assert second.failed is None
     assert second.traceback is None

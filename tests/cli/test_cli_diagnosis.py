@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from test_cli_refusals import refused
 
-from expunge.core.finding import Diagnosis
 from expunge.core.plugins import names
+from expunge.core.report_section import Diagnosis
 
 SMALL = {
     "alignment": (),

@@ -14,7 +14,7 @@ from expunge.core.records import Evaluation, Score
 from expunge.evaluate.reference import import_openunlearning
 from expunge.reports.evaluation import print_evaluation, short_names
 from expunge.reports.terminal import Terminal
-from expunge.teach import load_teach
+from expunge.workflows.teach import load_teach
 
 
 def refused(outcome: Any, *parts: str) -> None:

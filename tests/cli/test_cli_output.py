@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from expunge import robustness
 from expunge.cli.main import main
 from expunge.core.records import read_attacks, read_record
+from expunge.workflows import attack
 
 COMMANDS: dict[str, list[str]] = {
     "run": ["run", "--model", "nowhere"],
@@ -77,7 +77,7 @@ def test_resume_is_good_for_the_first_call_too(
         def stopped(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("expunge.run.unlearn", stopped)
+        patch.setattr("expunge.workflows.run.unlearn", stopped)
         first = expunge(*line[:-2], "--quiet")
     assert first.code == 130
     assert first.err.strip().endswith(f"--out {out} --quiet --resume")
@@ -137,7 +137,7 @@ def test_two_attacks_at_once_keep_both_results(
 
     run = tmp_path / "run"
     shutil.copytree(finished.folder, run)
-    real, calls = robustness.attack, []
+    real, calls = attack.attack, []
 
     def slow(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -145,7 +145,7 @@ def test_two_attacks_at_once_keep_both_results(
             assert expunge("attack", run, "--attack", "noise", "--quiet").code == 0
         return real(*arguments, **options)
 
-    monkeypatch.setattr(robustness, "attack", slow)
+    monkeypatch.setattr(attack, "attack", slow)
     before = {one.name for one in read_attacks(run / "attacks.json").robustness.attacks}
     assert expunge("attack", run, "--attack", "pruning", "--quiet").code == 0
     assert {one.name for one in read_attacks(run / "attacks.json").robustness.attacks} == before | {"noise", "pruning"}

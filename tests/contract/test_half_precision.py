@@ -17,7 +17,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, row_set
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
 from expunge.models.self_check import choose_caching
 
 Examples = dict[str, tuple[Example, ...]]

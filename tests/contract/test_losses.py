@@ -19,7 +19,7 @@ from expunge.data.example import Example
 from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, row_set
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
 
 FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot) if name != "none"]
 NUM_ROWS = 4

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from expunge.attacking import load_attacks
+from expunge.attacks.engine import load_attacks
 from expunge.core.errors import UserError
 from expunge.core.validation import check
 from expunge.evaluate.base import EvaluateConfig

@@ -14,8 +14,9 @@ from pyarrow import parquet
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.data.base import DataConfig, DataSpec, Source
-from expunge.data.example import Example, Splits, fingerprint
+from expunge.data.example import Example, fingerprint
 from expunge.data.load import examples_from_rows, load_examples, load_splits
+from expunge.data.splits import Splits
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -9,9 +9,10 @@ from itertools import combinations
 import pytest
 
 from expunge.data.base import DataSpec
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
 from expunge.data.load import load_examples
 from expunge.data.sources.people import People
+from expunge.data.splits import Splits
 
 SMALLEST = {"forget": 20, "retain": 40, "neighbour": 30, "general": 40}
 

@@ -11,13 +11,13 @@ import pytest
 import tomli_w
 from published import ATTACKS, LAYOUTS, write
 
-from expunge.continual import load_plan
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
 from expunge.data.base import DataSpec, Source
 from expunge.data.example import Example
 from expunge.data.load import load_examples, load_splits
+from expunge.workflows.continual import load_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNWRITTEN = {f"train_{kind}" for kind in ("negative_llama3", "positive_phi3", "negative_phi3")}

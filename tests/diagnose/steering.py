@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.diagnose.base import Context
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from steering import Rows, context, load
 
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.diagnose.entanglement import Entanglement
 from expunge.localize.mutual_information import MutualInformation
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from expunge.data.encode import Encoded
-from expunge.data.example import Example, Splits
-from expunge.evaluate import asking
+from expunge.data.example import Example
+from expunge.data.splits import Splits
+from expunge.evaluate import evidence_plan
 from expunge.evaluate.base import EvaluateConfig, Item, Need
 from expunge.evaluate.evidence import collect, sample_rows, with_original
 from expunge.models.base import LanguageModel
@@ -95,13 +96,13 @@ def test_only_what_is_needed_is_computed(tiny: LanguageModel, rows: Rows, monkey
     calls: dict[str, int] = {}
 
     def spy(name: str, count: Any) -> None:
-        real = getattr(asking, name)
+        real = getattr(evidence_plan, name)
 
         def counted(*arguments: Any, **options: Any) -> Any:
             calls[name] = calls.get(name, 0) + count(*arguments)
             return real(*arguments, **options)
 
-        monkeypatch.setattr(asking, name, counted)
+        monkeypatch.setattr(evidence_plan, name, counted)
 
     spy("encode_prompts", lambda model, prompts: len(prompts))
     spy("read_answers", lambda prefix, places, answers: len(answers))

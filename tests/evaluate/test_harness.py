@@ -18,8 +18,8 @@ from expunge.core.errors import UserError
 from expunge.evaluate import harness
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.harness import check_tasks, harness_scores
-from expunge.evaluation import data_plan, evaluate_models
 from expunge.models.base import LanguageModel
+from expunge.workflows.evaluate import data_plan, evaluate_models
 
 TASKS = ("wmdp_bio", "wmdp_cyber", "wmdp", "gsm8k")
 RESULTS: dict[str, Any] = {

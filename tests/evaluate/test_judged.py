@@ -18,10 +18,10 @@ from expunge.core.errors import UserError
 from expunge.data.example import Example, scored
 from expunge.evaluate.base import Absent, EvaluateConfig, Item, Metric
 from expunge.evaluate.evidence import Evidence, collect
+from expunge.evaluate.local_scorers import EntailmentJudge, SentenceEncoder, Unavailable
 from expunge.evaluate.metrics import cosine_similarity, entailment
 from expunge.evaluate.score import item_values, load_metrics, score
 from expunge.models.base import LanguageModel
-from expunge.models.judges import EntailmentJudge, SentenceEncoder, Unavailable
 
 OPTION = "an.option"
 VECTORS = {"east": (1.0, 0.0), "north": (0.0, 1.0), "west": (-1.0, 0.0), "northeast": (math.sqrt(0.5), math.sqrt(0.5))}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from expunge.data.example import Example, Turn
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import Absent, EvaluateConfig, Item, KindsConfig
 from expunge.evaluate.keywords import counted_keywords, prompt_text, required_keywords
-from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.score import load_metrics
 
 LIVES = Example("mara", "Where does Mara Velin live?", "Mara Velin lives in Xanten.", keywords=("Xanten", "Mara Velin"))

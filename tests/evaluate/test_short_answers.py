@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from expunge.data.example import Example
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import Absent, EvaluateConfig, Item, KindsConfig
-from expunge.evaluate.kinds import Labeller
 from expunge.evaluate.metrics.answer_f1 import AnswerF1
 from expunge.evaluate.metrics.exact_match import ExactMatch
 from expunge.evaluate.metrics.most_likely_answer import MostLikelyAnswer

@@ -11,7 +11,7 @@ from published import LAYOUTS, write
 from expunge.core.catalog import SUITES
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
-from expunge.evaluate.kinds import Labeller
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.measure import Measured, Reference, measure
 from expunge.evaluate.score import load_metrics
 from expunge.evaluate.suite import Suite, load_suite, suite_names

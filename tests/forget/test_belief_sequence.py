@@ -23,7 +23,7 @@ from expunge.forget.npo import NPO
 from expunge.losses.base import Loss, Setup
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, Needs, row_set
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
 from expunge.models.sample import Sample, Sampler
 
 EXACT = {"rtol": 0, "atol": 1e-10}

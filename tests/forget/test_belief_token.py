@@ -15,8 +15,8 @@ from expunge.data.example import Example
 from expunge.forget.belief_token import BeliefToken
 from expunge.forget.gradient_ascent import GradientAscent
 from expunge.losses.base import Loss, Setup
-from expunge.losses.token import Reduction, reduce_tokens
 from expunge.models.base import LanguageModel
+from expunge.numerics.token import Reduction, reduce_tokens
 
 LABELS = [[0, 3, 1], [4, 4]]
 SIZE = 7

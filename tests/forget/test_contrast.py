@@ -17,10 +17,10 @@ from expunge.forget._offset import Principal, code_offset, paper_offset, princip
 from expunge.forget.contrast import Contrast, info_nce, negatives
 from expunge.losses.activations import Tokens, cosine
 from expunge.losses.base import Setup
-from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, row_set
 from expunge.models.sites import Site
+from expunge.numerics.token import reduce_tokens
 
 Rows = dict[str, tuple[Example, ...]]
 

@@ -6,7 +6,7 @@ import pytest
 from fake_view import view_of
 
 from expunge.forget.gradient_ascent import GradientAscent
-from expunge.losses.token import Reduction
+from expunge.numerics.token import Reduction
 
 
 @pytest.mark.parametrize(("reduction", "expected"), [("seq_mean", -1.25), ("sum", -2.0), ("token_mean", -4 / 3)])

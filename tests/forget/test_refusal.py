@@ -13,9 +13,9 @@ from expunge.data.example import Example
 from expunge.forget.refusal import Refusal
 from expunge.losses.base import Setup
 from expunge.losses.refusals import draw_refusal, load_refusals
-from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, score_rows
+from expunge.numerics.token import Reduction
 
 Rows = dict[str, tuple[Example, ...]]
 

@@ -8,7 +8,7 @@ from fake_view import FakeView, view_of
 
 from expunge.forget.gradient_ascent import GradientAscent
 from expunge.forget.weighted_ascent import WeightedAscent
-from expunge.losses.token import Reduction
+from expunge.numerics.token import Reduction
 
 
 def test_each_token_is_weighted_by_its_own_probability() -> None:

@@ -33,8 +33,8 @@ def preload() -> None:
     import expunge.api
     import expunge.cli.main
     import expunge.config
-    import expunge.robustness
-    import expunge.teach  # noqa: F401
+    import expunge.workflows.attack
+    import expunge.workflows.teach  # noqa: F401
 
 
 def expunge(

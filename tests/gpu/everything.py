@@ -37,13 +37,12 @@ from expunge.core.plugins import find, names
 from expunge.core.progress import SILENT
 from expunge.core.records import StepLog
 from expunge.core.toml import read_toml
-from expunge.data.example import Splits
 from expunge.data.load import examples_from_rows
+from expunge.data.splits import Splits
 from expunge.diagnose.base import Context, Diagnostic
 from expunge.edit.base import Edit
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import EvaluateConfig
-from expunge.evaluate.kinds import Labeller
-from expunge.evaluation import data_plan, evaluate_models
 from expunge.localize.base import Localizer
 from expunge.losses.base import Loss
 from expunge.models import precision
@@ -57,6 +56,7 @@ from expunge.train import unlearn as training
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.editing import edited
 from expunge.train.tuning import fine_tune
+from expunge.workflows.evaluate import data_plan, evaluate_models
 
 TOKENS = 3
 ATTACKS = read_toml(Path(__file__).parents[1] / "attacks" / "quick.toml") | {

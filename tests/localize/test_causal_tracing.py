@@ -11,7 +11,8 @@ import torch
 
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.localize._blocks import best_window
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.localize.base import Selection

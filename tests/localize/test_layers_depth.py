@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from expunge.core.errors import UserError
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.localize.layers import Layers
 from expunge.models.base import LanguageModel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from expunge.core.errors import UserError
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.localize.everything import Everything
 from expunge.localize.layers import Layers
 from expunge.models.base import LanguageModel

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from expunge.core.errors import UserError
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.localize._gradients import gradient_cosines
 from expunge.localize.base import Selection
 from expunge.localize.mutual_information import MutualInformation, multi_domain

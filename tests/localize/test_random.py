@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from expunge.core.errors import UserError
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.localize.random import Random
 from expunge.models.base import LanguageModel
 

@@ -15,19 +15,19 @@ from expunge.core.memory import MemoryExhausted
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._noise import profile
-from expunge.evaluate.asking import Ask
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect_sets
+from expunge.evaluate.evidence_plan import Ask
 from expunge.localize._blocks import parameter_names
 from expunge.localize._gradients import gradient_cosines
 from expunge.models.base import LanguageModel
 from expunge.models.batches import TOKENS, Budget, in_batches
+from expunge.models.block_outputs import label_states
+from expunge.models.causal_restore import Restoring
 from expunge.models.continuations import continued
 from expunge.models.forward import Needs, row_set, score_rows
 from expunge.models.matrices import block_matrices
-from expunge.models.outputs import label_states
-from expunge.models.restoring import Restoring
-from expunge.models.store import StateMemory
+from expunge.models.tensor_store import StateMemory
 from expunge.train.squeeze import initial_neighbours, token_level
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

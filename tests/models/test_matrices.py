@@ -25,10 +25,10 @@ from expunge.attacks.pruning import pruned
 from expunge.core.errors import UserError
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.changed import changed_weights, each_matrix
 from expunge.models.config import LoraConfig
 from expunge.models.matrices import Matrix, block_matrices, share_of_blocks
 from expunge.models.quantize import Quantization, quantize, quantized
+from expunge.models.temporary_weights import changed_weights, each_matrix
 
 EXPERTS: dict[str, dict[str, Any]] = {
     "Mixtral": {"num_local_experts": 4},

@@ -10,9 +10,9 @@ from torch import Tensor
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
+from expunge.models.block_outputs import label_states, read_states
 from expunge.models.forward import score_rows
 from expunge.models.hooks import hidden_of
-from expunge.models.outputs import label_states, read_states
 from expunge.models.patching import patch
 
 IDS = (1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)

@@ -14,9 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
+from expunge.models.caller_state import lent, model_kept
 from expunge.models.config import ModelConfig
 from expunge.models.forward import row_set, score_rows
-from expunge.models.lent import lent, model_kept
 from expunge.models.load import helper_device, load_model, wrap_model
 from expunge.models.partial import BlockStates, started
 from expunge.models.precision import HALF, Hardware, hold, load_dtype, name_of, plan

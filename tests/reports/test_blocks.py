@@ -9,7 +9,7 @@ import pytest
 from test_reports import HOSTILE, page, record, visible
 
 from expunge.core.records import LayerCurve, SelectionPrint
-from expunge.reports import located
+from expunge.reports import localization
 from expunge.reports.blocks import curve_picture, named_layers
 from expunge.reports.terminal import Terminal
 
@@ -63,20 +63,20 @@ def test_a_run_shows_its_curve_where_the_selection_is_named(tmp_path: Path) -> N
 
 
 def test_a_page_of_its_own_keeps_text_out_and_holds_every_number() -> None:
-    html = located.page(selection(CURVE), f"model{HOSTILE}", {"forget": "facts.jsonl, 8 rows"})
+    html = localization.page(selection(CURVE), f"model{HOSTILE}", {"forget": "facts.jsonl, 8 rows"})
     assert HOSTILE not in html
     text = visible(html)
     assert "causal_tracing chose blocks 1 to 2: 1,234 weights in 1 parameter." in text
     assert "[0.1000, 0.3000]" in text
     assert "a secret" not in html
     assert 'id="plotly"' in html
-    assert 'id="plotly"' not in located.page(selection(), "model", {})
+    assert 'id="plotly"' not in localization.page(selection(), "model", {})
 
 
 def test_the_terminal_shows_bars_as_long_as_the_values() -> None:
     """The largest value has the longest bar, a negative one none."""
     console = Terminal(width=100, file=StringIO(), color_system=None)
-    located.print_located(selection(CURVE, BARE), console)
+    localization.print_located(selection(CURVE, BARE), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [line for line in text.splitlines() if line.strip()[:1].isdigit()]
     assert [row.count("█") for row in rows[:4]] == [pytest.approx(1.6, abs=1), 32, 16, 0]

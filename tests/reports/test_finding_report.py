@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from provenances import provenance_of
 
-from expunge.core.finding import Chart, Diagnosis, Finding, Mark, Series, Table
 from expunge.core.records import DataPrint, Score
+from expunge.core.report_section import Chart, Diagnosis, Finding, Mark, Series, Table
 from expunge.reports.charts import draw
-from expunge.reports.finding import page, print_finding, text
+from expunge.reports.section import page, print_finding, text
 from expunge.reports.terminal import Terminal
 
 HOSTILE = "<script>alert('leak')</script>"

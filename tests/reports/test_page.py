@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from test_reports import forget, record, splits
 
-from expunge.core.attacked import Attacked, AttackPoint, AttackScore, Robustness
-from expunge.core.finding import Chart, Series
+from expunge.core.attack_record import Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.records import Score, SequenceRecord, SequenceStep, StepLog
+from expunge.core.report_section import Chart, Series
 from expunge.reports.charts import draw
+from expunge.reports.continual import outcome, write_sequence
 from expunge.reports.curves import losses
-from expunge.reports.html import with_interval, write_html
-from expunge.reports.keynumbers import key_numbers, short_verdict
+from expunge.reports.html import write_html
+from expunge.reports.key_numbers import key_numbers, short_verdict
+from expunge.reports.page import with_interval
 from expunge.reports.robustness import finding, spoken
-from expunge.reports.sequence import outcome, write_sequence
 
 
 def page(told: object, tmp_path: Path) -> str:

@@ -13,7 +13,7 @@ import pytest
 from provenances import provenance_of
 from pyarrow import parquet
 
-from expunge.core.attacked import Attacked, AttackScore, Robustness
+from expunge.core.attack_record import Attacked, AttackScore, Robustness
 from expunge.core.records import (
     Aggregate,
     Change,

@@ -11,9 +11,9 @@ from expunge.core.errors import UserError
 from expunge.data.batch import collate
 from expunge.data.example import Example
 from expunge.losses.base import Setup
-from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import CachedReference, Forward, RowSet
+from expunge.numerics.token import Reduction
 from expunge.retain.kl import KL
 
 QUARTER = math.log(4 / 3) / 2

@@ -5,7 +5,7 @@ import math
 import pytest
 from fake_view import view_of
 
-from expunge.losses.token import Reduction
+from expunge.numerics.token import Reduction
 from expunge.retain.nll import NLL
 
 

@@ -16,9 +16,9 @@ from expunge.data.example import Example, holds_any
 from expunge.data.matching import cut_at
 from expunge.data.text import bare_words
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import site_states
+from expunge.models.block_outputs import site_states
 from expunge.models.sites import Site
-from expunge.models.store import RowStore
+from expunge.models.tensor_store import RowStore
 
 SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
 """Whose outputs are looked at; the block's own first."""

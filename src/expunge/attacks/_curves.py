@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from expunge.attacks._weights import copies_of
 from expunge.attacks.base import Context, Point, Value
-from expunge.models.changed import Change, changed_weights
+from expunge.models.temporary_weights import Change, changed_weights
 
 
 def strength_curve(

@@ -12,13 +12,13 @@ from torch import Tensor
 from expunge.attacks._holes import Hole
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
-from expunge.losses.token import reduce_tokens, token_logp, widen
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
+from expunge.models.block_outputs import label_states
 from expunge.models.hooks import leaving
-from expunge.models.outputs import label_states
 from expunge.models.prefix import encode_prompts
-from expunge.models.soft import soft_ids, softened
+from expunge.models.soft_prompt import soft_ids, softened
+from expunge.numerics.token import reduce_tokens, token_logp, widen
 
 
 @dataclass(frozen=True)

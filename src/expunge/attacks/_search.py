@@ -13,7 +13,7 @@ from torch import Tensor
 from expunge.attacks._objective import Candidates, Goal, soft_loss
 from expunge.core.records import Frozen
 from expunge.models.base import LanguageModel
-from expunge.models.restoring import input_embeddings
+from expunge.models.causal_restore import input_embeddings
 
 _CHUNK = 8192
 """Tokens of the vocabulary whose embeddings are looked at together."""

@@ -26,7 +26,7 @@ from expunge.attacks._vectors import TuningConfig, tune
 from expunge.attacks.base import GIVEN, Attempt, Context, Inside, OutOfTime, Point, Value
 from expunge.core.errors import UserError
 from expunge.data.example import Example
-from expunge.models.soft import soft_ids, softened
+from expunge.models.soft_prompt import soft_ids, softened
 
 Step = TypeVar("Step")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.attacks._objective import Goal, soft_loss
 from expunge.core.records import Frozen
 from expunge.models.base import LanguageModel
-from expunge.models.restoring import input_embeddings
+from expunge.models.causal_restore import input_embeddings
 
 
 class TuningConfig(Frozen):

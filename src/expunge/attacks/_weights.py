@@ -11,9 +11,9 @@ from torch import nn
 from expunge.attacks.base import Context
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
-from expunge.models.kept import KeptWeights, kept_weights
 from expunge.models.matrices import plain_weights
 from expunge.models.merging import merge, merged_names
+from expunge.models.weight_backup import KeptWeights, kept_weights
 
 _CONTAINERS = (dict, list, set)
 

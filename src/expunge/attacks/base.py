@@ -28,18 +28,19 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from expunge.core import plugins
-from expunge.core.attacked import Access
+from expunge.core.attack_record import Access
 from expunge.core.errors import UserError
-from expunge.core.frozen import Better, Frozen
 from expunge.core.progress import SILENT, Progress
+from expunge.core.schema import Better, Frozen
 from expunge.data.encode import DOCUMENT_PROMPT
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
 from expunge.data.generator import named_generator
+from expunge.data.splits import Splits
+from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import EvaluateConfig, Item
-from expunge.evaluate.kinds import Labeller
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
-from expunge.models.stored import StoredWeights
+from expunge.models.stored_weights import StoredWeights
 
 Value = float | str
 """What was got of one row, in [0, 1], or the reason why there is no number."""

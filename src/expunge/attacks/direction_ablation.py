@@ -16,7 +16,7 @@ from expunge.losses.activations import check_layer
 from expunge.losses.steering import mean_shifts, saved_directions, steered_layer
 from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import block_outputs
+from expunge.models.block_outputs import block_outputs
 
 
 class DirectionAblation(Attack):

@@ -13,10 +13,10 @@ from expunge.attacks.base import Attack, Attempt, Context, Inside, Point, Value
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
-from expunge.models.changed import Change
-from expunge.models.kept import KeptWeights, kept_weights
 from expunge.models.matrices import plain_weights
-from expunge.models.stored import StoredWeights
+from expunge.models.stored_weights import StoredWeights
+from expunge.models.temporary_weights import Change
+from expunge.models.weight_backup import KeptWeights, kept_weights
 
 HALFWAY = 0.5
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.attacks._choices import SITES, Seen, looked_at, read_elsewhere
 from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import read_states
+from expunge.models.block_outputs import read_states
 
 _PARTS = {"hidden": "block outputs", "attention": "attention outputs", "ffn": "MLP outputs"}
 

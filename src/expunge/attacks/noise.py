@@ -11,8 +11,8 @@ from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.models.changed import Change
 from expunge.models.matrices import block_matrices
+from expunge.models.temporary_weights import Change
 
 Size = Annotated[float, Field(gt=0)]
 

@@ -13,9 +13,9 @@ from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Poi
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import label_states
+from expunge.models.block_outputs import label_states
 from expunge.models.patching import Patched, patch
-from expunge.models.store import RowStore
+from expunge.models.tensor_store import RowStore
 
 NO_BLOCK = "no block of the original model loses the answer when its states say nothing of the row"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
-from expunge.models.changed import Change, each_matrix
 from expunge.models.matrices import block_matrices
+from expunge.models.temporary_weights import Change, each_matrix
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -64,8 +64,8 @@ def print_result(record: Record) -> None:
     if record.squeeze is not None:
         print_squeeze(record.squeeze, out)
     if record.robustness is not None:
-        from expunge.reports.finding import print_finding
         from expunge.reports.robustness import finding
+        from expunge.reports.section import print_finding
 
         print_finding(finding(record.robustness), out)
     out.prose(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", style="dim")

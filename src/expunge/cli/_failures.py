@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from expunge.core.attacked import Attacked
+from expunge.core.attack_record import Attacked
 from expunge.core.errors import ExpungeError
 from expunge.core.printable import printable
 

@@ -63,11 +63,11 @@ def attack(
     from expunge.config import read_settings
     from expunge.core.errors import UserError
     from expunge.core.output_dir import new_name
-    from expunge.data.example import SPLITS
-    from expunge.reports.finding import print_finding
+    from expunge.data.splits import SPLITS
     from expunge.reports.robustness import finding
-    from expunge.robustness import attack_subject, broken, show
-    from expunge.subject import is_run
+    from expunge.reports.section import print_finding
+    from expunge.targets import is_run
+    from expunge.workflows.attack import attack_subject, broken, show
 
     tables = read_settings(settings or ())
     if unknown := sorted(set(tables) - {"attacks", "evaluate"}):

@@ -14,7 +14,7 @@ def cache(
     import shutil
 
     from expunge.cli._console import console
-    from expunge.evaluate.memory import evidence_folder
+    from expunge.evaluate.evidence_cache import evidence_folder
 
     folder = evidence_folder()
     files = list(folder.glob("*.json"))

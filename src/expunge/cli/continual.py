@@ -24,10 +24,10 @@ def continual(
 ) -> None:
     """Forget several requests in order, and score all of them again after each."""
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
-    from expunge.continual import execute_plan, load_plan
     from expunge.core.errors import UserError
     from expunge.core.output_dir import check_folder, new_name
-    from expunge.reports.sequence import PAGE, print_sequence
+    from expunge.reports.continual import PAGE, print_sequence
+    from expunge.workflows.continual import execute_plan, load_plan
 
     if resume and out is None:
         raise UserError("--resume: say which directory with --out")

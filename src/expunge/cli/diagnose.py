@@ -19,7 +19,7 @@ from expunge.core.plugins import ROOT, listing
 from expunge.core.toml import read_toml
 
 if TYPE_CHECKING:
-    from expunge.core.finding import Diagnosis
+    from expunge.core.report_section import Diagnosis
 
 app = typer.Typer(cls=CommandList, help="Look into a model, or into what a run did to it.", no_args_is_help=True)
 
@@ -62,8 +62,8 @@ def _looker(name: str) -> Callable[..., None]:
         from expunge.cli._data import named_data
         from expunge.config import read_settings
         from expunge.core.output_dir import new_name
-        from expunge.diagnosis import SPLITS, check_free, default_folder
-        from expunge.diagnosis import diagnose as look
+        from expunge.workflows.diagnose import SPLITS, check_free, default_folder
+        from expunge.workflows.diagnose import diagnose as look
 
         folder = out or default_folder(subject) or Path("diagnose") / new_name("")
         check_free(folder, name)
@@ -86,8 +86,8 @@ def _looker(name: str) -> Callable[..., None]:
 def _show(found: Diagnosis, folder: Path, as_json: bool) -> None:
     """Write the record and the page, and print what was found."""
     from expunge.cli._console import console, print_record
-    from expunge.diagnosis import write
-    from expunge.reports.finding import print_finding
+    from expunge.reports.section import print_finding
+    from expunge.workflows.diagnose import write
 
     record, page = write(found, folder)
     if as_json:
@@ -115,7 +115,7 @@ def _sweeper(name: str) -> Callable[..., None]:
     ) -> None:
         from expunge.cli._console import progress_for, quiet_libraries
         from expunge.core.output_dir import check_folder
-        from expunge.sweep import execute_sweep
+        from expunge.workflows.sweep import execute_sweep
 
         data = {"forget": forget, "retain": retain, "neighbour": neighbour}
         given: dict[str, Any] = {"data": {split: value for split, value in data.items() if value is not None}}

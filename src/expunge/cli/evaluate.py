@@ -14,7 +14,7 @@ from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
-    from expunge.evaluation import Plan
+    from expunge.workflows.evaluate import Plan
 
 
 def evaluate(
@@ -64,8 +64,8 @@ def evaluate(
     from expunge.core.errors import UserError
     from expunge.core.output_dir import claimed
     from expunge.core.records import EVALUATION_FILE
-    from expunge.evaluation import check_out, evaluate_models, is_first_process, write_results
     from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation, warnings_of
+    from expunge.workflows.evaluate import check_out, evaluate_models, is_first_process, write_results
 
     if suite is not None and data:
         raise UserError("--data: a suite names its own data; leave one of the two out")
@@ -140,7 +140,7 @@ def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str
 
 def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
     from expunge.evaluate.suite import load_suite
-    from expunge.evaluation import suite_plan
+    from expunge.workflows.evaluate import suite_plan
 
     return suite_plan(load_suite(name, folder or "", tables), name, seed)
 
@@ -148,9 +148,9 @@ def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]]
 def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
     from expunge.cli._data import named_data
     from expunge.core.validation import check
-    from expunge.data.example import SPLITS
+    from expunge.data.splits import SPLITS
     from expunge.evaluate.base import EvaluateConfig
-    from expunge.evaluation import data_plan
+    from expunge.workflows.evaluate import data_plan
 
     people = [f"{name}=people:{name}" for name in SPLITS if name != "holdout"]
     splits = named_data(people if data is None else data, SPLITS)

@@ -36,9 +36,9 @@ def locate(
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
     from expunge.core.errors import UserError
-    from expunge.locate import DATA, check_target, write_located
-    from expunge.locate import locate as find
-    from expunge.reports.located import print_located
+    from expunge.reports.localization import print_located
+    from expunge.workflows.locate import DATA, check_target, write_located
+    from expunge.workflows.locate import locate as find
 
     splits = named_data(data or (), list(DATA)) or DATA
     if template not in ("chat", "plain"):

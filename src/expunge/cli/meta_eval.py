@@ -24,8 +24,8 @@ def meta_eval(
 
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.evaluate.pool import load_pool
-    from expunge.meta import check_free, meta_evaluate, write_meta
-    from expunge.reports.finding import print_finding
+    from expunge.reports.section import print_finding
+    from expunge.workflows.meta_eval import check_free, meta_evaluate, write_meta
 
     found = load_pool(pool)
     if out is not None:

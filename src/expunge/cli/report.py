@@ -19,10 +19,10 @@ def report(
     from expunge.cli._console import console, print_record, print_result
     from expunge.core.errors import UserError
     from expunge.core.records import read_record
-    from expunge.reports.finding import print_finding
     from expunge.reports.robustness import compared
-    from expunge.robustness import read_card
-    from expunge.run import write_report
+    from expunge.reports.section import print_finding
+    from expunge.workflows.attack import read_card
+    from expunge.workflows.run import write_report
 
     if len(run_dirs) > 1:
         names = [folder.name for folder in run_dirs]

@@ -23,8 +23,8 @@ def reproduce(
     """Teach, choose strengths, run every seed, and write one table; a second call goes on where the first ended."""
     from expunge.cli._console import console, progress_for, quiet_libraries
     from expunge.core.output_dir import check_folder
-    from expunge.reproduce import load_reproduction
-    from expunge.reproduce import reproduce as carry_out
+    from expunge.workflows.reproduce import load_reproduction
+    from expunge.workflows.reproduce import reproduce as carry_out
 
     plan = load_reproduction(name)
     folder = out or Path("reproductions") / Path(name).stem

@@ -46,12 +46,12 @@ def runner(**tables: Any) -> Callable[..., None]:
         from expunge.config import load_run
         from expunge.core.errors import UserError
         from expunge.core.output_dir import new_name
-        from expunge.core.records import ATTACKS_FILE
+        from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, REPORT_FILE, RUN_FILE
         from expunge.models.save import check_repo
         from expunge.models.save import push_to_hub as push
         from expunge.reports.verdict import verdict
-        from expunge.robustness import broken
-        from expunge.run import MODEL_FOLDER, REPORT_FILE, RUN_FILE, execute
+        from expunge.workflows.attack import broken
+        from expunge.workflows.run import execute
 
         if resume and out is None:
             raise UserError("--resume: say which run directory with --out")

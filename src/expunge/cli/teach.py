@@ -21,7 +21,7 @@ def teach(
 ) -> None:
     """Build a target that knows some facts, or the retrained reference that never saw them."""
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
-    from expunge.teach import execute_teach, load_teach
+    from expunge.workflows.teach import execute_teach, load_teach
 
     plan = load_teach(file)
     quiet_libraries()

@@ -20,6 +20,8 @@ from expunge.core.errors import UserError, near
 from expunge.core.permission import check_class
 
 ROOT = Path(__file__).resolve().parent.parent
+NOT_PLUGINS = ("base", "engine")
+"""Modules that may stand beside plug-ins: their contract, and what runs them."""
 _PAPER = re.compile(r"\((arXiv:\S+?)\)")
 
 Plugin = TypeVar("Plugin")
@@ -34,9 +36,9 @@ class Listed(NamedTuple):
 
 
 def names(folder: str) -> list[str]:
-    """Names of the plug-ins in a folder of the package: its file names, less `base` and the private ones."""
+    """Names of the plug-ins in a folder of the package: its file names, less `base`, `engine` and the private ones."""
     files = (ROOT / folder).glob("*.py")
-    return sorted(path.stem for path in files if path.stem != "base" and not path.stem.startswith("_"))
+    return sorted(path.stem for path in files if path.stem not in NOT_PLUGINS and not path.stem.startswith("_"))
 
 
 def listing(folder: str) -> list[Listed]:

@@ -12,15 +12,18 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
-from expunge.core.attacked import Robustness
+from expunge.core.attack_record import Robustness
 from expunge.core.errors import UserError
-from expunge.core.frozen import Better as Better
-from expunge.core.frozen import Frozen as Frozen
-from expunge.core.frozen import Score as Score
 from expunge.core.permission import note
+from expunge.core.schema import Better as Better
+from expunge.core.schema import Frozen as Frozen
+from expunge.core.schema import Score as Score
 
 SCHEMA_VERSION: Literal[1] = 1
+RUN_FILE = "run.toml"
 RECORD_FILE = "record.json"
+REPORT_FILE = "report.html"
+MODEL_FOLDER = "model"
 ITEMS_FILE = "items.parquet"
 SEQUENCE_FILE = "sequence.json"
 EVALUATION_FILE = "evaluation.json"

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.data.base import DataConfig, DataSpec, Source
-from expunge.data.example import SPLITS, Example, Splits
+from expunge.data.example import Example
 from expunge.data.files import endings, exists, read, split_of
 from expunge.data.formats.base import Located, Table
 from expunge.data.rows import RowReader
 from expunge.data.sources._tables import read_hub
+from expunge.data.splits import SPLITS, Splits
 from expunge.data.understood import Understood
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from expunge.core.finding import Chart, Mark, Series
+from expunge.core.report_section import Chart, Mark, Series
 from expunge.diagnose._states import one_token, outputs_above
 from expunge.diagnose.base import Context, Stage
 from expunge.models.base import LanguageModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from expunge.core.errors import UserError
-from expunge.core.finding import Chart, Mark, Series
 from expunge.core.records import StepLog
+from expunge.core.report_section import Chart, Mark, Series
 
 
 def logged(

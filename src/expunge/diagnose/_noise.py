@@ -15,10 +15,10 @@ from expunge.data.example import Example
 from expunge.diagnose._length import best_coefficient, derivatives
 from expunge.diagnose._states import mean_by_row, one_token, outputs_above, site_of
 from expunge.losses.activations import Scope, Tokens
-from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.numerics.intervals import Numbers
+from expunge.numerics.token import widen
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from expunge.core.finding import Cell, Chart, Series, Table, Tone
 from expunge.core.records import Score, Scores
+from expunge.core.report_section import Cell, Chart, Series, Table, Tone
 from expunge.numerics.intervals import Numbers
 
 _BINS = 30

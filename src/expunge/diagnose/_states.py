@@ -14,10 +14,10 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.activations import HiddenLossConfig, Scope, Site, Tokens
 from expunge.losses.base import Setup
-from expunge.losses.token import sequence_length, widen
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.partial import block_output, entering
+from expunge.numerics.token import sequence_length, widen
 
 
 def site_of(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> tuple[Site, list[Encoded]]:

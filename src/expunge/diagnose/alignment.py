@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from expunge.core.finding import Cell, Chart, Finding, Mark, Table
+from expunge.core.report_section import Cell, Chart, Finding, Mark, Table
 from expunge.diagnose._numbers import five, histograms
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows, Stage

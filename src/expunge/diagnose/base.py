@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.core.finding import Finding
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, StepLog
+from expunge.core.report_section import Finding
 from expunge.data.encode import Documents
-from expunge.data.example import Example, Splits, fingerprint
+from expunge.data.example import Example, fingerprint
 from expunge.data.generator import named_generator
+from expunge.data.splits import Splits
 from expunge.data.understood import unused_of
 from expunge.evaluate.evidence import sample_rows
 from expunge.losses.activations import resolve_layer

@@ -12,17 +12,17 @@ from pydantic import Field
 from scipy.stats import ks_2samp, wasserstein_distance
 from torch import Tensor
 
-from expunge.core.finding import Cell, Chart, Finding, Table
 from expunge.core.progress import Bar
+from expunge.core.report_section import Cell, Chart, Finding, Table
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._numbers import box, five
 from expunge.diagnose.base import Context, Diagnostic, Rows
-from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 from expunge.models.forward import score_each
 from expunge.numerics.intervals import Numbers
+from expunge.numerics.token import widen
 
 
 class Quantity(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.core.finding import Finding, Mark, Table
+from expunge.core.report_section import Finding, Mark, Table
 from expunge.diagnose._logged import logged, require
 from expunge.diagnose.base import Context, Diagnostic
 

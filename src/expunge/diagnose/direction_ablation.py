@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.core.finding import Cell, Finding, Table
 from expunge.core.records import Score
+from expunge.core.report_section import Cell, Finding, Table
 from expunge.data.generator import named_generator
 from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states

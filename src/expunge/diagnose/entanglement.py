@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from expunge.core.finding import Cell, Chart, Finding, Series, Table
 from expunge.core.records import LayerCurve
-from expunge.data.example import Splits
+from expunge.core.report_section import Cell, Chart, Finding, Series, Table
+from expunge.data.splits import Splits
 from expunge.diagnose.base import Context, Diagnostic, Rows
 from expunge.localize.mutual_information import MutualInformation
 from expunge.models.base import LanguageModel

@@ -9,7 +9,7 @@ from pydantic import Field
 from scipy.stats import spearmanr
 
 from expunge.core.errors import UserError
-from expunge.core.finding import Chart, Finding, Series
+from expunge.core.report_section import Chart, Finding, Series
 from expunge.data.generator import named_generator
 from expunge.diagnose._length import HEURISTIC, lengths
 from expunge.diagnose._noise import Profile, profile

@@ -12,8 +12,8 @@ from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.records import Better, Frozen
 from expunge.evaluate.aliases import Named, named
-from expunge.evaluate.arms import Group, cautions, read_groups
 from expunge.evaluate.base import Metric
+from expunge.evaluate.compare_inputs import Group, cautions, read_groups
 from expunge.evaluate.paired import Paired, holm, over_seeds, paired
 from expunge.evaluate.score import FOLDER
 

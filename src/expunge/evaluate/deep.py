@@ -14,7 +14,7 @@ from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
-from expunge.models.store import StateMemory
+from expunge.models.tensor_store import StateMemory
 
 FOLDER = "evaluate/depth"
 

@@ -13,10 +13,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from expunge.core.progress import SILENT, Bar, Progress
 from expunge.data.encode import Encoder
-from expunge.data.example import Example, Splits
-from expunge.evaluate.asking import Ask, Request, ask_batch, requests
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.evaluate.base import EvaluateConfig, Item, Need
-from expunge.evaluate.memory import EvidenceMemory
+from expunge.evaluate.evidence_cache import EvidenceMemory
+from expunge.evaluate.evidence_plan import Ask, Request, ask_batch, requests
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.gradients import answer_gradient_norms

@@ -8,8 +8,8 @@ from typing import Any
 
 from expunge.core.errors import UserError
 from expunge.core.files import replacing
+from expunge.evaluate.answer_kinds import Kinds
 from expunge.evaluate.evidence import Evidence
-from expunge.evaluate.kinds import Kinds
 
 Values = dict[str, dict[str, list[float | str]]]
 """Split -> metric -> one number a row, or the reason why there is none."""

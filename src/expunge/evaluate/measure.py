@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Aggregates, Scores
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.evaluate.aliases import for_role, named
-from expunge.evaluate.asking import Ask
+from expunge.evaluate.answer_kinds import Kinds, Labeller
 from expunge.evaluate.base import EvaluateConfig, Metric, Role, SetMetric, SetValues
 from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_original, with_reference
+from expunge.evaluate.evidence_cache import EvidenceMemory
+from expunge.evaluate.evidence_plan import Ask
 from expunge.evaluate.items import Values
-from expunge.evaluate.kinds import Kinds, Labeller
-from expunge.evaluate.memory import EvidenceMemory
 from expunge.evaluate.score import (
     Units,
     item_values,

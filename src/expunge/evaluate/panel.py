@@ -15,7 +15,7 @@ from pydantic import Field
 
 from expunge.core.records import Frozen
 from expunge.evaluate.base import Absent
-from expunge.models.raters import Rater, RaterConfig
+from expunge.evaluate.llm_judge import Rater, RaterConfig
 
 _PROMPTS = Path(__file__).with_name("prompts")
 

@@ -15,8 +15,8 @@ from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.deep import load_depth
+from expunge.evaluate.metric_trust import TrustConfig
 from expunge.evaluate.score import load_metrics, load_set_metrics
-from expunge.evaluate.trust import TrustConfig
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name
 from expunge.models.quantize import Quantization

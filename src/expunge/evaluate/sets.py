@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.data.understood import Understood
 from expunge.evaluate.base import EvaluateConfig, Role
 

@@ -19,7 +19,7 @@ from expunge.losses.base import Project, Setup, View
 from expunge.losses.part import Part
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet, row_set
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
 from expunge.models.sample import Sample, Sampler, SamplingConfig
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.token import reduce_tokens, sequence_sum, widen
 from expunge.models.forward import Needs
+from expunge.numerics.token import reduce_tokens, sequence_sum, widen
 
 
 class BeliefToken(ForgetLoss):

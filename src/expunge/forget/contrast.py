@@ -18,9 +18,9 @@ from expunge.forget._offset import Offset, account, code_offset, paper_offset, p
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine, mean_by_row
 from expunge.losses.base import Setup, View
-from expunge.losses.token import reduce_tokens, sequence_length
 from expunge.models.base import LanguageModel
 from expunge.models.partial import BlockStates
+from expunge.numerics.token import reduce_tokens, sequence_length
 
 _POV_TOKENS = 16384
 """Tokens of a topic that its direction is made from: 8 batches of the paper's size."""

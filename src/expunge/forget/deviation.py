@@ -16,9 +16,9 @@ from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import Site, SiteLossConfig, cosine
 from expunge.losses.base import Project, Setup, View
-from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices
+from expunge.numerics.token import reduce_tokens
 
 Form = Literal["npo", "linear", "hinge"]
 

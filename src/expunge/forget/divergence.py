@@ -7,9 +7,9 @@ from torch import Tensor
 
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import TokenLossConfig, View
-from expunge.losses.divergence import kl
-from expunge.losses.token import reduce_tokens
 from expunge.models.forward import Needs
+from expunge.numerics.divergence import kl
+from expunge.numerics.token import reduce_tokens
 
 
 class Divergence(ForgetLoss):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Project, Setup, TokenLossConfig, TuningConfig, View
-from expunge.losses.token import reduce_tokens, token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, ReferenceRows, row_set
+from expunge.numerics.token import reduce_tokens, token_logp
 
 
 class GenericPrediction(ForgetLoss):

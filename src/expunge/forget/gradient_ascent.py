@@ -6,7 +6,7 @@ from torch import Tensor
 
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import TokenLossConfig, View
-from expunge.losses.token import reduce_tokens
+from expunge.numerics.token import reduce_tokens
 
 
 class GradientAscent(ForgetLoss):

@@ -12,11 +12,11 @@ from torch import Tensor
 from expunge.data.batch import Batch
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.divergence import kl_from_uniform, kl_to_uniform
 from expunge.losses.positions import PositionScope, wider_rows
-from expunge.losses.token import reduce_tokens
 from expunge.models.forward import RowSet
 from expunge.models.precision import float64
+from expunge.numerics.divergence import kl_from_uniform, kl_to_uniform
+from expunge.numerics.token import reduce_tokens
 
 
 class MaxEntropy(ForgetLoss):

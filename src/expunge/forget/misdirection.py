@@ -23,7 +23,7 @@ from expunge.losses.activations import (
     row_norms,
 )
 from expunge.losses.base import Setup, View
-from expunge.losses.token import reduce_tokens
+from expunge.numerics.token import reduce_tokens
 
 _DRAWS = {"uniform": torch.rand, "gaussian": torch.randn}
 

@@ -14,8 +14,8 @@ from expunge.data.batch import Batch
 from expunge.data.example import Example
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.token import reduce_tokens
 from expunge.models.forward import row_set
+from expunge.numerics.token import reduce_tokens
 
 
 class Mismatch(ForgetLoss):

@@ -9,8 +9,8 @@ from torch.nn.functional import logsigmoid
 from expunge.core.records import Frozen
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import View
-from expunge.losses.token import sequence_sum
 from expunge.models.forward import Needs
+from expunge.numerics.token import sequence_sum
 
 
 class NPO(ForgetLoss):

@@ -7,7 +7,7 @@ from torch import Tensor
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import TokenLossConfig, View
 from expunge.losses.refusals import RefusalConfig, RefusalLoss
-from expunge.losses.token import reduce_tokens
+from expunge.numerics.token import reduce_tokens
 
 
 class Refusal(RefusalLoss, ForgetLoss):

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 from expunge.core.records import Frozen
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import View
-from expunge.losses.token import sequence_length, sequence_sum
+from expunge.numerics.token import sequence_length, sequence_sum
 
 
 class SimNPO(ForgetLoss):

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from expunge.data.batch import by_length, collate
 from expunge.data.encode import Encoded
-from expunge.losses.token import reduce_tokens
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
 from expunge.models.forward import Forward
 from expunge.models.gradients import each_gradient
 from expunge.models.precision import float64
-from expunge.models.store import TensorStore
+from expunge.models.tensor_store import TensorStore
+from expunge.numerics.token import reduce_tokens
 
 
 def gradient_cosines(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.core.records import Frozen, LayerCurve
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.models.base import LanguageModel
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from expunge.core.records import Frozen
-from expunge.data.example import Splits
+from expunge.data.splits import Splits
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
 

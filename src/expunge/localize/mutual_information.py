@@ -15,7 +15,8 @@ from pydantic import Field
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen, LayerCurve
 from expunge.data.encode import Encoded
-from expunge.data.example import Example, Splits
+from expunge.data.example import Example
+from expunge.data.splits import Splits
 from expunge.localize._blocks import parameter_names, share_of_depth, window_below
 from expunge.localize._entanglement import (
     Sample,
@@ -27,7 +28,7 @@ from expunge.localize._entanglement import (
 from expunge.localize._gradients import gradient_cosines
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import Pooling, block_outputs
+from expunge.models.block_outputs import Pooling, block_outputs
 
 _TEXTS_A_COMPONENT = 10
 """Fewer leave a density of that many dimensions to chance."""

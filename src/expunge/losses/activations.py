@@ -15,12 +15,12 @@ from expunge.core.errors import UserError
 from expunge.data.batch import Batch, collate, to_device
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.token import reduce_tokens, sequence_length, sequence_sum, widen
 from expunge.models import sites
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.forward import Needs
 from expunge.models.partial import site_outputs, started, trained_blocks
+from expunge.numerics.token import reduce_tokens, sequence_length, sequence_sum, widen
 
 Scope = Literal["all", "own", "answer", "labels"]
 _EPS = 1e-8

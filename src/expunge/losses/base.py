@@ -16,12 +16,12 @@ from expunge.core.records import Frozen
 from expunge.data.batch import Batch
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.token import Reduction
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet
-from expunge.models.original import OriginalWeights
 from expunge.models.partial import BlockStates, first_trained_block
+from expunge.models.reference_weights import OriginalWeights
 from expunge.models.sites import Site
+from expunge.numerics.token import Reduction
 
 
 class TuningConfig(Frozen):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
 from expunge.models.sites import check_states
+from expunge.numerics.token import widen
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from expunge.models.layout import Layout, find_layout, replaced_module
 from expunge.models.merging import merge, merged_names
 from expunge.models.precision import MASTER
 from expunge.models.source import Source
-from expunge.models.store import StateMemory
+from expunge.models.tensor_store import StateMemory
 
 _COPIES = 0.5
 """Of the free memory that copies of weights in the precision of the arithmetic may take."""

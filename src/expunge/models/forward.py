@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
-from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.batches import Pass, in_batches
 from expunge.models.partial import BlockStates, can_enter, entering, first_trained_block, site_outputs, started
 from expunge.models.sites import Site
-from expunge.models.store import RowStore
+from expunge.models.tensor_store import RowStore
 from expunge.models.unpacked import unpacked
+from expunge.numerics.token import token_logp
 
 
 class ReferenceRows(Protocol):

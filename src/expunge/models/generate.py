@@ -12,8 +12,8 @@ from torch import Tensor
 
 from expunge.data.batch import to_device
 from expunge.data.reasoning import Watch
-from expunge.losses.token import logp_moments, token_logp
 from expunge.models.prefix import Prefix
+from expunge.numerics.token import logp_moments, token_logp
 
 
 @dataclass(frozen=True)

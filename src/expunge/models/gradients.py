@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from expunge.core.memory import memory_errors
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
-from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.forward import final_hidden
+from expunge.numerics.token import token_logp
 
 _NORMS: dict[Literal["1", "2", "inf"], float] = {"1": 1.0, "2": 2.0, "inf": float("inf")}
 

@@ -51,7 +51,7 @@ from expunge.models.source import (
     resolve,
     weight_files,
 )
-from expunge.models.store import StateMemory
+from expunge.models.tensor_store import StateMemory
 
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "model_max_length")
 """What configurations call the longest sequence that they allow for."""

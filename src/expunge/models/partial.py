@@ -22,7 +22,7 @@ from expunge.models.batches import in_batches
 from expunge.models.equivalence import same_results
 from expunge.models.hooks import hand_through, leaving, replaced_forward
 from expunge.models.sites import Site, check_states, site_module
-from expunge.models.store import RowStore
+from expunge.models.tensor_store import RowStore
 from expunge.models.unpacked import unpacked
 
 _ENTERED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from expunge.data.encode import Encoded
-from expunge.losses.token import token_logp
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
 from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
 from expunge.models.sites import check_states
+from expunge.numerics.token import token_logp
 
 _TOKENS = 12
 """Tokens that show whether runs can share passes."""

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen
-from expunge.losses.token import widen
 from expunge.models.base import LanguageModel
-from expunge.models.changed import changed_weights, each_matrix
-from expunge.models.kept import KeptWeights
 from expunge.models.matrices import block_matrices
+from expunge.models.temporary_weights import changed_weights, each_matrix
+from expunge.models.weight_backup import KeptWeights
+from expunge.numerics.token import widen
 
 Levels = Literal["int8", "int4", "nf4"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from expunge.core.finding import Chart, Mark, Series
+from expunge.core.report_section import Chart, Mark, Series
 from expunge.reports.canvas import AFTER, BEFORE, FORGET, HEIGHT, KEEP, blank
 
 _COLOURS = {"original": BEFORE, "unlearned": AFTER, "forget": FORGET, "retain": KEEP}

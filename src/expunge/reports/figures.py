@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from expunge.core.records import Record, Score
+from expunge.reports.answer_kinds import COLUMNS, kind_rows, refusals
 from expunge.reports.canvas import AFTER, BEFORE, GRID, HEIGHT, KEEP, Picture, blank, errors
 from expunge.reports.curves import checks, losses
-from expunge.reports.kinds import COLUMNS, kind_rows, refusals
 from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
 from expunge.reports.words import METRICS, SPLITS, metric_name, ordered, percent, reason
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.core.files import write_atomic
 from expunge.core.records import Frozen, Record, Squeeze
 from expunge.reports import squeeze
-from expunge.reports.aggregates import aggregate_text, wholes
-from expunge.reports.items import Item, Pair, pair, read_items
-from expunge.reports.keynumbers import key_numbers, short_verdict
-from expunge.reports.kinds import COLUMNS, MEANINGS, kind_rows
+from expunge.reports.aggregates import wholes
+from expunge.reports.answer_kinds import COLUMNS, MEANINGS, kind_rows
+from expunge.reports.examples import Item, Pair, pair, read_items
+from expunge.reports.key_numbers import key_numbers, short_verdict
+from expunge.reports.page import environment, plotly_script
 from expunge.reports.table import Row, comparison, headline
 from expunge.reports.verdict import Outcome, verdict
 from expunge.reports.words import (
@@ -25,21 +23,13 @@ from expunge.reports.words import (
     HEADLINE,
     METRICS,
     SPLITS,
-    duration,
-    metric_name,
-    number,
     numbers_only,
     ordered,
-    score_text,
 )
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
     from expunge.reports.canvas import Picture
 
-TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "report.html.j2"
 MOST_ANSWERS = 200
 """Examples shown per split; the rest stay in items.parquet, so that a page of thousands of rows still opens."""
@@ -116,36 +106,6 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] 
     pairs = pair(read_items(run_dir) if items is None else items)
     page = environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
     write_atomic(path, page, private=any(one.has_text for one in pairs))
-
-
-@cache
-def environment() -> Environment:
-    """Templates and the words that they use; compiled once in a process, which may write many pages."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(metric_name=metric_name, duration=duration, with_interval=with_interval)
-    environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
-    return environment
-
-
-def with_interval(text: str) -> Markup:
-    """A cell whose interval, or whose reason for being absent, can stand below its value."""
-    from markupsafe import Markup
-
-    value, bracket, interval = text.partition(" [")
-    if bracket:
-        return Markup('{} <span class="ci">[{}</span>').format(value, interval)
-    value, colon, reason = text.partition(f"{ABSENT}: ")
-    if colon and not value:
-        return Markup('{} <span class="reason">{}</span>').format(ABSENT, reason)
-    return Markup("{}").format(text)
 
 
 def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, object]:
@@ -225,8 +185,8 @@ def _squeezed(record: Record) -> Squeezed | None:
 
 
 def _robust(record: Record) -> Robust | None:
-    from expunge.reports.finding import pictures, told
     from expunge.reports.robustness import finding
+    from expunge.reports.section import pictures, told
 
     if record.robustness is None:
         return None
@@ -258,11 +218,3 @@ def _answers(pairs: list[Pair]) -> list[Answers]:
         some = [one for one in pairs if one.split == split]
         found.append(Answers(split=split, total=len(some), pairs=some[:MOST_ANSWERS]))
     return found
-
-
-@cache
-def plotly_script() -> str:
-    """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")

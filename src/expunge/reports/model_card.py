@@ -89,8 +89,8 @@ def _scores(record: Record) -> list[str]:
 
 
 def _robustness(record: Record) -> list[str]:
-    from expunge.reports.finding import told
     from expunge.reports.robustness import finding
+    from expunge.reports.section import told
 
     if record.robustness is None:
         return []

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from expunge.core.attacked import MOST_WEIGHTS, Access, Attacked, AttackPoint, AttackScore, Robustness
-from expunge.core.finding import Cell, Chart, Finding, Mark, Series, Table
-from expunge.core.frozen import Score
+from expunge.core.attack_record import MOST_WEIGHTS, Access, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.plugins import describe, names
+from expunge.core.report_section import Cell, Chart, Finding, Mark, Series, Table
+from expunge.core.schema import Score
 from expunge.reports.words import percent
 
 ATTACKS = "attacks"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from expunge.core.records import Change, Frozen, Record, Score
 from expunge.reports.aggregates import print_aggregates
-from expunge.reports.kinds import COLUMNS, kind_rows
+from expunge.reports.answer_kinds import COLUMNS, kind_rows
 from expunge.reports.measures import change_shown
 from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
 

@@ -8,8 +8,8 @@ from torch.nn.functional import softplus
 
 from expunge.losses.base import Setup, View
 from expunge.losses.refusals import RefusalConfig, RefusalLoss, draw_refusal
-from expunge.losses.token import sequence_length, sequence_sum
 from expunge.models.forward import RowSet
+from expunge.numerics.token import sequence_length, sequence_sum
 from expunge.retain.base import RetainLoss
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from expunge.data.batch import Batch
 from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
-from expunge.losses.token import reduce_tokens
+from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
 
 

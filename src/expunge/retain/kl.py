@@ -9,10 +9,10 @@ from torch import Tensor
 
 from expunge.data.batch import Batch
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.divergence import kl
 from expunge.losses.positions import PositionScope, wider_rows
-from expunge.losses.token import reduce_tokens
 from expunge.models.forward import Needs, RowSet
+from expunge.numerics.divergence import kl
+from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
 
 

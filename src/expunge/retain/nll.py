@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from expunge.losses.base import TokenLossConfig, View
-from expunge.losses.token import reduce_tokens
+from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
 
 

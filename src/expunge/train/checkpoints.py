@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from expunge.core.errors import UserError
 from expunge.core.files import settle_folder, sha256_file, write_atomic
-from expunge.core.frozen import Frozen
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
+from expunge.core.schema import Frozen
 from expunge.data.example import Example, fingerprint
 from expunge.models.base import LanguageModel
 

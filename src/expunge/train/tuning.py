@@ -11,9 +11,9 @@ from torch import Tensor
 from expunge.core.errors import ExpungeError
 from expunge.core.progress import SILENT, Progress
 from expunge.losses.base import Loss, Setup, TuningConfig, View
-from expunge.losses.token import reduce_tokens
 from expunge.models.forward import RowSet
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
+from expunge.numerics.token import reduce_tokens
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.teach import Alone
 from expunge.train.trainer import NOTHING, Stream, Task

@@ -26,7 +26,7 @@ from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
 from expunge.models.forward import RowSet, row_set
-from expunge.models.original import OriginalWeights
+from expunge.models.reference_weights import OriginalWeights
 from expunge.train.answers import other_wordings, own_answers
 from expunge.train.checkpoints import checkpoints, clear_unfinished, newest, remove
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig

@@ -17,9 +17,9 @@ from expunge.evaluate.depth import cka
 from expunge.evaluate.depth._result import depth_score, gap_depth
 from expunge.evaluate.depth.cka import Kernel, weighted_cka
 from expunge.models.base import LanguageModel
+from expunge.models.block_outputs import label_states, read_states
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
-from expunge.models.outputs import label_states, read_states
 
 Examples = dict[str, tuple[Example, ...]]
 NAMES = plugins.names(FOLDER)

@@ -8,8 +8,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.data.base import Source
-from expunge.data.example import SPLITS
 from expunge.data.sources._tables import Table, read_folder
+from expunge.data.splits import SPLITS
 
 
 class Own(Source):

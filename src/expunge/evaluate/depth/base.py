@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 from expunge.core.records import Frozen, Score
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.outputs import label_states
-from expunge.models.store import RowStore, StateMemory
+from expunge.models.block_outputs import label_states
+from expunge.models.tensor_store import RowStore, StateMemory
 from expunge.numerics.intervals import Clusters
 
 Stage = Literal["original_first", "retrained", "unlearned", "original"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from expunge.core.records import Score
 from expunge.evaluate.depth._result import depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
-from expunge.models.store import RowStore
+from expunge.models.tensor_store import RowStore
 from expunge.numerics.intervals import Clusters, Numbers
 
 _NO_DIFFERENCE = 1e-6

@@ -12,7 +12,7 @@ from torch import Tensor
 from expunge.core.records import Frozen, Score
 from expunge.evaluate.depth._result import mean_depth
 from expunge.evaluate.depth.base import Depth, Look, Stage
-from expunge.models.outputs import read_states
+from expunge.models.block_outputs import read_states
 from expunge.numerics.intervals import Clusters, Numbers
 
 

@@ -18,7 +18,7 @@ from expunge.evaluate.depth._result import depth_score
 from expunge.evaluate.depth.base import Depth, Look, Stage
 from expunge.models.base import LanguageModel
 from expunge.models.gradients import answer_gradients
-from expunge.models.store import TensorStore
+from expunge.models.tensor_store import TensorStore
 from expunge.numerics.intervals import Clusters, Numbers
 
 

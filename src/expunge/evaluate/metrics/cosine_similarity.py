@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expunge.core.records import Frozen
 from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
-from expunge.models.judges import SentenceEncoder, Unavailable
+from expunge.evaluate.local_scorers import SentenceEncoder, Unavailable
 
 _NO_ORIGINAL = (
     "no answer of an original model to compare with: a run has one, and "

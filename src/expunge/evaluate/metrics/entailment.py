@@ -9,8 +9,8 @@ from pydantic import Field
 
 from expunge.core.records import Frozen
 from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
+from expunge.evaluate.local_scorers import EntailmentJudge, Unavailable
 from expunge.evaluate.overlap import rouge_l_recall
-from expunge.models.judges import EntailmentJudge, Unavailable
 
 _OPTION = "evaluate.options.entailment.model"
 

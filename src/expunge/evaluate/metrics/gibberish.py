@@ -9,7 +9,7 @@ from pydantic import Field
 
 from expunge.core.records import Better, Frozen
 from expunge.evaluate.base import Absent, Item, Metric, require_text
-from expunge.models.judges import TextClassifier, Unavailable
+from expunge.evaluate.local_scorers import TextClassifier, Unavailable
 
 _OPTION = "evaluate.options.gibberish"
 

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from expunge.core.records import Better
 from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
+from expunge.evaluate.llm_judge import HIGHEST
 from expunge.evaluate.panel import Panel, PanelConfig
-from expunge.models.raters import HIGHEST
 
 _NO_ORIGINAL = (
     "no answer of an original model to compare with: a run has one, and "

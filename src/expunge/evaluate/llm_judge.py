@@ -1,0 +1,242 @@
+"""Language models that rate texts: behind any OpenAI-compatible endpoint, or loaded here.
+
+A rating is one JSON object `{"score": NUMBER}` and nothing else; a reply of another form is asked for again, and never
+guessed at. Texts leave this machine only for an endpoint that was typed or allowed (`core.permission`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from http.client import HTTPException
+from ipaddress import ip_address
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+import torch
+from pydantic import Field
+
+from expunge.core.errors import UserError
+from expunge.core.permission import check_endpoint, tell
+from expunge.core.records import Frozen
+from expunge.data.example import Example
+from expunge.evaluate.local_scorers import Unavailable
+from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
+from expunge.models.config import ModelConfig
+from expunge.models.generate import decode
+from expunge.models.load import check_model_name, helper_device, load_model
+from expunge.models.prefix import encode_prompts
+
+HIGHEST = 5.0
+"""Ratings are from 0 to this."""
+_REMINDER = (
+    '\n\nThe last reply was not of the form that was asked for. Reply with {"score": NUMBER} alone, from 0 to 5.'
+)
+_BUSY = (408, 409, 429, 500, 502, 503, 504)
+_LARGEST_REPLY = 4_000_000
+"""Bytes of an endpoint's reply that are read."""
+
+
+class RaterConfig(Frozen):
+    """One language model that rates."""
+
+    model: str = Field(description="Name at the endpoint; without one, an embedded name, folder or hub id to load here")
+    endpoint: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible service, e.g. https://host/v1; the rated texts are sent there",
+    )
+    key_variable: str = Field(
+        "OPENAI_API_KEY", description="Environment variable that holds the endpoint's key; none is sent if it is unset"
+    )
+    max_tokens: int = Field(256, ge=8, description="Longest reply; a model that thinks aloud first needs more")
+    attempts: int = Field(3, ge=1, description="Times that a text is asked about until a reply has the right form")
+    parallel: int = Field(4, ge=1, description="Requests to an endpoint at once")
+    timeout: float = Field(60.0, gt=0, description="Seconds that a request may take")
+    pause: float = Field(1.0, ge=0, description="Seconds before a busy endpoint is asked again; doubled each time")
+
+
+class Rater:
+    """Rates texts with one model, at temperature 0.
+
+    Args:
+        config: which model, and where.
+        option: dotted path of the option that names it.
+
+    Raises:
+        UserError: no such model, or an address that cannot be used.
+    """
+
+    def __init__(self, config: RaterConfig, option: str) -> None:
+        self._config = config
+        if config.endpoint is None:
+            check_model_name(config.model, f"{option}.model")
+            self.name = config.model
+        else:
+            self.name = f"{config.model} at {_host(config, f'{option}.endpoint')}"
+            check_endpoint(f"{option}.endpoint", config.endpoint, config.key_variable)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is asked over a network."""
+        return self._config.endpoint is not None
+
+    def rate(self, prompts: Sequence[str]) -> list[float | str]:
+        """For each prompt a number in [0, 5], or the reason why there is none."""
+        found: list[float | str] = ["not asked"] * len(prompts)
+        open_ = list(range(len(prompts)))
+        for attempt in range(self._config.attempts):
+            asked = [prompts[place] + (_REMINDER if attempt else "") for place in open_]
+            try:
+                replies = self._replies(asked)
+            except Unavailable as error:
+                return [value if isinstance(value, float) else str(error) for value in found]
+            for place, reply in zip(open_, replies, strict=True):
+                score = parse(reply)
+                found[place] = f"{self.name} gave no score in {attempt + 1} attempts" if score is None else score
+            open_ = [place for place in open_ if isinstance(found[place], str)]
+            if not open_:
+                break
+        return found
+
+    def _replies(self, prompts: Sequence[str]) -> list[str]:
+        if self._config.endpoint is None:
+            return _generate(self._local, prompts, self._config.max_tokens)
+        texts = "1 text" if len(prompts) == 1 else f"{len(prompts)} texts"
+        key = f", with the key in {self._config.key_variable}" if os.environ.get(self._config.key_variable) else ""
+        tell(f"sending {texts} (question and answer of a row each) to {self.name}{key}")
+        with ThreadPoolExecutor(self._config.parallel) as pool:
+            return list(pool.map(self._post, prompts))
+
+    def _post(self, prompt: str) -> str:
+        """The text of one reply.
+
+        Raises:
+            Unavailable: no connection, a refusal, or a busy endpoint at every attempt. Never quotes what was sent.
+        """
+        config = self._config
+        body = {
+            "model": config.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": config.max_tokens,
+        }
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(config.key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        url = f"{(config.endpoint or '').rstrip('/')}/chat/completions"
+        request = Request(url, json.dumps(body).encode(), headers, method="POST")
+        reason = ""
+        for attempt in range(config.attempts):
+            if attempt:
+                time.sleep(config.pause * 2 ** (attempt - 1))
+            try:
+                with self._opener.open(request, timeout=config.timeout) as response:
+                    return _content(response.read(_LARGEST_REPLY), self.name)
+            except HTTPError as error:
+                reason = f"status {error.code}"
+                error.close()
+                if error.code not in _BUSY:
+                    break
+            except (OSError, HTTPException) as error:
+                reason = type(error.reason if isinstance(error, URLError) else error).__name__
+        raise Unavailable(f"{self.name} did not answer: {reason}")
+
+    @cached_property
+    def _opener(self) -> OpenerDirector:
+        """Follows no redirect, which would take the key and the texts elsewhere, and needs no proxy to this machine."""
+        local = _is_local(urlsplit(self._config.endpoint or "").hostname or "")
+        return build_opener(_Stay, *([ProxyHandler({})] if local else []))
+
+    @cached_property
+    def _local(self) -> LanguageModel:
+        return load_model(ModelConfig(name=self._config.model, device=str(helper_device())))
+
+
+class _Stay(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Nowhere."""
+
+
+def parse(reply: str) -> float | None:
+    """The number of a reply that is one JSON object `{"score": NUMBER}`, from 0 to 5; None for anything else."""
+    try:
+        value = json.loads(reply, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or set(value) != {"score"}:
+        return None
+    score = value["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        return None
+    return float(score) if 0 <= score <= HIGHEST else None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
+def _content(body: bytes, name: str) -> str:
+    try:
+        content = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise Unavailable(f"{name} did not answer as an OpenAI-compatible endpoint does") from None
+    return content if isinstance(content, str) else ""
+
+
+def _host(config: RaterConfig, option: str) -> str:
+    """Host and port of an endpoint, which is what records show.
+
+    Raises:
+        UserError: no web address, or a key that would travel in the open.
+    """
+    try:
+        parts = urlsplit(config.endpoint or "")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), "", None
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise UserError(f"{option}: expected a base URL such as https://host/v1")
+    if parts.username or parts.password:
+        raise UserError(
+            f"{option}: the URL holds a user or password; a key belongs in the variable {config.key_variable}"
+        )
+    if parts.scheme == "http" and not _is_local(host) and os.environ.get(config.key_variable):
+        raise UserError(
+            f"{option}: the key in {config.key_variable} is sent over https, or to this machine, only; "
+            "for a service without a key name another key_variable"
+        )
+    return host if port is None else f"{host}:{port}"
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int) -> list[str]:
+    """Greedy replies of a model that is loaded here."""
+    ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
+    replies = [""] * len(prompts)
+    decoded: Callable[[list[int]], str] = model.encoder.decode
+
+    def work(indices: Sequence[int], _: int) -> None:
+        prefix = encode_prompts(model, [ids[index] for index in indices])
+        outputs = decode(prefix, max_tokens, model.encoder.stop_ids)
+        for index, output in zip(indices, outputs, strict=True):
+            replies[index] = decoded(output)
+
+    with model.evaluating(), torch.inference_mode():
+        in_batches(model.budget, model.device, "draft", [len(prompt) for prompt in ids], work)
+    return replies

@@ -1,0 +1,179 @@
+"""What every block gives, from a forward pass that stops before the output matrix; what that matrix reads in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.batch import Batch, collate
+from expunge.data.encode import Encoded
+from expunge.models.base import LanguageModel
+from expunge.models.batches import in_batches
+from expunge.models.hooks import leaving
+from expunge.models.partial import entering
+from expunge.models.sites import Site, check_states, site_module
+from expunge.models.tensor_store import RowStore, StateMemory
+from expunge.numerics.token import token_logp
+
+Pooling = Literal["last", "mean"]
+
+
+@torch.no_grad()
+def block_outputs(
+    model: LanguageModel, sequences: Sequence[Encoded], pooling: Pooling, token_budget: int | None = None
+) -> Tensor:
+    """One vector for each row and block, without the output matrix.
+
+    Args:
+        model: any model of L blocks.
+        sequences: R encoded rows.
+        pooling: the output at a row's last token, or its mean over the row's tokens.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+
+    Returns:
+        (R, L, D) float32 on the CPU.
+    """
+    check_states(model)
+    blocks = [block for _, block in model.blocks()]
+    rows: list[Tensor] = [torch.empty(0)] * len(sequences)
+
+    def work(indices: Sequence[int], _: int) -> None:
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        with _kept(blocks, partial(_pooled, _weights(batch, pooling))) as seen, model.evaluating(), model.autocast():
+            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
+        for index, row in zip(indices, torch.stack(seen, dim=1), strict=True):
+            rows[index] = row
+
+    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
+    return torch.stack(rows)
+
+
+def label_states(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    token_budget: int | None = None,
+    memory: StateMemory | None = None,
+) -> RowStore:
+    """What every block gives at the places that predict the labels.
+
+    Args:
+        model: any model of L blocks.
+        sequences: R encoded rows.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+        memory: what the states may use; None: the model's own.
+
+    Returns:
+        For each row, in the order given, (L, N, D) float32 on the CPU, N its number of labels.
+    """
+    found = RowStore(len(sequences), memory or model.state_memory, torch.float32)
+
+    def keep(index: int, states: Tensor) -> None:
+        found.put(index, states[0])
+
+    _site_states(model, sequences, ("hidden",), token_budget, keep)
+    return found
+
+
+def site_states(
+    model: LanguageModel, sequences: Sequence[Encoded], sites: Sequence[Site], token_budget: int | None = None
+) -> RowStore:
+    """What the parts of every block give at the places that predict the labels.
+
+    Args:
+        model: any model of L blocks.
+        sequences: R encoded rows.
+        sites: S parts.
+        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+
+    Returns:
+        For each row, in the order given, (S, L, N, D) float32 on the CPU, N its number of labels.
+
+    Raises:
+        UserError: a block has no such part.
+    """
+    found = RowStore(len(sequences), model.state_memory, torch.float32)
+    _site_states(model, sequences, sites, token_budget, found.put)
+    return found
+
+
+@torch.no_grad()
+def _site_states(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    sites: Sequence[Site],
+    token_budget: int | None,
+    keep: Callable[[int, Tensor], None],
+) -> None:
+    """Hand over what `site_states` gives, row by row."""
+    modules = [site_module(model, layer, site) for layer in range(len(model.blocks())) for site in sites]
+
+    def work(indices: Sequence[int], _: int) -> None:
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        seen: dict[int, Tensor] = {}
+        with ExitStack() as stack, model.evaluating(), model.autocast():
+            for place, module in enumerate(modules):
+                stack.enter_context(leaving(module, partial(_keep, seen, place, batch)))
+            model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
+        together = torch.stack([seen[place] for place in range(len(modules))])
+        lengths = [len(sequences[index].labels) for index in indices]
+        for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):
+            keep(index, states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1))
+
+    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
+
+
+@torch.no_grad()
+def read_states(model: LanguageModel, states: Tensor, labels: Tensor, chunk: int = 256) -> Tensor:
+    """What a model's final norm and output matrix read in states of any block: the logit lens.
+
+    Args:
+        model: any model; the states may be of another one of the same width.
+        states: (N, D) what some block gave.
+        labels: (N,) tokens.
+        chunk: states that are read at a time.
+
+    Returns:
+        (N,) log-probability of each label, float32 on the CPU.
+    """
+    found = []
+    for some, tokens in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
+        ids = torch.zeros(len(some), 1, dtype=torch.long, device=model.device)
+        given = some[:, None].to(model.device)
+        with model.evaluating(), model.autocast(), entering(model, len(model.blocks()), given):
+            hidden = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[:, 0]
+            found.append(token_logp(model.head(hidden), tokens.to(model.device)).cpu())
+    return torch.cat(found)
+
+
+def _weights(batch: Batch, pooling: Pooling) -> Tensor:
+    """(B, T) weights of positions, which add up to 1 in a row."""
+    mask = batch.attention_mask.float()
+    if pooling == "mean":
+        return mask / mask.sum(1, keepdim=True)
+    last = mask.sum(1).long() - 1
+    return nn.functional.one_hot(last, mask.shape[1]).float()
+
+
+def _pooled(weights: Tensor, hidden: Tensor) -> Tensor:
+    return torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden)
+
+
+def _keep(seen: dict[int, Tensor], place: int, batch: Batch, hidden: Tensor) -> None:
+    """The parts of a block are seen in whatever order they run."""
+    rows = hidden.reshape(*batch.input_ids.shape, -1)  # some parts see all rows as one
+    seen[place] = rows[batch.rows, batch.positions].float().cpu()
+
+
+@contextmanager
+def _kept(blocks: Sequence[nn.Module], part: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Within this block of code each decoder block appends a part of its (B, T, D) output to the list, as float32."""
+    seen: list[Tensor] = []
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(leaving(block, lambda hidden: seen.append(part(hidden.float()).cpu())))
+        yield seen

@@ -1,0 +1,357 @@
+"""Attacks on a run or a model, read top to bottom: find models and rows, check, attack, record, show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from expunge.attacks.base import Attack, AttackConfig, Context
+from expunge.attacks.engine import REFUSAL, RETRAINED, attack, attack_names, ground_record, load_attacks
+from expunge.core.attack_record import Access, Attacked, Robustness
+from expunge.core.errors import UserError, near
+from expunge.core.files import clear_leftovers, refuse_link, write_atomic
+from expunge.core.output_dir import adding, check_folder
+from expunge.core.progress import SILENT, Progress
+from expunge.core.provenance import provenance
+from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, AttackRecord, DataPrint, read_attacks, read_record
+from expunge.core.report_section import Diagnosis
+from expunge.core.validation import check
+from expunge.data.example import fingerprint
+from expunge.data.splits import SPLITS, Splits
+from expunge.data.understood import say_all, unused_of
+from expunge.evaluate.answer_kinds import Labeller
+from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.evidence import sampled
+from expunge.evaluate.sets import sets_of
+from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnings
+from expunge.models.config import ModelConfig
+from expunge.models.load import check_model_name, load_model
+from expunge.models.save import CARD
+from expunge.models.stored_weights import stored_weights
+from expunge.targets import Subject, is_run, load_splits, read_subject
+from expunge.workflows.run import write_report
+
+PAGE_FILE = "attacks.html"
+ACCESS = get_args(Access)
+_GROUPS = ("default", "all")
+_SAME = ("sha256", "data", "rows", "asked", "seed")
+"""What attacks must share to stand on one card."""
+
+
+def attack_subject(
+    subject: str,
+    which: str = "default",
+    *,
+    options: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+    data: Mapping[str, str] | None = None,
+    original: str | None = None,
+    reference: str | None = None,
+    refusal: str | None = None,
+    access: str = "weights",
+    budget: float | None = None,
+    seed: int | None = None,
+    template: str | None = None,
+    out: Path | None = None,
+    command: str = "",
+    progress: Progress = SILENT,
+) -> tuple[AttackRecord, Path]:
+    """Attack a finished run's model, or any model; what an earlier call did in the same place is kept.
+
+    Args:
+        subject: directory of a finished run; or embedded name, folder, .gguf file or hub id of a model.
+        which: names with commas between them; `default`: those that need prompts only; `all`.
+        options: keys of `[attacks]` besides names and budget: NAME = {...}, max_rows.
+        evaluate: options of the asking that differ from the run's own.
+        data: split -> data, in the place of the run's; for a model none: the shipped people.
+        original: the model before unlearning; None: the run's own.
+        reference: a model that never saw the forget rows: every attack is carried out on it too.
+        refusal: a model that was only taught to refuse: the same.
+        access: what the adversary has of the model: prompts, logits or weights.
+        budget: seconds for everything; None: no limit.
+        seed: of what is drawn; None: the run's own, or 0.
+        template: layout of the questions; None: the run's own, or chat.
+        out: folder of the record; None: the run's directory, or the current one.
+        command: the command line, for the record.
+        progress: where to report.
+
+    Returns:
+        The record, and its path.
+
+    Raises:
+        UserError: bad input, or a folder that holds attacks on something else.
+    """
+    if budget is not None and budget <= 0:
+        raise UserError(f"--budget {budget:g}: no attack takes no time; leave it out for no limit")
+    if "://" in subject:
+        raise UserError(f"'{subject}' is an endpoint; attacks need the model itself: a run, a folder or a name")
+    if access not in ACCESS:
+        raise UserError(f"--access: no '{access}'{near(access, ACCESS)}")
+    wanted = _names(which)
+    if out is None and is_run(Path(subject)):
+        refuse_link(Path(subject) / MODEL_FOLDER)  # its model card is written anew
+    check_folder(out or (Path(subject) if is_run(Path(subject)) else Path()))
+    found = read_subject(subject, data or {}, SPLITS, "unlearned", template)
+    config = _config(found.attacks, options or {})
+    asked = load_attacks(wanted, config.options)
+    models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
+    attacks, left_out = _possible(asked, access, models, which in _GROUPS)
+    rows = load_splits(found, data or {})
+    like = models["unlearned"]
+    asking = check(EvaluateConfig, {**found.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
+    seed = found.seed if seed is None else seed
+    sets = sets_of(rows, asking)
+    check_keywords(sets)
+    warnings = row_warnings({"forget": sets["forget"]}, like.system_prompt)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+
+    path = (out or (Path(subject) if is_run(Path(subject)) else Path())) / ATTACKS_FILE
+    models = _dated(models, _earlier_date(path))
+    model = load_model(models["unlearned"], progress)
+    models = _dated(models, model.encoder.date)
+    loaders = {name: partial(load_model, one, progress) for name, one in models.items()}
+    pieces: dict[str, Any] = {name: found.documents.rows(model.encoder, some) for name, some in rows.named()}
+    splits = replace(rows, **pieces)
+    context = Context(
+        model,
+        splits,
+        tuple(sampled(sampled(splits.forget, asking.max_rows, seed), config.max_rows, seed)),
+        Labeller(asking.kinds),
+        asking,
+        seed,
+        load_original=loaders.get("original"),
+        read_original=partial(stored_weights, models["original"]) if "original" in models else None,
+        load_retrained=loaders.get(RETRAINED),
+        tensors=found.tensors,
+        steered=found.steered,
+        trained=found.trained,
+        progress=progress,
+    )
+
+    sha256 = None if out is None and is_run(Path(subject)) else model.fingerprint()
+    prints = _prints(splits, {key: text for key, text in found.expected.items() if key not in (data or {})})
+    names = {name: model.name for name, model in models.items()}
+    now = ground_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
+    controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
+    before = _earlier(path, now)
+    done = _kept(path, before, attacks, controls)
+    say_all(progress, rows.understood)
+    if "original" in loaders:
+        context = replace(context, original_plain=replace(context, model=loaders["original"]()).said("the original"))
+        warnings += plain_warnings(context.original_plain)
+
+    known = {one.name for one in done}
+
+    def keep(card: Robustness) -> None:
+        """Put what is new beside what other processes have written meanwhile."""
+        with adding(path.parent):
+            there = _earlier(path, now)
+            old = {one.name: one for one in there.robustness.attacks} if there else {}
+            new = {one.name: one for one in card.attacks if one.name not in known}
+            lacking = {one.name: one for one in left_out if one.name not in old}
+            attacked = {**lacking, **old, **new}
+            order = [name for name in (*old, *new, *lacking)]
+            controls = {**(there.robustness.controls if there else {}), **card.controls}
+            union = {"attacks": [attacked[name] for name in dict.fromkeys(order)], "controls": controls}
+            models = {**(there.models if there else {}), **now.models}
+            whole = now.model_copy(
+                update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
+            )
+            write_atomic(path, whole.model_dump_json(indent=1))
+
+    keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep))
+    return read_attacks(path), path
+
+
+def read_card(folder: Path) -> Robustness:
+    """The robustness card of a run's directory, or of a folder with attacks on a model.
+
+    Raises:
+        UserError: nothing there was attacked.
+    """
+    if not (folder / ATTACKS_FILE).is_file():
+        raise UserError(f"{folder}: no {ATTACKS_FILE} here; try: expunge attack {folder}")
+    return read_attacks(folder / ATTACKS_FILE).robustness
+
+
+def broken(card: Robustness, which: str | None = None) -> list[Attacked]:
+    """Attacks that an unexpected error ended.
+
+    Args:
+        card: what was attacked.
+        which: names, as for `attack_subject`, of those that are looked at; None: all.
+    """
+    names = None if which is None else _names(which)
+    return [one for one in card.attacks if one.traceback and (names is None or one.name in names)]
+
+
+def show(record: AttackRecord, path: Path) -> Path:
+    """Make the page of a record, or that of the run in whose directory it lies, with the run's model card; its path."""
+    from expunge.reports.model_card import model_card
+    from expunge.reports.robustness import finding
+    from expunge.reports.section import page
+
+    folder = path.parent
+    if is_run(folder):
+        with adding(folder):
+            clear_leftovers(folder / MODEL_FOLDER)
+            write_atomic(folder / MODEL_FOLDER / CARD, model_card(read_record(folder)))
+        return write_report(folder)
+    shown = Diagnosis(
+        diagnostic="attacks",
+        subject=record.subject,
+        models=record.models,
+        data=record.data,
+        options={one.name: one.options for one in record.robustness.attacks},
+        seed=record.seed,
+        provenance=record.provenance,
+        seconds=record.robustness.seconds,
+        finding=finding(record.robustness, record.warnings),
+    )
+    with adding(folder):
+        write_atomic(folder / PAGE_FILE, page(shown))
+    return folder / PAGE_FILE
+
+
+def _dated(models: Mapping[str, ModelConfig], date: str | None) -> dict[str, ModelConfig]:
+    """The models with one date for all of them, where a chat template sees one."""
+    return {name: model.dated(date) for name, model in models.items()}
+
+
+def _earlier_date(path: Path) -> str | None:
+    """The date that attacks on the same subject saw before, if they saw one."""
+    date = read_attacks(path).asked.get("date") if path.is_file() else None
+    return None if date is None else str(date)
+
+
+def _config(own: AttackConfig, given: Mapping[str, Any]) -> AttackConfig:
+    """What the run was attacked by, with what is given over it."""
+    config = check(AttackConfig, given, "attacks")
+    options = {**own.options, **{name: {**own.options.get(name, {}), **some} for name, some in config.options.items()}}
+    return config.model_copy(
+        update={"options": options, "max_rows": config.max_rows if "max_rows" in given else own.max_rows}
+    )
+
+
+def _names(which: str) -> list[str]:
+    if which in _GROUPS:
+        return attack_names(only_default=which == "default")
+    names = list(dict.fromkeys(name.strip() for name in which.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"--attack: name one{near('', attack_names())}")
+    return names
+
+
+def _possible(
+    asked: Sequence[Attack], access: str, models: Mapping[str, ModelConfig], is_group: bool
+) -> tuple[list[Attack], list[Attacked]]:
+    """Attacks that can be carried out; of a group the others are told as left out, one named by itself is refused."""
+    possible, left_out = [], []
+    for one in asked:
+        lack = _lack(one, access, models)
+        if lack is None:
+            possible.append(one)
+        elif is_group:
+            left_out.append(
+                Attacked(name=one.name, access=one.access, options=one.config.model_dump(mode="json"), failed=lack)
+            )
+        else:
+            raise UserError(f"{one.name}: {lack}")
+    return possible, left_out
+
+
+def _lack(one: Attack, access: str, models: Mapping[str, ModelConfig]) -> str | None:
+    """What an attack would need and does not have."""
+    if ACCESS.index(one.access) > ACCESS.index(access):
+        return f"it needs {one.access}, and --access is {access}"
+    if one.needs_original and "original" not in models:
+        return "it needs the original model: --original MODEL"
+    if one.needs_retrained and RETRAINED not in models:
+        return "it needs a model that never saw the forget rows: --reference MODEL"
+    return None
+
+
+def _models(found: Subject, given: Mapping[str, str | None]) -> dict[str, ModelConfig]:
+    """Every model that takes part; the original that a run started from is left out when it is gone.
+
+    Raises:
+        UserError: one that was named leads nowhere.
+    """
+    like = found.models["unlearned"]
+    named = {name: like.model_copy(update={"name": text, "revision": None}) for name, text in given.items() if text}
+    for name, model in {"unlearned": like, **named}.items():
+        check_model_name(model.name, f"{name} model")
+    if "original" in found.models and "original" not in named:
+        with suppress(UserError):
+            check_model_name(found.models["original"].name)
+            named["original"] = found.models["original"]
+    return {"unlearned": like, **named}
+
+
+def _prints(splits: Splits, expected: Mapping[str, str]) -> dict[str, DataPrint]:
+    """What the rows are.
+
+    Raises:
+        UserError: they are not what the run saw.
+    """
+    prints = {
+        name: DataPrint(
+            source=splits.sources.get(name, "given"),
+            rows=len(rows),
+            sha256=fingerprint(rows),
+            unused=unused_of(splits.understood.get(name, ())),
+        )
+        for name, rows in splits.named()
+    }
+    for name, sha256 in expected.items():
+        if name not in prints or prints[name].sha256 != sha256:
+            source = splits.sources.get(name, "nothing")
+            raise UserError(
+                f"data.{name}: '{source}' does not hold the rows that the run saw; name them: --data {name}=..."
+            )
+    return prints
+
+
+def _earlier(path: Path, now: AttackRecord) -> AttackRecord | None:
+    """What earlier calls, or the run itself, left there.
+
+    Raises:
+        UserError: attacks on something else.
+    """
+    if not path.is_file():
+        return None
+    before = read_attacks(path)
+    different = [key for key in _SAME if getattr(before, key) != getattr(now, key)]
+    different += [
+        name
+        for name in (RETRAINED, REFUSAL)
+        if before.models.get(name, now.models.get(name)) != now.models.get(name, before.models.get(name))
+    ]
+    if different:
+        raise UserError(f"{path}: holds attacks under other conditions ({', '.join(different)}); choose another --out")
+    return before
+
+
+def _kept(
+    path: Path, before: AttackRecord | None, attacks: Sequence[Attack], controls: Collection[str]
+) -> list[Attacked]:
+    """Earlier attacks that stay as they are; those that broke off, or lack a control, are carried out again if asked.
+
+    Raises:
+        UserError: an attack that is asked for was carried out with other options.
+    """
+    asked = {one.name: one for one in attacks}
+    kept = []
+    for old in before.robustness.attacks if before else ():
+        again = asked.get(old.name)
+        whole = not old.failed and not old.cut and all(set(controls) <= set(one.controls) for one in old.variants)
+        if again is not None and whole and again.config.model_dump(mode="json") != old.options:
+            raise UserError(f"{path}: {old.name} was carried out there with other options; choose another --out")
+        if again is None or whole:
+            kept.append(old)
+    return kept
