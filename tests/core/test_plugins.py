@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from expunge.attacks.base import Attack
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.permission import granted
@@ -38,6 +39,19 @@ def test_base_and_private_files_are_no_plugins() -> None:
     for name in ("base", "_files", "../forget/npo", ""):
         with pytest.raises(UserError):
             plugins.find("forget", name, ForgetLoss)
+
+
+@pytest.mark.parametrize("key", ["access", "default", "rank", "harms", "tries", "needs_original", "needs_retrained"])
+def test_class_attributes_are_read_without_an_import(key: str) -> None:
+    """Every declaration of every attack, own or inherited, equals that of the imported class."""
+    for name in plugins.names("attacks"):
+        assert plugins.attribute("attacks", name, key) == getattr(plugins.find("attacks", name, Attack), key)  # type: ignore[type-abstract]
+
+
+def test_attributes_that_nobody_declares() -> None:
+    assert plugins.attribute("attacks", "gcg", "colour") is None
+    assert plugins.attribute("attacks", "no_such_attack", "access") is None
+    assert plugins.attribute("attacks", "my.module:Attack", "access") is None
 
 
 def test_unknown_name_offers_the_near_ones() -> None:

@@ -1,7 +1,7 @@
 """Plug-ins: the file name is the registry.
 
 `find("forget", "npo")` is the one class that `expunge/forget/npo.py` defines; `my_pkg.my_loss:MyLoss` is a user's own.
-Listing reads docstrings with `ast`, so it imports nothing.
+Listings, and reports on what a class declares, read files with `ast` and import nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from expunge.core.errors import UserError, near
 from expunge.core.permission import check_class
@@ -54,6 +55,60 @@ def describe(folder: str, name: str) -> Listed:
     return Listed(
         name, _PAPER.sub("", first).replace("? .", "?").replace(" .", ".").strip(), paper.group(1) if paper else ""
     )
+
+
+def attribute(folder: str, name: str, key: str) -> Any:
+    """Literal value of a class attribute of a plug-in, its own or inherited, without importing it.
+
+    Args:
+        folder: folder of the package, e.g. `attacks`.
+        name: a file name of that folder without `.py`.
+        key: the attribute, assigned a literal in the class body.
+
+    Returns:
+        The value; None if neither the class nor its base classes assign the attribute, or no such file exists.
+
+    Raises:
+        ValueError: the value is not a literal.
+    """
+    package = folder.partition("/")[0]
+    for line in _lineages(f"expunge.{folder.replace('/', '.')}.{name}"):
+        if any(module.startswith(f"expunge.{package}.") and module.endswith(".base") for module, _ in line):
+            values = [_assigned(body, key) for _, body in line]
+            return next((ast.literal_eval(value) for value in values if value is not None), None)
+    return None
+
+
+def _lineages(module: str) -> list[list[tuple[str, ast.ClassDef]]]:
+    """For each class of a module: the class and its base classes within the package, nearest first, with modules."""
+    return [_lineage(module, body.name) for body in _parsed(module).body if isinstance(body, ast.ClassDef)]
+
+
+def _lineage(module: str, name: str) -> list[tuple[str, ast.ClassDef]]:
+    for node in _parsed(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            parents = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            return [(module, node), *(found for parent in parents for found in _lineage(module, parent))]
+        if isinstance(node, ast.ImportFrom) and name in {one.name for one in node.names}:
+            return _lineage(node.module or "", name)
+    return []
+
+
+@cache
+def _parsed(module: str) -> ast.Module:
+    """Syntax tree of a module of the package; empty for any other module."""
+    path = ROOT.parent / f"{module.replace('.', '/')}.py"
+    inside = module.startswith("expunge.") and path.is_file()
+    return ast.parse(path.read_text(encoding="utf-8") if inside else "")
+
+
+def _assigned(body: ast.ClassDef, key: str) -> ast.expr | None:
+    for node in body.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == key for target in targets):
+                return node.value
+    return None
 
 
 def find(folder: str, name: str, base: type[Plugin]) -> type[Plugin]:
