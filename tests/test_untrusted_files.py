@@ -31,7 +31,7 @@ from expunge.data.load import load_examples
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 from expunge.reports.evaluation import as_csv
-from expunge.workflows.attack import attack_subject
+from expunge.workflows.attack import attack_target
 from expunge.workflows.diagnose import check_free
 from expunge.workflows.reproduce import load_reproduction
 from expunge.workflows.run import execute
@@ -164,7 +164,7 @@ def test_nothing_is_written_through_links_of_a_run_directory(tmp_path: Path) -> 
     (run / "model").symlink_to(elsewhere)
     (run / "diagnose").symlink_to(elsewhere)
     with pytest.raises(UserError, match=r"run/model: is a symbolic link"):
-        attack_subject(str(run))
+        attack_target(str(run))
     with pytest.raises(UserError, match=r"run/diagnose: is a symbolic link"):
         check_free(run / "diagnose", "layers")
     with pytest.raises(UserError, match="is a symbolic link"), claimed(run):

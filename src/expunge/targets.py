@@ -25,7 +25,7 @@ from expunge.models.save import OLD_TENSORS, TENSORS
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """What a run directory or a model name stands for."""
 
     models: dict[Stage, ModelConfig]
@@ -50,9 +50,9 @@ def is_run(path: Path) -> bool:
     return (path / RECORD_FILE).is_file() or (path / RUN_FILE).is_file()
 
 
-def read_subject(
+def read_target(
     name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage, template: str | None = None
-) -> Subject:
+) -> Target:
     """The models and data of a finished run; or a model by name, with data that are given or the shipped people.
 
     Args:
@@ -69,7 +69,7 @@ def read_subject(
     return replace(found, models={key: _laid_out(config, template) for key, config in found.models.items()})
 
 
-def load_splits(subject: Subject, given: Mapping[str, str]) -> Splits:
+def load_splits(subject: Target, given: Mapping[str, str]) -> Splits:
     """A subject's rows, with those that the user gave in their places.
 
     Raises:
@@ -93,12 +93,12 @@ def _laid_out(config: ModelConfig, template: str | None) -> ModelConfig:
     return check(ModelConfig, {**config.model_dump(mode="json", exclude_none=True), "template": template}, "model")
 
 
-def _finished(run_dir: Path, splits: Sequence[str]) -> Subject:
+def _finished(run_dir: Path, splits: Sequence[str]) -> Target:
     record = read_record(run_dir)
     run = check_run(record.config)
     folder = run_dir / MODEL_FOLDER
     specs = {split: getattr(run.data, split) for split in splits}
-    return Subject(
+    return Target(
         models={
             "original": run.model,
             "unlearned": run.model.model_copy(update={"name": str(folder), "revision": None}),
@@ -122,8 +122,8 @@ def _kept(folder: Path) -> dict[str, Tensor]:
     return load_file(places[0]) if places else {}
 
 
-def _plain(name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage) -> Subject:
+def _plain(name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage) -> Target:
     people = {} if data else {split: DataSpec(name="people", split=split) for split in splits if split != "holdout"}
     if data and "forget" not in data:
         raise UserError("data.forget: say which rows, e.g. --data forget=facts.jsonl")
-    return Subject(models={stage: ModelConfig(name=name)}, data=people)
+    return Target(models={stage: ModelConfig(name=name)}, data=people)

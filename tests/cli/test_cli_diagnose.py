@@ -10,7 +10,7 @@ from test_cli_refusals import refused
 
 from expunge.config import load_run
 from expunge.core.records import read_record
-from expunge.train.candidates import Pool, pools
+from expunge.train.candidates import CandidateSet, pools
 
 FEW = ("prompts=2", "beams=4", "samples=4", "max_new_tokens=16")
 
@@ -21,7 +21,7 @@ def test_a_run_with_the_diagnostic_on(
     """The sentence and every check in JSON and record, a section in the page, and no candidate anywhere."""
     candidates: list[str] = []
 
-    def overheard(*arguments: Any) -> list[Pool]:
+    def overheard(*arguments: Any) -> list[CandidateSet]:
         found = pools(*arguments)
         candidates.extend(answer.text for pool in found for answer in pool.kept)
         return found

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from expunge.core.records import Squeeze
-from expunge.train.squeeze_scores import Counts, Look, summarise
+from expunge.train.squeeze_scores import Counts, Snapshot, summarise
 
 COUNTS = Counts(prompts=2, left_out=0, thin=0, generated=20, duplicates=0, copies=0)
 TOKENS = {name: [0.5, 0.5] for name in ("probability", "neighbour_mass", "top_k_mass", "entropy")}
 
 
-def look(step: int, target: list[float], high: list[float], end: bool = False, **samples: list[float]) -> Look:
+def look(step: int, target: list[float], high: list[float], end: bool = False, **samples: list[float]) -> Snapshot:
     """Sums are four times the means; the other bands stand still."""
     pairs = {"target": target, "mean/high": high, "sum/high": high}
     pairs |= {f"{ranking}/{band}": [-2.0, -2.0] for ranking in ("mean", "sum") for band in ("mid", "low")}
     levels = {name: [[4 * value, value] for value in values] for name, values in pairs.items()}
-    return Look(step=step, epoch=step / 2, end_of_epoch=end, levels=levels, tokens=TOKENS, samples=samples)
+    return Snapshot(step=step, epoch=step / 2, end_of_epoch=end, levels=levels, tokens=TOKENS, samples=samples)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def attack(
     from expunge.reports.robustness import finding
     from expunge.reports.section import print_finding
     from expunge.targets import is_run
-    from expunge.workflows.attack import attack_subject, broken, show
+    from expunge.workflows.attack import attack_target, broken, show
 
     tables = read_settings(settings or ())
     if unknown := sorted(set(tables) - {"attacks", "evaluate"}):
@@ -79,7 +79,7 @@ def attack(
         out = Path("attacks") / new_name("")
     quiet_libraries()
     with resumable(out):
-        record, path = attack_subject(
+        record, path = attack_target(
             subject,
             which,
             options=tables.get("attacks"),

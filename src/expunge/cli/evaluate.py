@@ -14,7 +14,7 @@ from expunge.cli._data import MOST_SEED
 from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
-    from expunge.workflows.evaluate import Plan
+    from expunge.workflows.evaluate import EvaluationPlan
 
 
 def evaluate(
@@ -138,14 +138,14 @@ def _tables(settings: list[str] | tuple[()], *given: dict[str, Any]) -> dict[str
     return tables
 
 
-def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
+def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]], seed: int) -> EvaluationPlan:
     from expunge.evaluate.suite import load_suite
     from expunge.workflows.evaluate import suite_plan
 
     return suite_plan(load_suite(name, folder or "", tables), name, seed)
 
 
-def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> Plan:
+def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> EvaluationPlan:
     from expunge.cli._data import named_data
     from expunge.core.validation import check
     from expunge.data.splits import SPLITS

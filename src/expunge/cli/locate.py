@@ -37,7 +37,7 @@ def locate(
     from expunge.cli._data import named_data
     from expunge.core.errors import UserError
     from expunge.reports.localization import print_located
-    from expunge.workflows.locate import DATA, check_target, write_located
+    from expunge.workflows.locate import DATA, check_target, write_localization
     from expunge.workflows.locate import locate as find
 
     splits = named_data(data or (), list(DATA)) or DATA
@@ -55,7 +55,7 @@ def locate(
         model_config={"template": template},
         progress=progress_for(quiet),
     )
-    written = write_located(found, out) if out is not None else []
+    written = write_localization(found, out) if out is not None else []
     if as_json:
         print_record(found)
         return

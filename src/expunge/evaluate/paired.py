@@ -22,7 +22,7 @@ from expunge.numerics.intervals import (
 )
 
 
-class Aggregate(Protocol):
+class Statistic(Protocol):
     """Row values to a score along the last axis, (..., n) -> (...); with (D, n) weights of n values to (D,)."""
 
     def __call__(self, values: Numbers, weights: Numbers | None = None) -> Numbers:
@@ -59,7 +59,7 @@ class Paired(NamedTuple):
 
 
 def paired(
-    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+    first: Numbers, second: Numbers, aggregate: Statistic, seed: int, clusters: Clusters | None = None
 ) -> Paired:
     """Compare two arms over the same rows.
 
@@ -90,7 +90,7 @@ def paired(
 
 
 def paired_interval(
-    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+    first: Numbers, second: Numbers, aggregate: Statistic, seed: int, clusters: Clusters | None = None
 ) -> tuple[float, float]:
     """95% interval of the difference alone; arguments as for `paired`."""
     weights = resampled_weights(clusters or first.shape[1], seed)
@@ -104,7 +104,7 @@ def paired_interval(
 
 
 def swap_test(
-    first: Numbers, second: Numbers, aggregate: Aggregate, seed: int, clusters: Clusters | None = None
+    first: Numbers, second: Numbers, aggregate: Statistic, seed: int, clusters: Clusters | None = None
 ) -> float:
     """Two-sided p-value of `aggregate(second) - aggregate(first)` if each row's two values could stand either way.
 

@@ -39,7 +39,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidateSet:
     """Distinct answers to one prompt, and what was dropped to make them so."""
 
     kept: list[Generated]
@@ -72,7 +72,7 @@ def pools(
     config: SqueezeConfig,
     seed: str,
     bar: Bar,
-) -> list[Pool]:
+) -> list[CandidateSet]:
     """Distinct answers of the model to every prompt, by beam search and by sampling.
 
     Args:
@@ -95,7 +95,7 @@ def pools(
     return [distinct(some, text) for some, text in zip(answers, texts, strict=True)]
 
 
-def distinct(answers: Sequence[Generated], target: str) -> Pool:
+def distinct(answers: Sequence[Generated], target: str) -> CandidateSet:
     """Answers that differ from the target and from one another in more than case and white space.
 
     An answer that was cut off where the target goes on is the target too.
@@ -111,7 +111,7 @@ def distinct(answers: Sequence[Generated], target: str) -> Pool:
             duplicates += 1
         else:
             kept[text] = answer
-    return Pool([*kept.values()], len(answers), duplicates, copies)
+    return CandidateSet([*kept.values()], len(answers), duplicates, copies)
 
 
 def split_by_rank(values: Sequence[float]) -> dict[Band, list[int]]:

@@ -25,7 +25,7 @@ from expunge.models.batches import in_batches
 from expunge.models.forward import Forward
 from expunge.train.candidates import Followed, Generated, draw, pools, ranked, score, target_of
 from expunge.train.config import SqueezeConfig
-from expunge.train.squeeze_scores import Counts, Look, summarise
+from expunge.train.squeeze_scores import Counts, Snapshot, summarise
 
 EARLY_STEPS = (1, 2, 4, 8)
 """Steps of the first epoch that are looked at: the rise, where there is one, comes early and may be over at its end."""
@@ -85,7 +85,7 @@ class Squeezing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put all looks together, those before an interruption among them."""
-        looks = [Look.model_validate(entry[_KEY]) for entry in state.log_history if _KEY in entry]
+        looks = [Snapshot.model_validate(entry[_KEY]) for entry in state.log_history if _KEY in entry]
         self.result = summarise(looks, self.counts, self.seed)
 
     def _look(self, state: TrainerState) -> None:
@@ -94,7 +94,7 @@ class Squeezing(TrainerCallback):
             return
         end_of_epoch = state.global_step > 0 and state.global_step % self.steps_per_epoch == 0
         compared = self.config.dynamic and (end_of_epoch or state.global_step == 0)
-        look = Look(
+        look = Snapshot(
             step=state.global_step,
             epoch=state.epoch or 0.0,
             end_of_epoch=end_of_epoch,

@@ -21,7 +21,7 @@ from expunge.core.records import (
     SqueezeScores,
 )
 from expunge.numerics.intervals import percentiles, resampled_weights
-from expunge.train.candidates import FEWEST, Pool
+from expunge.train.candidates import FEWEST, CandidateSet
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 BANDS: tuple[Band, ...] = get_args(Band)
@@ -29,7 +29,7 @@ BANDS: tuple[Band, ...] = get_args(Band)
 Values = NDArray[np.float64]
 
 
-class Look(Frozen):
+class Snapshot(Frozen):
     """What one check saw of each of P prompts; numbers only, so that a checkpoint can keep it."""
 
     step: int
@@ -55,7 +55,7 @@ class Counts:
     copies: int
 
     @classmethod
-    def of(cls, pools: Sequence[Pool], fewest: int) -> Counts:
+    def of(cls, pools: Sequence[CandidateSet], fewest: int) -> Counts:
         """Counts over pools; those with fewer than `fewest` candidates are left out."""
         sizes = [len(pool.kept) for pool in pools]
         return cls(
@@ -68,7 +68,7 @@ class Counts:
         )
 
 
-def summarise(looks: Sequence[Look], counts: Counts, seed: int) -> Squeeze:
+def summarise(looks: Sequence[Snapshot], counts: Counts, seed: int) -> Squeeze:
     """The record of a run's looks, the first of them at step 0."""
     found = {name: np.array([look.levels[name] for look in looks]) for name in (looks[0].levels if looks else ())}
     changes = {name: values - values[0] for name, values in found.items()}
@@ -110,7 +110,7 @@ def _column(ranking: Ranking) -> int:
     return ("sum", "mean").index(ranking)
 
 
-def _scores(change: Values | None, looks: Sequence[Look], seed: int) -> SqueezeScores:
+def _scores(change: Values | None, looks: Sequence[Snapshot], seed: int) -> SqueezeScores:
     """Both scores from the (checks, P) changes of the high band since step 0."""
     if change is None:
         absent = _absent("no forget prompt had enough candidates")

@@ -32,7 +32,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import CARD
 from expunge.models.stored_weights import stored_weights
-from expunge.targets import Subject, is_run, load_splits, read_subject
+from expunge.targets import Target, is_run, load_splits, read_target
 from expunge.workflows.run import write_report
 
 PAGE_FILE = "attacks.html"
@@ -42,7 +42,7 @@ _SAME = ("sha256", "data", "rows", "asked", "seed")
 """What attacks must share to stand on one card."""
 
 
-def attack_subject(
+def attack_target(
     subject: str,
     which: str = "default",
     *,
@@ -95,7 +95,7 @@ def attack_subject(
     if out is None and is_run(Path(subject)):
         refuse_link(Path(subject) / MODEL_FOLDER)  # its model card is written anew
     check_folder(out or (Path(subject) if is_run(Path(subject)) else Path()))
-    found = read_subject(subject, data or {}, SPLITS, "unlearned", template)
+    found = read_target(subject, data or {}, SPLITS, "unlearned", template)
     config = _config(found.attacks, options or {})
     asked = load_attacks(wanted, config.options)
     models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
@@ -184,7 +184,7 @@ def broken(card: Robustness, which: str | None = None) -> list[Attacked]:
 
     Args:
         card: what was attacked.
-        which: names, as for `attack_subject`, of those that are looked at; None: all.
+        which: names, as for `attack_target`, of those that are looked at; None: all.
     """
     names = None if which is None else _names(which)
     return [one for one in card.attacks if one.traceback and (names is None or one.name in names)]
@@ -276,7 +276,7 @@ def _lack(one: Attack, access: str, models: Mapping[str, ModelConfig]) -> str | 
     return None
 
 
-def _models(found: Subject, given: Mapping[str, str | None]) -> dict[str, ModelConfig]:
+def _models(found: Target, given: Mapping[str, str | None]) -> dict[str, ModelConfig]:
     """Every model that takes part; the original that a run started from is left out when it is gone.
 
     Raises:

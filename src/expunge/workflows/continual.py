@@ -28,7 +28,7 @@ from expunge.workflows.run import execute
 
 
 @dataclass(frozen=True)
-class Plan:
+class SequencePlan:
     """Runs in order. Run s forgets request s and keeps the base retain rows and the requests that come after it."""
 
     runs: tuple[Run, ...]
@@ -38,7 +38,7 @@ class Plan:
     """What should stay through all steps: the base retain rows, neighbours and general knowledge; no forget rows."""
 
 
-def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> Plan:
+def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> SequencePlan:
     """Read a run file in which `data.requests`, a list of data sets, stands in place of `data.forget`.
 
     Step s forgets request s. Requests after s are retain rows, those before s are in neither set, and the reference is
@@ -81,11 +81,11 @@ def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> Plan:
     kept = {name: parts for name, parts in splits.understood.items() if name not in ("forget", "holdout")}
     understood = {**{f"request {number}": one.understood for number, one in enumerate(loaded, start=1)}, **kept}
     rest = Splits((), splits.retain, splits.neighbour, splits.general, understood=understood)
-    return Plan(tuple(runs), requests, rest)
+    return SequencePlan(tuple(runs), requests, rest)
 
 
 def execute_plan(
-    plan: Plan, out: Path, *, resume: bool = False, command: str = "", progress: Progress = SILENT
+    plan: SequencePlan, out: Path, *, resume: bool = False, command: str = "", progress: Progress = SILENT
 ) -> SequenceRecord:
     """Carry out every step that is not done yet, and score all requests after each.
 
@@ -105,7 +105,9 @@ def execute_plan(
         return _carry_out(plan, out, _start(plan, out, resume), command, progress)
 
 
-def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, progress: Progress) -> SequenceRecord:
+def _carry_out(
+    plan: SequencePlan, out: Path, record: SequenceRecord, command: str, progress: Progress
+) -> SequenceRecord:
     first = plan.runs[0]
     if not record.steps:
         model = load_model(first.model, progress)
@@ -131,7 +133,7 @@ def _carry_out(plan: Plan, out: Path, record: SequenceRecord, command: str, prog
     return record
 
 
-def _dated(plan: Plan, date: str | None) -> Plan:
+def _dated(plan: SequencePlan, date: str | None) -> SequencePlan:
     """The plan with one date in all its steps, where its chat template sees one."""
     return replace(plan, runs=tuple(run.dated(date) for run in plan.runs))
 
@@ -161,7 +163,7 @@ def read_sequence(out: Path) -> SequenceRecord:
     return read_as(SequenceRecord, path)
 
 
-def _start(plan: Plan, out: Path, resume: bool) -> SequenceRecord:
+def _start(plan: SequencePlan, out: Path, resume: bool) -> SequenceRecord:
     new = SequenceRecord(
         recipe=plan.runs[0].recipe,
         config=plan.runs[0].tables(),
@@ -192,7 +194,7 @@ def _add(record: SequenceRecord, step: SequenceStep, out: Path) -> SequenceRecor
     return record
 
 
-def _measure(plan: Plan, model: LanguageModel, number: int, progress: Progress) -> SequenceStep:
+def _measure(plan: SequencePlan, model: LanguageModel, number: int, progress: Progress) -> SequenceStep:
     run = plan.runs[0]
     metrics, labeller = load_metrics(run.evaluate), Labeller(run.evaluate.kinds)
     label = f"after step {number}" if number else "before all steps"

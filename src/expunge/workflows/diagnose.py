@@ -19,7 +19,7 @@ from expunge.core.validation import check
 from expunge.data.understood import say_all
 from expunge.diagnose.base import Context, Diagnostic
 from expunge.models.load import check_model_name, load_model
-from expunge.targets import is_run, load_splits, read_subject
+from expunge.targets import is_run, load_splits, read_target
 
 FOLDER = "diagnose"
 SPLITS = ("forget", "retain")
@@ -54,7 +54,7 @@ def diagnose(
     start = time.perf_counter()
     kind = plugins.find(FOLDER, name, Diagnostic)  # type: ignore[type-abstract]
     diagnostic = kind(check(kind.Config, options or {}, name))
-    found = read_subject(subject, data or {}, SPLITS, "original", template)
+    found = read_target(subject, data or {}, SPLITS, "original", template)
     if kind.compares and "unlearned" not in found.models:
         raise UserError(
             f"{name}: compares an unlearned model with its original one; '{subject}' is no directory of a finished run"

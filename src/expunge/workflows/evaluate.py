@@ -40,7 +40,7 @@ _WRITTEN_FIRST = (ITEMS_FILE, CSV_FILE, TABLE_FILE)
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What every model is measured by."""
 
     sets: Sets
@@ -53,7 +53,7 @@ class Plan:
 
 def data_plan(
     data: Mapping[str, Rows], config: EvaluateConfig, seed: int = 0, model_config: Mapping[str, Any] | None = None
-) -> Plan:
+) -> EvaluationPlan:
     """Measure on rows of one's own.
 
     Args:
@@ -72,10 +72,10 @@ def data_plan(
     loaded = {name: read_data(name, value) for name, value in data.items()}
     splits = splits_of(loaded, {})
     prints = {name: print_of(data[name], *loaded[name]) for name, _ in splits.named()}
-    return Plan(sets_of(splits, config), prints, config, seed, None, model_config or {})
+    return EvaluationPlan(sets_of(splits, config), prints, config, seed, None, model_config or {})
 
 
-def suite_plan(suite: Suite, name: str, seed: int = 0) -> Plan:
+def suite_plan(suite: Suite, name: str, seed: int = 0) -> EvaluationPlan:
     """Measure by a suite.
 
     Args:
@@ -88,7 +88,7 @@ def suite_plan(suite: Suite, name: str, seed: int = 0) -> Plan:
     """
     sets = suite.rows()
     prints = {key: print_of(str(suite.sets[key].data), one.rows, one.understood) for key, one in sets.items()}
-    return Plan(sets, prints, suite.evaluate, seed, name, suite.model)
+    return EvaluationPlan(sets, prints, suite.evaluate, seed, name, suite.model)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Evaluated:
 
 def evaluate_models(
     models: Sequence[Any],
-    plan: Plan,
+    plan: EvaluationPlan,
     *,
     original: Any = None,
     reference: Any = None,

@@ -26,7 +26,7 @@ RECORD = "locate.json"
 _SUFFIXES = (".html", ".json")
 
 
-class Located(Frozen):
+class Localization(Frozen):
     """What one localizer found."""
 
     model: str
@@ -46,7 +46,7 @@ def locate(
     settings: Sequence[str] = (),
     model_config: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
-) -> Located:
+) -> Localization:
     """Choose weights as a run would; nothing is trained or written.
 
     Args:
@@ -65,10 +65,10 @@ def locate(
     if unknown := sorted(set(data) - set(DATA)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], DATA)}")
     with granted(read_settings(settings), {"model": dict(model_config or {})}, classes=(by,)):
-        return _located(model, data, by, tokenizer, seed, settings, model_config, progress)
+        return _localize(model, data, by, tokenizer, seed, settings, model_config, progress)
 
 
-def _located(
+def _localize(
     model: Any,
     data: Mapping[str, Rows],
     by: str,
@@ -77,7 +77,7 @@ def _located(
     settings: Sequence[str],
     model_config: Mapping[str, Any] | None,
     progress: Progress,
-) -> Located:
+) -> Localization:
     localizer, options = _localizer(by, settings)
     loaded = {name: read_data(name, value) for name, value in data.items()}
     splits = splits_of(loaded, {})
@@ -86,7 +86,7 @@ def _located(
     progress.say(f"{by} on {sum(len(one.examples) for one in loaded.values())} rows ...")
     found = localizer.select(network, splits, seed)
     sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
-    return Located(
+    return Localization(
         model=network.source,
         seed=seed,
         config=options,
@@ -110,7 +110,7 @@ def check_target(out: Path) -> None:
     (check_file if out.suffix in _SUFFIXES else check_folder)(out)
 
 
-def write_located(found: Located, out: Path) -> list[Path]:
+def write_localization(found: Localization, out: Path) -> list[Path]:
     """Write the record, the page, or both.
 
     Args:
@@ -130,11 +130,11 @@ def write_located(found: Located, out: Path) -> list[Path]:
     return paths
 
 
-def _json(found: Located) -> str:
+def _json(found: Localization) -> str:
     return found.model_dump_json(indent=1)
 
 
-def _sources(found: Located) -> dict[str, str]:
+def _sources(found: Localization) -> dict[str, str]:
     return {name: f"{data.source}, {data.rows} rows" for name, data in found.data.items()}
 
 

@@ -43,7 +43,7 @@ from expunge.models.quantize import quantized
 from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
-from expunge.workflows.evaluate import Plan, suite_plan
+from expunge.workflows.evaluate import EvaluationPlan, suite_plan
 
 RECORD = "meta.json"
 _REFERENCE = "reference"
@@ -159,7 +159,7 @@ def _rank(one: MetricTrust) -> tuple[bool, float, str]:
     return one.verdict != "trust", -both, one.metric
 
 
-def _plan(pool: Pool) -> Plan:
+def _plan(pool: Pool) -> EvaluationPlan:
     """What every model is measured by."""
     if pool.suite is not None:
         plan = suite_plan(load_suite(pool.suite, pool.folder), pool.suite, pool.seed)
@@ -171,7 +171,7 @@ def _plan(pool: Pool) -> Plan:
     splits = Splits(**rows, understood={name: one.understood for name, one in loaded.items()})
     splits.check()
     prints = {name: print_of(str(specs[name]), some, loaded[name].understood) for name, some in splits.named()}
-    return Plan(sets_of(splits, pool.evaluate), prints, pool.evaluate, pool.seed, None, pool.model)
+    return EvaluationPlan(sets_of(splits, pool.evaluate), prints, pool.evaluate, pool.seed, None, pool.model)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class _Scored:
 class _Scorer:
     """Measures models, one after another, by all metrics of a pool."""
 
-    def __init__(self, pool: Pool, plan: Plan, progress: Progress) -> None:
+    def __init__(self, pool: Pool, plan: EvaluationPlan, progress: Progress) -> None:
         self._pool = pool
         self._plan = plan
         self._progress = progress

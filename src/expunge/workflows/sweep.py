@@ -23,7 +23,7 @@ from expunge.workflows.batch_runs import Runs
 FOLDER = plugins.ROOT / "sweeps"
 
 
-class Choice(Frozen):
+class ChoiceRule(Frozen):
     """Which value of a sweep to take: of those whose run meets all bounds the largest or the smallest."""
 
     prefer: Literal["largest", "smallest"]
@@ -42,7 +42,7 @@ class Sweep(Frozen):
     values: tuple[int | float, ...] | Literal["blocks"] = Field(description="blocks: every block from the third on")
     mark: float | None = Field(None, description="A value worth a line in the figure")
     marked: str = Field("", description="What happens there")
-    choice: Choice | None = Field(None, description="Which value to take in the end")
+    choice: ChoiceRule | None = Field(None, description="Which value to take in the end")
     columns: dict[str, str] = Field(description="Heading = dotted path into a run's record")
     run: dict[str, Any] = Field(description="Tables that all runs share")
     lines: dict[str, dict[str, Any]] = Field(min_length=1, description="What differs for each line of the figure")
@@ -158,7 +158,7 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
     )
 
 
-def chosen_value(plan: Sweep, choice: Choice, values: Sequence[float], records: Sequence[Tables]) -> str:
+def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], records: Sequence[Tables]) -> str:
     """The value to take, by the bounds of a choice, in words; a split that was not measured bounds nothing."""
     keep, lose = (
         {path: bound for path, bound in bounds.items() if any(_share(one, path) is not None for one in records)}
