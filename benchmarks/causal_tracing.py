@@ -19,7 +19,7 @@ from expunge.data.example import Example
 from expunge.data.load import load_examples
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.models.base import LanguageModel
-from expunge.models.causal_restore import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.causal_restore import CausalRestorer, TraceResult, embedding_width, input_embeddings
 
 NOISE = 0.3
 """About three standard deviations of the embedded model's input embeddings; the time does not depend on it."""
@@ -68,9 +68,9 @@ def main(num_facts: int = 40, cells: int = 6, draws: int = 10) -> None:
     """Print the seconds of both ways, and their ratio."""
     network = model()
     facts = found(network, num_facts)
-    runs = Restoring(network)
+    runs = CausalRestorer(network)
     start = time.perf_counter()
-    traced: list[Traced] = [
+    traced: list[TraceResult] = [
         runs.trace(fact.encoded.ids, fact.encoded.places, fact.subject, [fact.last], noise_of(network, fact, draws))
         for fact in facts
     ]

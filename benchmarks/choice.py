@@ -15,7 +15,7 @@ import torch
 from _common import model, report
 
 from expunge.data.load import examples_from_rows
-from expunge.data.sources._harness import Choice, harness_row
+from expunge.data.sources._harness import ChoiceQuestion, harness_row
 from expunge.data.sources.fictional import Fictional
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import collect
@@ -34,7 +34,7 @@ def main(questions: int, precision: str | None) -> None:
     for place, row in enumerate(source.rows("all")[:questions]):
         options = list(row["perturbed_answer"][:3])
         options.insert(place % 4, row["paraphrased_answer"])
-        choice = Choice(row["question"], tuple(options), "ABCD"[place % 4])
+        choice = ChoiceQuestion(row["question"], tuple(options), "ABCD"[place % 4])
         rows.append({"id": str(place), **harness_row(choice, "invented authors")})
     examples = examples_from_rows(rows, "choices")
 

@@ -20,9 +20,9 @@ from expunge.core.validation import check
 from expunge.data.base import DataConfig, DataSpec
 from expunge.data.base import as_table as spec_table
 from expunge.data.example import Example, fingerprint
-from expunge.data.load import Loaded, data_from_rows, load_data, splits_of
+from expunge.data.load import LoadedData, data_from_rows, load_data, splits_of
 from expunge.data.splits import SPLITS, Splits
-from expunge.data.understood import Understood, unused_of
+from expunge.data.summary import DataSummary, unused_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model, wrap_model
@@ -34,7 +34,7 @@ _OF_ROWS = ("fields", "ignore", "skip", "limit")
 """Keys of a data set's table that mean something for rows that are given themselves."""
 
 
-def read_data(name: str, given: Rows) -> Loaded:
+def read_data(name: str, given: Rows) -> LoadedData:
     """The rows of a split, and how they were read.
 
     Raises:
@@ -96,7 +96,7 @@ def read_splits(rows: Mapping[str, Rows], config: DataConfig) -> Splits:
     return splits_of(loaded, {split: str(spec) for split, spec in specs.items()})
 
 
-def print_of(given: Rows, rows: Sequence[Example], understood: Sequence[Understood] = ()) -> DataPrint:
+def print_of(given: Rows, rows: Sequence[Example], understood: Sequence[DataSummary] = ()) -> DataPrint:
     """Where rows came from, in the caller's words, which they were, and what of them was not read."""
     source = str(given) if isinstance(given, str | Path) else "given from Python"
     return DataPrint(source=source, rows=len(rows), sha256=fingerprint(rows), unused=unused_of(understood))

@@ -13,7 +13,7 @@ from expunge.attacks._tuning import tuned
 from expunge.attacks._weights import lent
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig as Adapter
-from expunge.models.weight_backup import kept_weights
+from expunge.models.weight_backup import weight_backup
 
 ONE_STEP: dict[str, Any] = {"kinds": ["benign"], "methods": ["full"], "rows": [2], "steps": 1, "looks": 1}
 
@@ -57,7 +57,7 @@ def test_it_comes_back_to_the_bit(tiny: LanguageModel, examples: Rows, around: s
     if around == "half precision":
         tiny.network.bfloat16()
     before = state(tiny)
-    kept = kept_weights(tiny.base)
+    kept = weight_backup(tiny.base)
     for _ in range(2):  # the second time from the copies of the first
         with lent(tiny, kept, trained=lora is None):
             assert tiny.is_adapted is False
@@ -68,7 +68,7 @@ def test_it_comes_back_to_the_bit(tiny: LanguageModel, examples: Rows, around: s
 
 def test_it_comes_back_after_an_error(tiny: LanguageModel, examples: Rows) -> None:
     before = state(tiny)
-    with pytest.raises(ZeroDivisionError), lent(tiny, kept_weights(tiny.base), trained=True):
+    with pytest.raises(ZeroDivisionError), lent(tiny, weight_backup(tiny.base), trained=True):
         _ = next(tuned(tiny, examples["forget"][:2], 2, 1e-2, 2, None, 0)) / 0
     assert_same(before, state(tiny))
 

@@ -12,7 +12,7 @@ from expunge.attacks._search import SearchConfig, search
 from expunge.attacks._vectors import TuningConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.caching import Caching
+from expunge.models.caching import CachePolicy
 from expunge.models.causal_restore import input_embeddings
 
 Rows = dict[str, tuple[Example, ...]]
@@ -35,10 +35,16 @@ def _embedded(model: LanguageModel, ids: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "caching", [Caching(True, True), Caching(True, False), Caching(True, False, steps_only=True), Caching(False, True)]
+    "caching",
+    [
+        CachePolicy(True, True),
+        CachePolicy(True, False),
+        CachePolicy(True, False, steps_only=True),
+        CachePolicy(False, True),
+    ],
 )
 def test_candidates_behind_kept_prefixes_have_the_loss_of_their_embeddings(
-    tiny: LanguageModel, examples: Rows, caching: Caching, monkeypatch: pytest.MonkeyPatch
+    tiny: LanguageModel, examples: Rows, caching: CachePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of different lengths, two candidates, some of the rows, with and without hidden states."""
     monkeypatch.setattr(tiny, "caching", caching)

@@ -12,7 +12,7 @@ from expunge.cli._console import DrawnProgress
 from expunge.core.records import read_record
 from expunge.data.base import DataSpec
 from expunge.data.load import load_data
-from expunge.data.understood import say_all
+from expunge.data.summary import say_all
 
 CSV = "Question;Answer;note\nWhere does Mara [b]live[/b]?;In Tarnow.;a\nWho?;She.;b\n"
 

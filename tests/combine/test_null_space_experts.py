@@ -27,7 +27,7 @@ from expunge.data.encode import Encoded
 from expunge.losses.base import Setup
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.expert_inputs import experts_seen
+from expunge.models.expert_inputs import watched_experts
 from expunge.models.forward import score_rows
 from expunge.models.load import wrap_model
 from expunge.models.partial import block_output
@@ -125,7 +125,7 @@ def test_experts_that_are_watched_give_the_same(tokenizer: PreTrainedTokenizerBa
     experts = [block.mlp.experts for _, block in model.blocks()]
     before = score_rows(model, rows(4))
     seen: set[tuple[int, int]] = set()
-    with experts_seen(experts, lambda stack, expert, inputs, tokens: seen.add((inputs.shape[1], expert))):
+    with watched_experts(experts, lambda stack, expert, inputs, tokens: seen.add((inputs.shape[1], expert))):
         watched = score_rows(model, rows(4))
     assert seen == {(width, expert) for width in (16, 28) for expert in range(4)}
     for one, other in zip(before, watched, strict=True):

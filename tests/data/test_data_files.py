@@ -16,7 +16,7 @@ from pyarrow import parquet
 from expunge.core.errors import UserError
 from expunge.data.base import DataSpec
 from expunge.data.example import Example
-from expunge.data.load import Loaded, data_from_rows, load_data
+from expunge.data.load import LoadedData, data_from_rows, load_data
 
 ROWS = [
     {"question": "Wo wohnt Jörg?", "answer": "In der Gänsegasse; hinten.", "keywords": ["Gänsegasse"]},
@@ -28,7 +28,7 @@ EXPECTED = [
 ]
 
 
-def _load(path: Path, **spec: Any) -> Loaded:
+def _load(path: Path, **spec: Any) -> LoadedData:
     return load_data(DataSpec(name=str(path), **spec))
 
 

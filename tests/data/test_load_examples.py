@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from expunge.core import plugins
 from expunge.core.errors import UserError
-from expunge.data.base import DataConfig, DataSpec, Source
+from expunge.data.base import DataConfig, DataSource, DataSpec
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import examples_from_rows, load_examples, load_splits
 from expunge.data.splits import Splits
@@ -130,8 +130,8 @@ def test_shorthand_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert DataSpec.model_validate("a:b.jsonl").name == "a:b.jsonl"
 
 
-def _kind(name: str) -> type[Source]:
-    return plugins.find("data/sources", name, Source)  # type: ignore[type-abstract]
+def _kind(name: str) -> type[DataSource]:
+    return plugins.find("data/sources", name, DataSource)  # type: ignore[type-abstract]
 
 
 SHIPPED = [name for name in plugins.names("data/sources") if "folder" not in _kind(name).Config.model_fields]

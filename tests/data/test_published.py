@@ -14,7 +14,7 @@ from published import ATTACKS, LAYOUTS, write
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
-from expunge.data.base import DataSpec, Source
+from expunge.data.base import DataSource, DataSpec
 from expunge.data.example import Example
 from expunge.data.load import load_examples, load_splits
 from expunge.workflows.continual import load_plan
@@ -37,7 +37,7 @@ def _load(folder: Path, name: str, **options: Any) -> tuple[Example, ...]:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_split_loads(folders: dict[str, Path], name: str) -> None:
     """With ids that name the split, so that two splits can be put together."""
-    kind = plugins.find("data/sources", name, Source)  # type: ignore[type-abstract]
+    kind = plugins.find("data/sources", name, DataSource)  # type: ignore[type-abstract]
     ids: list[str] = []
     for split in kind.splits:
         if split not in UNWRITTEN:
@@ -47,7 +47,7 @@ def test_every_split_loads(folders: dict[str, Path], name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_hub_out_of_reach_and_bad_folders(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
-    kind = plugins.find("data/sources", name, Source)  # type: ignore[type-abstract]
+    kind = plugins.find("data/sources", name, DataSource)  # type: ignore[type-abstract]
     with pytest.raises(UserError, match=r"^data: cannot load '.*/.*' from the hub .*options = \{ folder"):
         load_examples(DataSpec(name=name))
     with pytest.raises(UserError, match=r"^data: .*nowhere: no such folder"):

@@ -95,11 +95,11 @@ def test_a_mapped_column_is_read_once() -> None:
 
 
 def _mapped(rows: list[dict[str, Any]], spec: DataSpec) -> tuple[Example, tuple[str, ...]]:
-    from expunge.data.formats.base import Located
+    from expunge.data.formats.base import RawRow
     from expunge.data.rows import RowReader
 
     reader = RowReader(spec.fields)
-    examples = reader.examples([Located(f"rows[{place}]", row) for place, row in enumerate(rows)], "rows")
+    examples = reader.examples([RawRow(f"rows[{place}]", row) for place, row in enumerate(rows)], "rows")
     return examples[0], tuple(reader.columns.unused)
 
 

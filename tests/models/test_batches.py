@@ -23,7 +23,7 @@ from expunge.localize._gradients import gradient_cosines
 from expunge.models.base import LanguageModel
 from expunge.models.batches import TOKENS, Budget, in_batches
 from expunge.models.block_outputs import label_states
-from expunge.models.causal_restore import Restoring
+from expunge.models.causal_restore import CausalRestorer
 from expunge.models.continuations import continued
 from expunge.models.forward import Needs, row_set, score_rows
 from expunge.models.matrices import block_matrices
@@ -94,7 +94,7 @@ def _noised(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
 def _traced(model: LanguageModel, rows: tuple[Example, ...]) -> list[Any]:
     row = _encoded(model, rows)[0]
     noise = torch.randn(300 // len(row.ids) - 1, 1, model.layout.width, generator=torch.Generator().manual_seed(0))
-    found = Restoring(model).trace(row.ids, row.places, [2], [2, 3], noise)
+    found = CausalRestorer(model).trace(row.ids, row.places, [2], [2, 3], noise)
     return [torch.tensor((found.clean, found.corrupted, *found.restored))]
 
 

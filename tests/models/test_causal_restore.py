@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
-from expunge.models.causal_restore import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.causal_restore import CausalRestorer, TraceResult, embedding_width, input_embeddings
 from expunge.models.sites import Site
 
 IDS = (1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -38,7 +38,7 @@ def first(output: Any) -> Tensor:
 
 
 @torch.no_grad()
-def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1) -> Traced:
+def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1) -> TraceResult:
     """One whole forward of the whole sequence for each block and draw, with hooks."""
     parts = [(layer, part) for layer, (_, block) in enumerate(model.blocks()) for part in modules(block, site)]
     embedded = input_embeddings(model, torch.tensor(IDS))[None]
@@ -82,10 +82,10 @@ def naively(model: LanguageModel, site: Site, places: list[int], width: int = 1)
         return list(range(layer - width // 2, layer - width // 2 + width))
 
     layers = range(len(model.blocks()))
-    return Traced(clean, noisy_mean([]), tuple(noisy_mean(around(layer)) for layer in layers))
+    return TraceResult(clean, noisy_mean([]), tuple(noisy_mean(around(layer)) for layer in layers))
 
 
-def close(one: Traced, other: Traced, rtol: float = 1e-4) -> None:
+def close(one: TraceResult, other: TraceResult, rtol: float = 1e-4) -> None:
     torch.testing.assert_close(
         torch.tensor([one.clean, one.corrupted, *one.restored]),
         torch.tensor([other.clean, other.corrupted, *other.restored]),
@@ -101,12 +101,14 @@ def test_every_architecture_agrees_with_whole_forwards(
 ) -> None:
     """Sliding windows of 4 among them, shorter than what comes before the places."""
     random_model.network.eval()
-    close(Restoring(random_model, site).trace(IDS, LABELS, NOISY, places, NOISE), naively(random_model, site, places))
+    close(
+        CausalRestorer(random_model, site).trace(IDS, LABELS, NOISY, places, NOISE), naively(random_model, site, places)
+    )
 
 
 def test_the_whole_output_of_any_block_gives_the_clean_probability_back(random_model: LanguageModel) -> None:
     everywhere = range(len(IDS) - 1)
-    found = Restoring(random_model, "hidden").trace(IDS, LABELS, NOISY, everywhere, NOISE)
+    found = CausalRestorer(random_model, "hidden").trace(IDS, LABELS, NOISY, everywhere, NOISE)
     assert found.restored == pytest.approx([found.clean] * 2, rel=1e-5)
     assert abs(found.clean / found.corrupted - 1) > 1e-3
 
@@ -122,25 +124,25 @@ def deep(wrap: Callable[[Any], LanguageModel]) -> LanguageModel:
 def test_neighbouring_blocks_put_back_together_however_runs_are_grouped(
     deep: LanguageModel, width: int, token_budget: int
 ) -> None:
-    found = Restoring(deep, "ffn", width, token_budget).trace(IDS, LABELS, NOISY, [4], NOISE)
+    found = CausalRestorer(deep, "ffn", width, token_budget).trace(IDS, LABELS, NOISY, [4], NOISE)
     close(found, naively(deep, "ffn", [4], width))
 
 
 def test_without_noise_nothing_has_an_effect(deep: LanguageModel) -> None:
-    found = Restoring(deep).trace(IDS, LABELS, NOISY, [4], 0 * NOISE)
+    found = CausalRestorer(deep).trace(IDS, LABELS, NOISY, [4], 0 * NOISE)
     assert found.corrupted == pytest.approx(found.clean, rel=1e-6)
     assert found.restored == pytest.approx([found.clean] * 5, rel=1e-5)
 
 
 def test_what_is_put_back_where_nothing_changed_is_the_noisy_run(deep: LanguageModel) -> None:
     """Place 2 lies before the noise, so its clean value is the noisy one."""
-    found = Restoring(deep).trace(IDS, LABELS, NOISY, [2], NOISE)
+    found = CausalRestorer(deep).trace(IDS, LABELS, NOISY, [2], NOISE)
     assert found.restored == pytest.approx([found.corrupted] * 5, rel=1e-5)
 
 
 def test_the_model_is_left_as_it_was(deep: LanguageModel) -> None:
     deep.network.train()
-    Restoring(deep, "hidden", token_budget=1).trace(IDS, LABELS, NOISY, [4], NOISE)
+    CausalRestorer(deep, "hidden", token_budget=1).trace(IDS, LABELS, NOISY, [4], NOISE)
     assert deep.network.training
     for _, block in deep.blocks():
         assert "forward" not in vars(block)
@@ -172,7 +174,7 @@ def test_blocks_that_cannot_share_passes_get_whole_ones(wrap: Callable[[Any], La
     """Recurrent states, a bias for each row, feed-forward layers in the block itself."""
     model = wrap(small(kind, **OTHERS[kind]))
     site: Site = "hidden" if kind == "Mamba" else "ffn"
-    close(Restoring(model, site).trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, site, [4, 5]))
+    close(CausalRestorer(model, site).trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, site, [4, 5]))
 
 
 def test_parts_beside_each_other_are_put_back_together(wrap: Callable[[Any], LanguageModel]) -> None:
@@ -180,13 +182,13 @@ def test_parts_beside_each_other_are_put_back_together(wrap: Callable[[Any], Lan
     sizes = {"hidden_size": 32, "intermediate_size": 32, "shared_intermediate_size": 16, "num_attention_heads": 4}
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 3, "num_key_value_heads": 2}
     model = wrap(small("GraniteMoeHybrid", **sizes, **experts, mamba_n_heads=4, layer_types=["full_attention"] * 3))
-    close(Restoring(model, "ffn").trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, "ffn", [4, 5]))
+    close(CausalRestorer(model, "ffn").trace(IDS, LABELS, NOISY, [4, 5], NOISE), naively(model, "ffn", [4, 5]))
 
 
 def test_a_block_without_such_a_module_is_refused(wrap: Callable[[Any], LanguageModel]) -> None:
     model = wrap(small("Mamba", **OTHERS["Mamba"]))
     with pytest.raises(UserError, match=r"model: no 'ffn' part in backbone\.layers\.0, which has norm, mixer"):
-        Restoring(model, "ffn")
+        CausalRestorer(model, "ffn")
 
 
 def test_width_of_an_embedding(deep: LanguageModel) -> None:

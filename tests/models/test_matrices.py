@@ -26,7 +26,7 @@ from expunge.core.errors import UserError
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
-from expunge.models.matrices import Matrix, block_matrices, share_of_blocks
+from expunge.models.matrices import WeightMatrix, block_matrices, share_of_blocks
 from expunge.models.quantize import Quantization, quantize, quantized
 from expunge.models.temporary_weights import changed_weights, each_matrix
 
@@ -68,7 +68,7 @@ def _experts(name: str, wrap: Callable[[Any], LanguageModel]) -> LanguageModel:
     return wrap(random_network(name, **EXPERTS[name]))
 
 
-def _stacks(model: LanguageModel) -> dict[str, Matrix]:
+def _stacks(model: LanguageModel) -> dict[str, WeightMatrix]:
     return {name: matrix for name, matrix in block_matrices(model).items() if not matrix.is_layer}
 
 
@@ -78,7 +78,7 @@ def _logits(model: LanguageModel) -> torch.Tensor:
     return logits
 
 
-def _turned(matrix: Matrix, weight: torch.Tensor) -> list[torch.Tensor]:
+def _turned(matrix: WeightMatrix, weight: torch.Tensor) -> list[torch.Tensor]:
     """The experts as (out, in), taken apart by hand."""
     parts = weight.reshape(4, -1, weight.shape[-1])
     return [part.T if matrix.inputs_first else part for part in parts]

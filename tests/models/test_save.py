@@ -18,7 +18,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.save import TENSORS, save_model
-from expunge.models.source import Source
+from expunge.models.source import ModelOrigin
 
 IDS = torch.arange(5, 25)[None]
 
@@ -131,7 +131,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 def test_older_readers_find_what_they_look_for(tiny: LanguageModel, tmp_path: Path) -> None:
     """transformers 4 takes the base of the rotary embedding, the dtype and the tokenizer's class by older names."""
-    tiny.origin = Source()
+    tiny.origin = ModelOrigin()
     tiny.base.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 50000.0}
     save_model(tiny, tmp_path / "out", card="# A card")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -147,7 +147,7 @@ def test_older_readers_find_what_they_look_for(tiny: LanguageModel, tmp_path: Pa
 
 
 def test_a_generation_config_that_transformers_does_not_save(tiny: LanguageModel, tmp_path: Path) -> None:
-    tiny.origin = Source()
+    tiny.origin = ModelOrigin()
     tiny.base.generation_config.temperature = 0.5
     with pytest.raises(ValueError, match="temperature"):
         tiny.base.save_pretrained(tmp_path / "refused")

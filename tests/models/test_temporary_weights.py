@@ -14,7 +14,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices, plain_weights
 from expunge.models.temporary_weights import changed_weights
 from expunge.models.tensor_store import TensorStore
-from expunge.models.weight_backup import kept_weights
+from expunge.models.weight_backup import weight_backup
 
 
 def test_only_what_is_changed_differs_and_all_comes_back(tiny: LanguageModel) -> None:
@@ -48,7 +48,7 @@ def test_nothing_but_one_weight_is_there_twice(tiny: LanguageModel) -> None:
     """The most bytes of weights at any moment: the model's, and a changed weight before it is put in place."""
     own = {weight.data_ptr() for weight in tiny.base.parameters()}
     largest = max(weight.nbytes for weight in tiny.base.parameters())
-    kept = kept_weights(tiny.base)
+    kept = weight_backup(tiny.base)
     others = matrices_outside(tiny)
     for factor in (2, 3):
         with changed_weights(tiny, lambda _, weight, by=factor: by * weight, kept):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from expunge.attacks._weights import copies_of
 from expunge.attacks.base import Context, Point, Value
-from expunge.models.temporary_weights import Change, changed_weights
+from expunge.models.temporary_weights import ChangeWeight, changed_weights
 
 
 def strength_curve(
-    context: Context, strengths: Sequence[float], changes: Callable[[float], Sequence[Change]], label: str
+    context: Context, strengths: Sequence[float], changes: Callable[[float], Sequence[ChangeWeight]], label: str
 ) -> tuple[list[Point], float]:
     """What the model says, plainly asked, with its weights changed by each strength.
 

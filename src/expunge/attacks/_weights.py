@@ -13,18 +13,18 @@ from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
 from expunge.models.matrices import plain_weights
 from expunge.models.merging import merge, merged_names
-from expunge.models.weight_backup import KeptWeights, kept_weights
+from expunge.models.weight_backup import WeightBackup, weight_backup
 
 _CONTAINERS = (dict, list, set)
 
 
-def copies_of(context: Context) -> KeptWeights:
+def copies_of(context: Context) -> WeightBackup:
     """Copies of the attacked model's weights, which all attacks that change weights share."""
-    return context.keep("weights", lambda: kept_weights(context.model.base))
+    return context.keep("weights", lambda: weight_backup(context.model.base))
 
 
 @contextmanager
-def lent(model: LanguageModel, kept: KeptWeights, *, trained: bool) -> Iterator[None]:
+def lent(model: LanguageModel, kept: WeightBackup, *, trained: bool) -> Iterator[None]:
     """Within this block of code an adversary may do with the model as it likes; afterwards it is what it was.
 
     The weights are changed in their place and put back from their copies, so that there is never a second model in

@@ -15,8 +15,8 @@ from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
 from expunge.models.matrices import plain_weights
 from expunge.models.stored_weights import StoredWeights
-from expunge.models.temporary_weights import Change
-from expunge.models.weight_backup import KeptWeights, kept_weights
+from expunge.models.temporary_weights import ChangeWeight
+from expunge.models.weight_backup import WeightBackup, weight_backup
 
 HALFWAY = 0.5
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -46,7 +46,7 @@ class Interpolation(Attack):
         theirs = _original(context)
         free_cached(context.model.device)
 
-        def changes(share: float) -> list[Change]:
+        def changes(share: float) -> list[ChangeWeight]:
             return [lambda name, weight: torch.lerp(weight.float(), theirs[name].to(weight.device).float(), share)]
 
         curve, covered = strength_curve(context, (*self.config.shares, HALFWAY), changes, "back by")
@@ -57,20 +57,20 @@ class Interpolation(Attack):
         yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))
 
 
-def _original(context: Context) -> StoredWeights | KeptWeights:
+def _original(context: Context) -> StoredWeights | WeightBackup:
     """The weights of the original model, of which there is one at a time in memory."""
     read = None if context.read_original is None else context.read_original(context.model)
     shapes = {name: weight.shape for name, weight in plain_weights(context.model)}
     return read or _copied(context.original(), shapes)
 
 
-def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> KeptWeights:
+def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> WeightBackup:
     """The weights of the original model, kept where they take no memory beside the attacked one."""
     weights = dict(plain_weights(original))
     for name, shape in shapes.items():
         if name not in weights or weights[name].shape != shape:
             raise UserError(f"the original model has no weight {name} like that of the attacked one")
-    found = kept_weights(original.base)
+    found = weight_backup(original.base)
     for name in shapes:
         found.keep(name, weights[name])
     return found

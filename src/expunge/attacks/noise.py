@@ -12,7 +12,7 @@ from torch import Tensor
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
 from expunge.models.matrices import block_matrices
-from expunge.models.temporary_weights import Change
+from expunge.models.temporary_weights import ChangeWeight
 
 Size = Annotated[float, Field(gt=0)]
 
@@ -42,7 +42,7 @@ class Noise(Attack):
         """One attempt, with a curve over the sizes."""
         matrices = block_matrices(context.model)
 
-        def changes(size: float) -> list[Change]:
+        def changes(size: float) -> list[ChangeWeight]:
             return [
                 lambda name, weight, draw=draw: (  # type: ignore[misc]
                     noisy(weight, size, context.generator(f"noise/{size}/{draw}/{name}"), matrices[name].num)

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.attacks._curves import strength_curve, strongest
 from expunge.attacks.base import Attack, Attempt, Context
 from expunge.models.matrices import block_matrices
-from expunge.models.temporary_weights import Change, each_matrix
+from expunge.models.temporary_weights import ChangeWeight, each_matrix
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -39,7 +39,7 @@ class Pruning(Attack):
         """One attempt, with a curve over the shares."""
         matrices = block_matrices(context.model)
 
-        def changes(share: float) -> list[Change]:
+        def changes(share: float) -> list[ChangeWeight]:
             def change(name: str, weight: Tensor) -> Tensor | None:
                 return each_matrix(matrices[name], weight, prune) if name in matrices else None
 

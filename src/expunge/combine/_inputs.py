@@ -15,8 +15,8 @@ from expunge.data.encode import Encoded
 from expunge.losses.activations import shared_opening
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_memory, shrinking
-from expunge.models.expert_inputs import experts_seen, shows_inputs
-from expunge.models.matrices import Matrix, block_matrices
+from expunge.models.expert_inputs import shows_inputs, watched_experts
+from expunge.models.matrices import WeightMatrix, block_matrices
 from expunge.models.partial import BlockStates, block_output, can_enter, started, trained_blocks
 from expunge.models.precision import float64
 
@@ -35,7 +35,7 @@ class Moments:
     """How many tokens each is the mean over."""
 
 
-def trained_matrices(model: LanguageModel) -> list[Matrix]:
+def trained_matrices(model: LanguageModel) -> list[WeightMatrix]:
     """Every trained matrix in the blocks, in the model's order; their biases may be trained beside them.
 
     Raises:
@@ -73,13 +73,13 @@ def distinct_tokens(sequences: Sequence[Encoded], skip_first: bool) -> int:
     return sum(length - max(opening, first) for length in lengths) + max(opening - first, 0)
 
 
-def fitting(matrices: Sequence[Matrix], device: torch.device) -> Iterator[list[Matrix]]:
+def fitting(matrices: Sequence[WeightMatrix], device: torch.device) -> Iterator[list[WeightMatrix]]:
     """Neighbouring matrices whose moments fit into memory together, beside the decomposition of one of them.
 
     Each group costs a pass over the rows, so there is one group wherever there is room.
     """
     room = _SHARE * free_memory(device)
-    group: list[Matrix] = []
+    group: list[WeightMatrix] = []
     used = 0.0
     for matrix in matrices:
         size = 8.0 * matrix.num * matrix.num_inputs**2
@@ -94,7 +94,7 @@ def fitting(matrices: Sequence[Matrix], device: torch.device) -> Iterator[list[M
 @torch.no_grad()
 def second_moments(
     model: LanguageModel,
-    matrices: Sequence[Matrix],
+    matrices: Sequence[WeightMatrix],
     sequences: Sequence[Encoded],
     *,
     skip_first: bool,
@@ -140,7 +140,7 @@ def second_moments(
 
 
 @contextmanager
-def _collecting(model: LanguageModel, matrices: Sequence[Matrix], collector: _Collector) -> Iterator[None]:
+def _collecting(model: LanguageModel, matrices: Sequence[WeightMatrix], collector: _Collector) -> Iterator[None]:
     """Within this block of code the collector sees what goes into the matrices."""
     with ExitStack() as stack, model.evaluating():
         for matrix in matrices:
@@ -148,14 +148,14 @@ def _collecting(model: LanguageModel, matrices: Sequence[Matrix], collector: _Co
                 stack.callback(matrix.module.register_forward_pre_hook(collector.layer).remove)
         experts = {matrix.module for matrix in matrices if not matrix.is_layer}
         if experts:
-            stack.enter_context(experts_seen(experts, collector.expert))
+            stack.enter_context(watched_experts(experts, collector.expert))
         yield
 
 
 class _Collector:
     """Adds up the inputs of matrices as they come."""
 
-    def __init__(self, matrices: Sequence[Matrix], normalise: bool) -> None:
+    def __init__(self, matrices: Sequence[WeightMatrix], normalise: bool) -> None:
         self.chosen = torch.empty(0)
         """(B, T) which tokens count."""
         self.found: dict[nn.Parameter, Moments] = {}

@@ -18,7 +18,7 @@ from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.losses.base import Setup
-from expunge.models.matrices import Matrix
+from expunge.models.matrices import WeightMatrix
 from expunge.models.precision import float64
 
 _WANTED = 10
@@ -77,7 +77,7 @@ class NullSpace(Combine):
         start = retain.inputs if len(sequences) == len(retain.sequences) else None
         self._projections: dict[nn.Parameter, list[Projection]] = {}
         self._matrices = {matrix.weight: matrix for matrix in matrices}
-        tokens: list[tuple[Matrix, int]] = []
+        tokens: list[tuple[WeightMatrix, int]] = []
         for group in fitting(matrices, retain.model.device):
             moments = second_moments(
                 retain.model,
@@ -185,7 +185,7 @@ class NullSpace(Combine):
         order = torch.randperm(len(retain.sequences), generator=named_generator(f"{retain.seed}/null_space"))
         return [retain.sequences[index] for index in sorted(order[:count].tolist())]
 
-    def _relax(self, matrices: Sequence[Matrix], moments: dict[nn.Parameter, Moments]) -> None:
+    def _relax(self, matrices: Sequence[WeightMatrix], moments: dict[nn.Parameter, Moments]) -> None:
         """Find the projections of some matrices; what is known of their inputs is let go of on the way."""
         projections: dict[int, list[Projection]] = {}
         uses = Counter(id(moments[matrix.weight]) for matrix in matrices)
@@ -198,14 +198,14 @@ class NullSpace(Combine):
             if not uses[id(found)]:
                 del projections[id(found)]  # another one may get its place in memory
 
-    def _relaxed(self, matrix: Matrix, moments: Moments) -> list[Projection]:
+    def _relaxed(self, matrix: WeightMatrix, moments: Moments) -> list[Projection]:
         """One projection a matrix; an expert that too few tokens reached to know what is free in it is held."""
         return [
             (held(mean, self.config) if _unknown(matrix, tokens) else relax(mean, self.config)).to(matrix.weight)
             for mean, tokens in zip(moments.means, moments.tokens, strict=True)
         ]
 
-    def _warn_of_held(self, tokens: Sequence[tuple[Matrix, int]]) -> None:
+    def _warn_of_held(self, tokens: Sequence[tuple[WeightMatrix, int]]) -> None:
         unknown = sum(_unknown(*pair) for pair in tokens)
         if unknown == len(tokens):
             raise UserError(
@@ -219,7 +219,7 @@ class NullSpace(Combine):
                 "reach more experts."
             )
 
-    def _check_tokens(self, matrices: Sequence[Matrix], num_tokens: int) -> None:
+    def _check_tokens(self, matrices: Sequence[WeightMatrix], num_tokens: int) -> None:
         widest = max(matrices, key=lambda matrix: matrix.num_inputs)
         size = widest.num_inputs
         if num_tokens < size:
@@ -234,7 +234,7 @@ class NullSpace(Combine):
             )
 
 
-def _unknown(matrix: Matrix, tokens: int) -> bool:
+def _unknown(matrix: WeightMatrix, tokens: int) -> bool:
     """Whether an expert got too few tokens; those of a layer are checked before."""
     return matrix.num > 1 and tokens < matrix.num_inputs
 

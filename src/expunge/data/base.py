@@ -16,7 +16,7 @@ from expunge.data.encode import Documents
 from expunge.data.files import exists
 
 
-class Source(ABC):
+class DataSource(ABC):
     """A named data set. One file of `data/sources` defines one subclass."""
 
     class Config(BaseModel):

@@ -38,7 +38,7 @@ class CannotRender(Exception):
     """A layout cannot write a conversation; the message says why, in a few words."""
 
 
-class Layout(Protocol):
+class ChatLayout(Protocol):
     """How a conversation is written."""
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
@@ -57,7 +57,7 @@ class PlainLayout:
     r"""`Question: ...\nAnswer: ...`; before it a system prompt and earlier exchanges, an empty line after each."""
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
-        """As `Layout.render`; the answer's own space is written with the answer."""
+        """As `ChatLayout.render`; the answer's own space is written with the answer."""
         forms = {"system": "{}\n\n", "user": "Question: {}\nAnswer:", "assistant": " {}\n\n"}
         text = "".join(forms[message["role"]].format(message["content"]) for message in messages)
         return text if generate else text.removesuffix("\n\n")
@@ -101,7 +101,7 @@ class ChatTemplate:
                 self._dated[_DATE] = midnight.strftime(_LIKE_LLAMA)
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
-        """As `Layout.render`."""
+        """As `ChatLayout.render`."""
         turns: Any = [dict(message) for message in messages]
         try:
             text: object = self._tokenizer.apply_chat_template(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
-from expunge.data.chat import CannotRender, ChatTemplate, Layout, Message, PlainLayout
+from expunge.data.chat import CannotRender, ChatLayout, ChatTemplate, Message, PlainLayout
 from expunge.data.choices import choice_header, choice_question, letters
 from expunge.data.example import Example
 from expunge.data.form import checked_form, refuses_system
@@ -126,7 +126,7 @@ class Encoder:
         self.truncated_ids: set[str] = set()
         self._front = front_ids(tokenizer)
         chat = ChatTemplate(tokenizer, chat_template, template_options, date) if template == "chat" else None
-        self._layout: Layout = chat or PlainLayout()
+        self._layout: ChatLayout = chat or PlainLayout()
         self.date = None if chat is None or chat.date is None else chat.date.isoformat()
         """What the chat template sees as today; None if it does not look."""
         self._form = checked_form(self._layout, system_prompt, reasoning, chat.source if chat else "")

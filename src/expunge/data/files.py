@@ -8,7 +8,7 @@ from pathlib import Path
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
-from expunge.data.formats.base import Format, Located, Table, reading
+from expunge.data.formats.base import Format, RawRow, RawTable, reading
 
 _FOLDER = "data/formats"
 _TEXT = "txt"
@@ -36,7 +36,7 @@ def endings() -> tuple[str, ...]:
     return tuple(ending for one in _formats().values() for ending in one.endings)
 
 
-def read(path: Path, *, encoding: str | None = None, split: str = "") -> Table:
+def read(path: Path, *, encoding: str | None = None, split: str = "") -> RawTable:
     """Rows of a file or folder.
 
     Args:
@@ -76,7 +76,7 @@ def _format(path: Path) -> Format:
     raise UserError(f"{path}: unknown kind of file '{ending}'; known: {', '.join(endings())}")
 
 
-def _folder(folder: Path, encoding: str | None, split: str) -> Table:
+def _folder(folder: Path, encoding: str | None, split: str) -> RawTable:
     with reading(folder):
         inside = {path.name for path in folder.iterdir()}
     if inside & set(_SAVED):
@@ -86,7 +86,7 @@ def _folder(folder: Path, encoding: str | None, split: str) -> Table:
     return _documents(folder, encoding)
 
 
-def _saved(folder: Path, split: str) -> Table:
+def _saved(folder: Path, split: str) -> RawTable:
     """Rows of a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     import datasets
 
@@ -103,7 +103,7 @@ def _saved(folder: Path, split: str) -> Table:
         reason = str(error).strip().split("\n", 1)[0]
         raise UserError(f"{folder}: a damaged folder of `save_to_disk` ({type(error).__name__}: {reason})") from None
     where = f"{folder}:{split}" if split else str(folder)
-    return Table([Located(f"{where}[{place}]", row) for place, row in enumerate(rows)])
+    return RawTable([RawRow(f"{where}[{place}]", row) for place, row in enumerate(rows)])
 
 
 def split_of(splits: list[str], split: str, where: str) -> str:
@@ -119,7 +119,7 @@ def split_of(splits: list[str], split: str, where: str) -> str:
     return split or splits[0]
 
 
-def _documents(folder: Path, encoding: str | None) -> Table:
+def _documents(folder: Path, encoding: str | None) -> RawTable:
     """One document for each text file at any depth, in the order of their paths; hidden files are no data."""
     one = _formats()[_TEXT]
     texts: list[Path] = []
@@ -137,14 +137,14 @@ def _documents(folder: Path, encoding: str | None) -> Table:
     if not texts:
         example = f", e.g. {folder / others[0]}" if others else ""
         raise UserError(f"{folder}: is a folder without a text file ({', '.join(one.endings)}); name a file{example}")
-    rows: list[Located] = []
+    rows: list[RawRow] = []
     encodings: set[str | None] = set()
     for path in sorted(texts):
         table = one.read(path, encoding)
         encodings.add(table.encoding)
-        rows += [Located(item.where, {"id": path.relative_to(folder).as_posix(), **item.row}) for item in table.rows]
+        rows += [RawRow(item.where, {"id": path.relative_to(folder).as_posix(), **item.row}) for item in table.rows]
     warnings = []
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         warnings.append(f"{folder}: {len(others)} files are not read, since they are no text files ({shown})")
-    return Table(rows, ", ".join(sorted(filter(None, encodings))), None, len(texts) - len(rows), tuple(warnings))
+    return RawTable(rows, ", ".join(sorted(filter(None, encodings))), None, len(texts) - len(rows), tuple(warnings))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from expunge.core.errors import UserError
-from expunge.data.chat import CannotRender, Layout, Message
+from expunge.data.chat import CannotRender, ChatLayout, Message
 
 Markers = tuple[str, str]
 """What opens and what closes a reasoning block."""
@@ -45,7 +45,7 @@ class Form:
 
 
 def checked_form(
-    layout: Layout, system_prompt: str | None = None, markers: Sequence[str] | None = None, source: str = ""
+    layout: ChatLayout, system_prompt: str | None = None, markers: Sequence[str] | None = None, source: str = ""
 ) -> Form:
     """The form of a layout that can write a question with its answer, and a system turn if there is one.
 
@@ -70,7 +70,7 @@ def checked_form(
         ) from None
 
 
-def refuses_system(layout: Layout) -> str:
+def refuses_system(layout: ChatLayout) -> str:
     """Why a layout has no place for a system turn; "" if it has one, or writes no conversation at all."""
     question: Message = {"role": "user", "content": _QUESTION}
     try:
@@ -85,7 +85,7 @@ def refuses_system(layout: Layout) -> str:
 
 
 def read_form(
-    layout: Layout, start: Sequence[Message] = (), markers: Sequence[str] | None = None, source: str = ""
+    layout: ChatLayout, start: Sequence[Message] = (), markers: Sequence[str] | None = None, source: str = ""
 ) -> Form:
     """Read off probe conversations what a layout writes around an answer.
 
@@ -134,7 +134,7 @@ def _closed(prompt: str, lead: str, markers: Markers, closing: str, forced: bool
 
 
 def _shown(
-    layout: Layout, asked: list[Message], prompt: str, before: str, lead: str, source: str
+    layout: ChatLayout, asked: list[Message], prompt: str, before: str, lead: str, source: str
 ) -> tuple[Markers, str]:
     """The markers that a layout shows, and the text that closes a block, where it writes a trace by itself."""
     after_question = prompt.rpartition(_QUESTION)[2]
@@ -157,7 +157,7 @@ def _shown(
     return (mentioned[0] if mentioned else USUAL), ""
 
 
-def _traced(layout: Layout, asked: list[Message], field: str) -> tuple[str, str]:
+def _traced(layout: ChatLayout, asked: list[Message], field: str) -> tuple[str, str]:
     """What stands between question and trace, and between trace and answer, when a message carries a trace."""
     message = {"role": "assistant", "content": _ANSWER, field: _TRACE}
     try:
@@ -169,7 +169,7 @@ def _traced(layout: Layout, asked: list[Message], field: str) -> tuple[str, str]
     return (head.rpartition(_QUESTION)[2], close) if found else ("", "")
 
 
-def _earlier_header(layout: Layout, asked: list[Message]) -> str:
+def _earlier_header(layout: ChatLayout, asked: list[Message]) -> str:
     """What stands between a question and its answer in an exchange that is followed by another question."""
     later = [{"role": "assistant", "content": _ANSWER}, {"role": "user", "content": "expunge"}]
     try:

@@ -12,21 +12,21 @@ from pydantic import ValidationError
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
-from expunge.data.base import DataConfig, DataSpec, Source
+from expunge.data.base import DataConfig, DataSource, DataSpec
 from expunge.data.example import Example
 from expunge.data.files import endings, exists, read, split_of
-from expunge.data.formats.base import Located, Table
+from expunge.data.formats.base import RawRow, RawTable
 from expunge.data.rows import RowReader
 from expunge.data.sources._tables import read_hub
 from expunge.data.splits import SPLITS, Splits
-from expunge.data.understood import Understood
+from expunge.data.summary import DataSummary
 
 
-class Loaded(NamedTuple):
+class LoadedData(NamedTuple):
     """The rows of one split, and how each of the data sets that it is made of was read."""
 
     examples: tuple[Example, ...]
-    understood: tuple[Understood, ...]
+    understood: tuple[DataSummary, ...]
 
 
 def load_splits(config: DataConfig) -> Splits:
@@ -42,7 +42,7 @@ def load_splits(config: DataConfig) -> Splits:
     )
 
 
-def splits_of(loaded: Mapping[str, Loaded], sources: Mapping[str, str]) -> Splits:
+def splits_of(loaded: Mapping[str, LoadedData], sources: Mapping[str, str]) -> Splits:
     """Loaded data as the checked splits of a run; a missing forget or retain split is empty.
 
     Args:
@@ -64,7 +64,7 @@ def load_examples(spec: DataSpec, where: str = "data") -> tuple[Example, ...]:
     return load_data(spec, where).examples
 
 
-def load_data(spec: DataSpec, where: str = "data") -> Loaded:
+def load_data(spec: DataSpec, where: str = "data") -> LoadedData:
     """Rows of one split as examples, and what was understood.
 
     Args:
@@ -81,10 +81,10 @@ def load_data(spec: DataSpec, where: str = "data") -> Loaded:
     ids = Counter(example.id for example in examples)
     if repeated := next((id_ for id_, count in ids.items() if count > 1), None):
         raise UserError(f"{where}: id '{repeated}' is in '{spec}' more than once")
-    return Loaded(examples, tuple(one for loaded in found for one in loaded.understood))
+    return LoadedData(examples, tuple(one for loaded in found for one in loaded.understood))
 
 
-def data_from_rows(rows: Any, name: str, spec: DataSpec | None = None) -> Loaded:
+def data_from_rows(rows: Any, name: str, spec: DataSpec | None = None) -> LoadedData:
     """Rows given from Python: dicts, a `datasets.Dataset`, a DataFrame, or anything that yields dicts.
 
     Args:
@@ -99,10 +99,10 @@ def data_from_rows(rows: Any, name: str, spec: DataSpec | None = None) -> Loaded
     for index, row in enumerate(_iterable(rows, name)):
         if not isinstance(row, Mapping):
             raise UserError(f"{name}[{index}]: expected a dict with field names, found {type(row).__name__}")
-        located.append(Located(f"{name}[{index}]", dict(row)))
+        located.append(RawRow(f"{name}[{index}]", dict(row)))
     if not located:
         raise UserError(f"{name}: no rows")
-    return _read_rows(Table(located), spec or DataSpec(name=name), name, _Stem(name), "given from Python")
+    return _read_rows(RawTable(located), spec or DataSpec(name=name), name, _Stem(name), "given from Python")
 
 
 def examples_from_rows(rows: Any, name: str) -> tuple[Example, ...]:
@@ -152,11 +152,11 @@ def _stems(specs: Sequence[DataSpec]) -> list[_Stem]:
     return stems
 
 
-def _load(spec: DataSpec, where: str, stem: _Stem) -> Loaded:
+def _load(spec: DataSpec, where: str, stem: _Stem) -> LoadedData:
     return _read_rows(_read(spec, where), spec, where, stem, str(spec.model_copy(update={"also": ()})))
 
 
-def _read_rows(table: Table, spec: DataSpec, where: str, stem: _Stem, source: str) -> Loaded:
+def _read_rows(table: RawTable, spec: DataSpec, where: str, stem: _Stem, source: str) -> LoadedData:
     reader = RowReader(spec.fields, spec.ignore or (), where)
     examples = reader.examples(table.rows, stem.text, spec.skip, spec.limit, stem.first)
     columns = reader.columns
@@ -166,7 +166,7 @@ def _read_rows(table: Table, spec: DataSpec, where: str, stem: _Stem, source: st
         raise UserError(f"{where}: '{source}' has no rows{kinds}{after}")
     if table.left_out:
         columns.left_out["blank rows"] += table.left_out
-    understood = Understood(
+    understood = DataSummary(
         source=source,
         rows=len(examples),
         kinds=dict(Counter(_kind(example) for example in examples)),
@@ -179,7 +179,7 @@ def _read_rows(table: Table, spec: DataSpec, where: str, stem: _Stem, source: st
         separator=table.separator,
         warnings=(*table.warnings, *columns.warnings()),
     )
-    return Loaded(examples, (understood,))
+    return LoadedData(examples, (understood,))
 
 
 def _kind(example: Example) -> str:
@@ -190,28 +190,28 @@ def _kind(example: Example) -> str:
     return "conversations" if example.history else "questions"
 
 
-def _read(spec: DataSpec, where: str) -> Table:
+def _read(spec: DataSpec, where: str) -> RawTable:
     known = plugins.names("data/sources")
     if not spec.name.strip():
         raise UserError(f"{where}: an empty name; give a file, a shipped data set or a hub id")
     if "://" in spec.name:
         raise UserError(f"{where}: '{spec.name}' is a web address; download it and give the file")
     if spec.name in known:
-        return Table(_shipped(spec, where))
+        return RawTable(_shipped(spec, where))
     path = Path(spec.name).expanduser()
     if exists(path) or os.path.lexists(path) or path.suffix.lower() in endings():
         if given := next((key for key in ("subset", "options") if getattr(spec, key)), None):
             raise UserError(f"{where}: '{spec.name}' is a file, which has no {given}")
         return read(path, encoding=spec.encoding, split=spec.split)
     if spec.name.count("/") == 1 and not path.is_absolute() and not spec.name.startswith("."):
-        return Table(_hub(spec, where))
+        return RawTable(_hub(spec, where))
     raise UserError(
         f"{where}: '{spec.name}' is neither a file, a shipped data set nor a hub id{near(spec.name, known)}"
     )
 
 
-def _shipped(spec: DataSpec, where: str) -> list[Located]:
-    kind = plugins.find("data/sources", spec.name, Source)  # type: ignore[type-abstract]
+def _shipped(spec: DataSpec, where: str) -> list[RawRow]:
+    kind = plugins.find("data/sources", spec.name, DataSource)  # type: ignore[type-abstract]
     split = spec.split or kind.splits[0]
     if split not in kind.splits:
         raise UserError(f"{where}: '{spec.name}' has no split '{split}'{near(split, kind.splits)}")
@@ -227,10 +227,10 @@ def _shipped(spec: DataSpec, where: str) -> list[Located]:
         rows = source.rows(split)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    return [Located(f"{spec.name}:{split}[{index}]", row) for index, row in enumerate(rows)]
+    return [RawRow(f"{spec.name}:{split}[{index}]", row) for index, row in enumerate(rows)]
 
 
-def _hub(spec: DataSpec, where: str) -> list[Located]:
+def _hub(spec: DataSpec, where: str) -> list[RawRow]:
     try:
         return read_hub(spec.name, spec.subset, spec.split or "train")
     except UserError as error:

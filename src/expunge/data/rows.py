@@ -10,7 +10,7 @@ from typing import Any
 from expunge.core.errors import UserError, near
 from expunge.data.choices import MOST_OPTIONS
 from expunge.data.example import Example
-from expunge.data.formats.base import Located
+from expunge.data.formats.base import RawRow
 from expunge.data.matching import check_keywords
 from expunge.data.names import FIELDS, alike, canonical, shapes, slip_of
 from expunge.data.shapes.base import Shape
@@ -90,7 +90,7 @@ class RowReader:
         self.columns = Columns()
 
     def examples(
-        self, located: Sequence[Located], stem: str, skip: int = 0, limit: int | None = None, first: int = 0
+        self, located: Sequence[RawRow], stem: str, skip: int = 0, limit: int | None = None, first: int = 0
     ) -> tuple[Example, ...]:
         """Rows as examples; blank ones are counted and left out.
 
@@ -128,7 +128,7 @@ class RowReader:
             examples.append(example)
         return tuple(examples)
 
-    def _check_ignored(self, located: Sequence[Located]) -> None:
+    def _check_ignored(self, located: Sequence[RawRow]) -> None:
         there = {name for item in located for name in item.row}
         if unknown := sorted(self._ignore - there):
             raise UserError(f"ignore: no column '{unknown[0]}'{near(unknown[0], map(str, there))}")

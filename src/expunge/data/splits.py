@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from expunge.core.errors import UserError
 from expunge.data.example import Example
-from expunge.data.understood import Understood
+from expunge.data.summary import DataSummary
 
 SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
 """Names of the splits of a run, in the order of a report."""
@@ -27,7 +27,7 @@ class Splits:
     """Rows like those to forget that no model was trained on."""
     sources: dict[str, str] = field(default_factory=dict)
     """Split name -> where it came from, in the user's words."""
-    understood: Mapping[str, tuple[Understood, ...]] = field(default_factory=dict, compare=False)
+    understood: Mapping[str, tuple[DataSummary, ...]] = field(default_factory=dict, compare=False)
     """Split name -> how each of its data sets was read."""
 
     def named(self) -> Iterator[tuple[str, tuple[Example, ...]]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.activations import HiddenLossConfig, Scope, Site, Tokens
+from expunge.losses.activations import ActivationSite, HiddenLossConfig, Scope, Tokens
 from expunge.losses.base import Setup
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
@@ -20,10 +20,12 @@ from expunge.models.partial import block_output, entering
 from expunge.numerics.token import sequence_length, widen
 
 
-def site_of(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> tuple[Site, list[Encoded]]:
+def site_of(
+    model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope
+) -> tuple[ActivationSite, list[Encoded]]:
     """Where to look, as a loss would, and the encoded rows."""
     sequences = [model.encoder.example(row) for row in rows]
-    site = Site(HiddenLossConfig(layer=layer, tokens=tokens), Setup(model, rows, sequences, "", 1), "layer")
+    site = ActivationSite(HiddenLossConfig(layer=layer, tokens=tokens), Setup(model, rows, sequences, "", 1), "layer")
     return site, sequences
 
 

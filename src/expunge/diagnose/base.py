@@ -19,7 +19,7 @@ from expunge.data.encode import Documents
 from expunge.data.example import Example, fingerprint
 from expunge.data.generator import named_generator
 from expunge.data.splits import Splits
-from expunge.data.understood import unused_of
+from expunge.data.summary import unused_of
 from expunge.evaluate.evidence import sample_rows
 from expunge.losses.activations import resolve_layer
 from expunge.losses.steering import saved_directions, steered_layer

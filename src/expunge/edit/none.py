@@ -6,7 +6,7 @@ from expunge.edit.base import Advance, Edit
 from expunge.losses.base import Setup
 
 
-class Nothing(Edit):
+class NoEdit(Edit):
     """No edit."""
 
     def apply(self, forget: Setup, retain: Setup, advance: Advance) -> None:

@@ -14,7 +14,7 @@ from expunge.data.example import Example, paraphrased, scored
 from expunge.data.reasoning import Parts, Watch
 from expunge.evaluate.base import EvaluateConfig, Need, Role
 from expunge.models.base import LanguageModel
-from expunge.models.generate import Read, Scored, decode, next_logp, read_answers
+from expunge.models.generate import ReadAnswers, Scored, decode, next_logp, read_answers
 from expunge.models.prefix import Prefix, encode_prompts
 
 _ENOUGH = 1024
@@ -163,7 +163,7 @@ def _groups(lengths: Sequence[int], width: int, token_budget: int) -> Iterator[l
 
 
 def _draft(
-    read: Read, part: Sequence[tuple[int, Answer]], batch: Sequence[Request], found: list[dict[str, Any]]
+    read: ReadAnswers, part: Sequence[tuple[int, Answer]], batch: Sequence[Request], found: list[dict[str, Any]]
 ) -> None:
     """Greedy answers that begin as the stored answer does need no decoding up to where they leave it."""
     drafted = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from expunge.data.example import Example
 from expunge.data.splits import Splits
-from expunge.data.understood import Understood
+from expunge.data.summary import DataSummary
 from expunge.evaluate.base import EvaluateConfig, Role
 
 
@@ -24,7 +24,7 @@ class RowSet:
     """Whether metrics over many rows read it."""
     by_topic: bool = False
     """Whether its topics are scored by themselves too."""
-    understood: tuple[Understood, ...] = ()
+    understood: tuple[DataSummary, ...] = ()
     """How its data sets were read."""
 
 

@@ -16,7 +16,7 @@ from expunge.core.plugins import find
 from expunge.core.validation import check
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Project, Setup, View
-from expunge.losses.part import Part
+from expunge.losses.row_subset import RowSubset
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs, RowSet, row_set
 from expunge.models.reference_weights import OriginalWeights
@@ -201,4 +201,4 @@ def _describe(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def _part(view: View, rows: Sequence[int]) -> View:
-    return view if len(rows) == view.batch.num_rows else Part(view, rows)
+    return view if len(rows) == view.batch.num_rows else RowSubset(view, rows)

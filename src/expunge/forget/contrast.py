@@ -16,7 +16,7 @@ from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.forget._offset import Offset, account, code_offset, paper_offset, principal
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import HiddenLossConfig, Site, Tokens, cosine, mean_by_row
+from expunge.losses.activations import ActivationSite, HiddenLossConfig, Tokens, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.models.base import LanguageModel
 from expunge.models.partial import BlockStates
@@ -89,7 +89,7 @@ class Contrast(ForgetLoss):
         Raises:
             UserError: no such layer, or one that no trained weight can move.
         """
-        self._site = Site(self.config, setup, "forget")
+        self._site = ActivationSite(self.config, setup, "forget")
         self.needs = self._site.needs
         self._seed = setup.seed.partition("/")[0]
         self._sequences = setup.sequences

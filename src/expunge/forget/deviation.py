@@ -14,13 +14,13 @@ from expunge.core.errors import UserError
 from expunge.data.batch import Batch
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import Site, SiteLossConfig, cosine
+from expunge.losses.activations import ActivationSite, SiteLossConfig, cosine
 from expunge.losses.base import Project, Setup, View
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices
 from expunge.numerics.token import reduce_tokens
 
-Form = Literal["npo", "linear", "hinge"]
+DeviationForm = Literal["npo", "linear", "hinge"]
 
 
 class Deviation(ForgetLoss):
@@ -38,7 +38,7 @@ class Deviation(ForgetLoss):
     class Config(SiteLossConfig):
         """Which function of the cosine, and the kick."""
 
-        form: Form = Field(
+        form: DeviationForm = Field(
             "npo",
             description="npo: -2/beta log sigmoid(beta d), which fades; linear: -d; hinge: until target_cosine is met",
         )
@@ -66,7 +66,7 @@ class Deviation(ForgetLoss):
                 "forget: deviation has no gradient where an adapter starts, and kicks the weights themselves; "
                 'set model.adapter = "none"'
             )
-        self._site = Site(self.config, setup, "forget")
+        self._site = ActivationSite(self.config, setup, "forget")
         self._seed = setup.seed
         self.needs = self._site.needs
 
@@ -116,7 +116,7 @@ def _npo(similarity: Tensor, config: Deviation.Config) -> Tensor:
     return -2 / config.beta * logsigmoid(config.beta * (1 - similarity))
 
 
-_FORMS: dict[Form, Callable[[Tensor, Deviation.Config], Tensor]] = {
+_FORMS: dict[DeviationForm, Callable[[Tensor, Deviation.Config], Tensor]] = {
     "npo": _npo,
     "linear": lambda similarity, _: similarity - 1,
     "hinge": lambda similarity, config: (similarity - config.target_cosine).relu(),

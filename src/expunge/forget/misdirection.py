@@ -14,8 +14,8 @@ from expunge.data.batch import Batch, to_device
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import (
+    ActivationSite,
     HiddenLossConfig,
-    Site,
     cosine,
     layer_at,
     mean_by_row,
@@ -77,7 +77,7 @@ class Misdirection(ForgetLoss):
         padded = self.config.average == "padded"
         if padded and (self.config.coefficient, self.config.mode) != ("adaptive", "first_batch"):
             raise UserError('forget.average: "padded" is the mean over a first batch; set forget.mode = "first_batch"')
-        site = Site(self.config, setup, "forget")
+        site = ActivationSite(self.config, setup, "forget")
         norms, squares = row_norms(setup, site).to(setup.model.device).unbind(1)
         depth = self.config.norm_depth
         other = None if depth is None else row_norms(setup, site, layer_at(setup.model, depth))[:, 0].to(norms)

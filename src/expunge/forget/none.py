@@ -8,7 +8,7 @@ from expunge.forget.base import ForgetLoss
 from expunge.losses.base import View
 
 
-class Nothing(ForgetLoss):
+class NoForget(ForgetLoss):
     """No loss; a run that trains refuses it."""
 
     trains = False

@@ -19,7 +19,7 @@ from expunge.localize._blocks import best_window, parameter_names, share_of_dept
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
-from expunge.models.causal_restore import Restoring, Traced, embedding_width, input_embeddings
+from expunge.models.causal_restore import CausalRestorer, TraceResult, embedding_width, input_embeddings
 from expunge.models.forward import score_rows
 from expunge.models.sites import Site
 from expunge.numerics.intervals import Numbers, mean_band
@@ -91,7 +91,7 @@ class CausalTracing(Localizer):
         parameter_names(model, range(num_layers), self.config.modules)  # before minutes of tracing
         known = self._known(model, splits.forget, seed)
         deviation = self.config.noise * _deviation(model, known.facts)
-        runs = Restoring(model, self.config.site, self.config.restore_width)
+        runs = CausalRestorer(model, self.config.site, self.config.restore_width)
         traced = [self._trace(model, runs, fact, deviation, seed) for fact in known.facts]
         used = [one for one in traced if one.clean - one.corrupted >= self.config.min_effect]
         if not used:
@@ -148,7 +148,9 @@ class CausalTracing(Localizer):
             )
         return Known(facts[: self.config.facts], unknown, len(asked) - len(subjects))
 
-    def _trace(self, model: LanguageModel, runs: Restoring, fact: Fact, deviation: float, seed: int) -> Traced:
+    def _trace(
+        self, model: LanguageModel, runs: CausalRestorer, fact: Fact, deviation: float, seed: int
+    ) -> TraceResult:
         ids, labels = fact.encoded.ids, fact.encoded.places
         read = range(max(labels))
         subject = fact.subject + (fact.repeated if self.config.noisy == "everywhere" else ())

@@ -79,7 +79,7 @@ class Tokens:
         return Tokens(self.rows.repeat_interleave(times), self.positions.repeat_interleave(times), self.num_rows)
 
 
-class Site:
+class ActivationSite:
     """Where a loss looks: the output of a block, of several, or of a part of them, at some tokens.
 
     Args:
@@ -139,7 +139,7 @@ class Site:
 
 
 @torch.no_grad()
-def row_norms(setup: Setup, site: Site, layer: int | None = None) -> Tensor:
+def row_norms(setup: Setup, site: ActivationSite, layer: int | None = None) -> Tensor:
     """(R, 2): mean norm and mean squared norm of each row's tokens, at a site of the original model or another layer.
 
     A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig
-from expunge.models.matrices import Matrix, block_matrices
+from expunge.models.matrices import WeightMatrix, block_matrices
 from expunge.models.merging import merged_names
 
 
@@ -50,7 +50,7 @@ def add_lora(model: LanguageModel, selected: Sequence[str], config: LoraConfig, 
     _check_start(model, before)
 
 
-def _chosen(model: LanguageModel, selected: Sequence[str]) -> list[Matrix]:
+def _chosen(model: LanguageModel, selected: Sequence[str]) -> list[WeightMatrix]:
     """The matrices in a selection; of a layer any parameter counts, its bias too."""
     names = {*selected}
     owners = {name.rpartition(".")[0] for name in names}

@@ -14,13 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
 from expunge.models.batches import Budget, free_memory
-from expunge.models.caching import Caching
+from expunge.models.caching import CachePolicy
 from expunge.models.fingerprint import Fingerprint
 from expunge.models.hooks import replaced_forward
-from expunge.models.layout import Layout, find_layout, replaced_module
+from expunge.models.layout import NetworkLayout, find_layout, replaced_module
 from expunge.models.merging import merge, merged_names
 from expunge.models.precision import MASTER
-from expunge.models.source import Source
+from expunge.models.source import ModelOrigin
 from expunge.models.tensor_store import StateMemory
 
 _COPIES = 0.5
@@ -56,7 +56,7 @@ class LanguageModel:
         source: str = "a loaded model",
         stored_dtype: torch.dtype = torch.float32,
         stored_otherwise: Mapping[str, torch.dtype] | None = None,
-        origin: Source | None = None,
+        origin: ModelOrigin | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
@@ -65,13 +65,13 @@ class LanguageModel:
         self.source = source
         self.stored_dtype = stored_dtype
         self.stored_otherwise = dict(stored_otherwise or {})
-        self.origin = origin or Source()
+        self.origin = origin or ModelOrigin()
         self.unsettled: set[str] = set()
         """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
         self._fingerprint = Fingerprint()
         self.widened: dict[str, torch.dtype] = {}
         """What the trained parameters were before they became float32, by name."""
-        self.caching = Caching(keeps=False, holes=True)
+        self.caching = CachePolicy(keeps=False, holes=True)
         """How answers are computed; `load` lets a self-check decide."""
         self.state_memory = StateMemory()
         self.budget = Budget(self.base.config)
@@ -281,7 +281,7 @@ class LanguageModel:
         order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(count)[:count]
         return torch.tensor(usual)[order].view(num_rows, num_tokens).to(self.device)
 
-    def _find_layout(self) -> Layout:
+    def _find_layout(self) -> NetworkLayout:
         """Watch the network read a few tokens, and compare `head` with its own logits, so that nothing is left out.
 
         Raises:

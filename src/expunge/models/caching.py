@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Caching:
+class CachePolicy:
     """How answers are computed; whichever way, they are those of plain passes.
 
     Args:

@@ -35,7 +35,7 @@ _CHECKED = 2048
 
 
 @dataclass(frozen=True)
-class Traced:
+class TraceResult:
     """exp(mean log-probability of the labels) in three kinds of run; the last two are means over the noise draws."""
 
     clean: float
@@ -65,7 +65,7 @@ class _Question:
         return runs
 
 
-class Restoring:
+class CausalRestorer:
     """Runs sequences with noise, and with clean values put back.
 
     Args:
@@ -95,7 +95,7 @@ class Restoring:
     @torch.no_grad()
     def trace(
         self, ids: Sequence[int], labels: Sequence[int], noisy: Sequence[int], restored: Sequence[int], noise: Tensor
-    ) -> Traced:
+    ) -> TraceResult:
         """Probability of some tokens of a sequence in the clean run, the noisy ones, and those with values put back.
 
         Args:
@@ -120,7 +120,7 @@ class Restoring:
             runs = partial(self._joined if self._joins else self._alone, question, range(len(self._blocks)))
             found = shrinking(self._model.budget, device, "patch", runs, self._token_budget)
         clean, corrupted, back = found
-        return Traced(float(clean), float(corrupted.mean()), tuple(back.mean(1).tolist()))
+        return TraceResult(float(clean), float(corrupted.mean()), tuple(back.mean(1).tolist()))
 
     def _can_join(self) -> bool:
         """Whether runs that share passes give what whole passes give, at the lowest and highest blocks."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-Seen = Callable[[nn.Parameter, int, Tensor, Tensor], None]
+UseInputs = Callable[[nn.Parameter, int, Tensor, Tensor], None]
 """(stack of matrices, expert, (N, in) its inputs, (N,) places of their tokens in the flattened batch)."""
 
 _NAME = "expunge_seen"
@@ -22,7 +22,7 @@ def shows_inputs(module: nn.Module) -> bool:
 
 
 @contextmanager
-def experts_seen(modules: Collection[nn.Module], seen: Seen) -> Iterator[None]:
+def watched_experts(modules: Collection[nn.Module], seen: UseInputs) -> Iterator[None]:
     """Within this block of code some experts modules compute one expert after another and show what goes into each.
 
     Args:
@@ -45,7 +45,7 @@ def experts_seen(modules: Collection[nn.Module], seen: Seen) -> Iterator[None]:
             config._experts_implementation = implementation
 
 
-def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, seen: Seen) -> Tensor:
+def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, seen: UseInputs) -> Tensor:
     """The experts' sum for each token: (N, D), (N, k), (N, k) -> (N, D)."""
     total = torch.zeros_like(hidden)
     first = "gate_up_proj" if experts.has_gate else "up_proj"
@@ -62,7 +62,7 @@ def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, seen:
     return total
 
 
-def _product(experts: Any, name: str, expert: int, inputs: Tensor, tokens: Tensor, seen: Seen) -> Tensor:
+def _product(experts: Any, name: str, expert: int, inputs: Tensor, tokens: Tensor, seen: UseInputs) -> Tensor:
     stack = getattr(experts, name)
     seen(stack, expert, inputs, tokens)
     weight = stack[expert].mT if experts.is_transposed else stack[expert]

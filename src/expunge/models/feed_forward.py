@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.models.base import LanguageModel
-from expunge.models.matrices import Matrix, block_matrices
+from expunge.models.matrices import WeightMatrix, block_matrices
 
 _TOKENS = 8
 _KNOWN: WeakKeyDictionary[nn.Module, list[tuple[str, ...]]] = WeakKeyDictionary()
@@ -108,12 +108,12 @@ def _first(output: Any) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.ndim > 1 else None
 
 
-def _localized_name(matrix: Matrix) -> str:
+def _localized_name(matrix: WeightMatrix) -> str:
     """The module of a layer, the parameter itself where it belongs to none."""
     return matrix.name.rpartition(".")[0] if matrix.is_layer else matrix.name
 
 
-def _last_of_square(matrices: list[Matrix]) -> Iterator[Matrix]:
+def _last_of_square(matrices: list[WeightMatrix]) -> Iterator[WeightMatrix]:
     """Where all matrices of one part are square, as with a width of the hidden states inside, the last of them."""
     for place, matrix in enumerate(matrices):
         owner = _localized_name(matrix).rpartition(".")[0]

@@ -35,7 +35,7 @@ class Scored:
 
 
 @dataclass
-class Read:
+class ReadAnswers:
     """Answers read after their prompts: what the model thinks of each, and where it would have said something else."""
 
     scored: list[Scored]
@@ -72,7 +72,7 @@ _POSITIONS = 128
 @torch.no_grad()
 def read_answers(
     prefix: Prefix, rows: Sequence[int], answers: Sequence[Sequence[int]], *, moments: bool | Sequence[bool] = False
-) -> Read:
+) -> ReadAnswers:
     """Teacher-forced answers, each after its prompt.
 
     Args:
@@ -116,7 +116,7 @@ def read_answers(
         )
         for row, length in enumerate(lengths.tolist())
     ]
-    return Read(scored, agreed.tolist(), behind, hidden)
+    return ReadAnswers(scored, agreed.tolist(), behind, hidden)
 
 
 def _look_up(found: Tensor, logits: Tensor, ids: Tensor, rows: Tensor, places: Tensor, moments: bool) -> None:

@@ -22,7 +22,7 @@ from expunge.models.hooks import entered_states, given_states
 
 
 @dataclass(frozen=True)
-class Layout:
+class NetworkLayout:
     """The parts of one network; names are those of modules in the transformers model."""
 
     decoder: str
@@ -44,7 +44,7 @@ class Layout:
 
 
 @torch.no_grad()
-def find_layout(base: Any, ids: Tensor) -> tuple[Layout, Tensor, Tensor]:
+def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
     """Watch a network read a few tokens.
 
     Args:
@@ -88,7 +88,7 @@ def find_layout(base: Any, ids: Tensor) -> tuple[Layout, Tensor, Tensor]:
             f"it gave; lists of modules in it: {', '.join(lists) or 'none'}"
         )
     last = watch.given[blocks][-1]
-    layout = Layout(
+    layout = NetworkLayout(
         decoder=decoder,
         blocks=blocks,
         width=hidden.shape[-1],

@@ -44,7 +44,7 @@ from expunge.models.self_check import choose_caching
 from expunge.models.source import (
     ADAPTER_CONFIG,
     CONFIG,
-    Source,
+    ModelOrigin,
     check_folder,
     has_tokenizer,
     has_weights,
@@ -86,12 +86,12 @@ def load_model(config: ModelConfig, progress: Progress = SILENT) -> LanguageMode
 
 
 @dataclass
-class Loaded:
+class LoadedNetwork:
     """What was read, and how it was stored."""
 
     network: Any
     tokenizer: PreTrainedTokenizerBase
-    origin: Source = field(default_factory=Source)
+    origin: ModelOrigin = field(default_factory=ModelOrigin)
     stored_dtype: torch.dtype = torch.float32
     stored_otherwise: dict[str, torch.dtype] = field(default_factory=dict)
     merged: set[str] = field(default_factory=set)
@@ -99,7 +99,7 @@ class Loaded:
 
 
 def wrap_model(
-    network: Any, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, stored: Loaded | None = None
+    network: Any, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, stored: LoadedNetwork | None = None
 ) -> LanguageModel:
     """A `LanguageModel` around a network and tokenizer that are already in memory.
 
@@ -135,7 +135,7 @@ def wrap_model(
         date=config.date,
         reasoning=config.reasoning,
     )
-    stored = stored or Loaded(network, tokenizer, Source(), first.dtype, _other_dtypes(inner, first.dtype))
+    stored = stored or LoadedNetwork(network, tokenizer, ModelOrigin(), first.dtype, _other_dtypes(inner, first.dtype))
     compute = hold(network, config.precision, first.device)
     model = LanguageModel(
         network.eval(),
@@ -196,7 +196,7 @@ def check_model_name(name: str, option: str = "model.name") -> None:
         raise UserError(f"{option}: no model '{name}'{near(name, embedded())} (a hub id is written org/name)")
 
 
-def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ()) -> Loaded:
+def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ()) -> LoadedNetwork:
     """Network and tokenizer of a name.
 
     Args:
@@ -210,7 +210,7 @@ def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ())
         return _whole(pull(config.name, progress), config)
     if path.is_file():
         with reading(config.name):
-            return Loaded(*load_gguf(path))
+            return LoadedNetwork(*load_gguf(path))
     with reading(config.name):
         folder = resolve(config.name, config.revision)
     if not path.is_dir() and not (folder / CONFIG).is_file() and not is_adapter(folder):
@@ -222,7 +222,7 @@ def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ())
     return _whole(folder, config, base, None if path.is_dir() else _commit(folder, config.revision))
 
 
-def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision: str | None = None) -> Loaded:
+def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision: str | None = None) -> LoadedNetwork:
     """A folder with a whole model."""
     check_folder(folder)
     files = weight_files(folder)
@@ -255,8 +255,8 @@ def _whole(folder: Path, config: ModelConfig, base: str | None = None, revision:
     if dtype != usual:
         others = {name: others.get(name, usual) for name, _ in network.named_parameters()}
     others = {name: other for name, other in others.items() if other != dtype}
-    origin = Source(folder, None, base, revision, same_layout=not dequantized)
-    return Loaded(network, tokenizer, origin, dtype, others)
+    origin = ModelOrigin(folder, None, base, revision, same_layout=not dequantized)
+    return LoadedNetwork(network, tokenizer, origin, dtype, others)
 
 
 def _model_class(settings: Any) -> Any:
@@ -265,7 +265,7 @@ def _model_class(settings: Any) -> Any:
     return AutoModelForImageTextToText if wrappers & set(settings.architectures or ()) else AutoModelForCausalLM
 
 
-def _with_adapter(folder: Path, config: ModelConfig, progress: Progress, above: tuple[Path, ...]) -> Loaded:
+def _with_adapter(folder: Path, config: ModelConfig, progress: Progress, above: tuple[Path, ...]) -> LoadedNetwork:
     """A folder that holds an adapter: its base model with the adapter merged in."""
     here = folder.resolve()
     if here in above:

@@ -24,7 +24,7 @@ from expunge.models.base import LanguageModel
 
 
 @dataclass(frozen=True)
-class Matrix:
+class WeightMatrix:
     """A weight of the blocks that maps inputs to outputs, or a stack of such."""
 
     name: str
@@ -91,7 +91,7 @@ def plain_weights(model: LanguageModel) -> Iterator[tuple[str, nn.Parameter]]:
             yield plain_name(name), weight
 
 
-def block_matrices(model: LanguageModel) -> dict[str, Matrix]:
+def block_matrices(model: LanguageModel) -> dict[str, WeightMatrix]:
     """The matrices of the decoder blocks by name in the plain network, in the model's order.
 
     Not among them: routers with a forward pass of their own, whose change would send tokens to other experts and which
@@ -108,7 +108,7 @@ def block_matrices(model: LanguageModel) -> dict[str, Matrix]:
         if layout is None and isinstance(module, nn.Linear | Conv1D):
             layout = _Layout(1, isinstance(module, Conv1D))
         if layout is not None:
-            found.append(Matrix(name, module, weight, layout.num, layout.inputs_first))
+            found.append(WeightMatrix(name, module, weight, layout.num, layout.inputs_first))
     experts = {(_block_of(model, matrix.name), matrix.num) for matrix in found if matrix.num > 1}
     return {matrix.name: matrix for matrix in found if not _is_router(model, matrix, experts)}
 
@@ -148,7 +148,7 @@ def _block_of(model: LanguageModel, name: str) -> str:
     return next(prefix for prefix, _ in model.blocks() if name.startswith(f"{prefix}."))
 
 
-def _is_router(model: LanguageModel, matrix: Matrix, experts: set[tuple[str, int]]) -> bool:
+def _is_router(model: LanguageModel, matrix: WeightMatrix, experts: set[tuple[str, int]]) -> bool:
     """Whether it gives one number for each expert of its block, and is no ordinary linear layer."""
     own = matrix.num == 1 and not _is_plain(matrix.module)
     return own and (_block_of(model, matrix.name), matrix.num_outputs) in experts

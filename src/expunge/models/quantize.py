@@ -20,7 +20,7 @@ from expunge.core.records import Frozen
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices
 from expunge.models.temporary_weights import changed_weights, each_matrix
-from expunge.models.weight_backup import KeptWeights
+from expunge.models.weight_backup import WeightBackup
 from expunge.numerics.token import widen
 
 Levels = Literal["int8", "int4", "nf4"]
@@ -151,7 +151,7 @@ def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
 
 
 @contextmanager
-def quantized(model: LanguageModel, how: Quantization, kept: KeptWeights | None = None) -> Iterator[float]:
+def quantized(model: LanguageModel, how: Quantization, kept: WeightBackup | None = None) -> Iterator[float]:
     """Within this block of code the matrices of a model's blocks have rounded weights.
 
     Every matrix of a stack of experts is rounded by itself. Embeddings, norms, biases, routers and the output matrix

@@ -21,7 +21,7 @@ from transformers.cache_utils import (
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.cache import RoomyLayer, roomy_cache
-from expunge.models.caching import Caching
+from expunge.models.caching import CachePolicy
 from expunge.models.prefix import CachedPast, Prefix, encode_prompts, plain_hidden
 
 _SHARED, _LENGTHS = 3, (5, 8)
@@ -87,7 +87,7 @@ class _Ruler:
 
 
 @torch.no_grad()
-def choose_caching(model: LanguageModel) -> Caching:
+def choose_caching(model: LanguageModel) -> CachePolicy:
     """The fastest way to compute answers that gives what plain passes give.
 
     Raises:
@@ -112,7 +112,7 @@ def choose_caching(model: LanguageModel) -> Caching:
             if all(error <= ruler.tolerance for error in errors):
                 return caching
             reason = f"it changes hidden states by {max(errors):.2g} of their size"
-    return Caching(False, True, reason=reason or "it holds something else than keys and values of each token")
+    return CachePolicy(False, True, reason=reason or "it holds something else than keys and values of each token")
 
 
 def _check_positions(model: LanguageModel) -> None:
@@ -128,7 +128,7 @@ def _check_positions(model: LanguageModel) -> None:
         )
 
 
-def _ways(model: LanguageModel) -> list[Caching]:
+def _ways(model: LanguageModel) -> list[CachePolicy]:
     longest = 2 * model.encoder.max_length  # the longest prompt beside the longest answer of another row
     try:
         layers = roomy_cache(model.base.config, longest).layers
@@ -138,9 +138,9 @@ def _ways(model: LanguageModel) -> list[Caching]:
     if not kinds <= {*_PER_TOKEN, *_STATES}:
         return []
     if kinds & set(_STATES):
-        return [Caching(True, False, steps_only=True, longest=longest)]
-    alike = [Caching(True, True, longest=longest)] if kinds == {RoomyLayer} else []
-    return [*alike, Caching(True, False, longest=longest)]
+        return [CachePolicy(True, False, steps_only=True, longest=longest)]
+    alike = [CachePolicy(True, True, longest=longest)] if kinds == {RoomyLayer} else []
+    return [*alike, CachePolicy(True, False, longest=longest)]
 
 
 def _tokens(model: LanguageModel) -> Tensor:

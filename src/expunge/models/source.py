@@ -60,7 +60,7 @@ NOT_FETCHED = (
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelOrigin:
     """Where the files of a model come from; all None for a network that was given from Python."""
 
     folder: Path | None = None

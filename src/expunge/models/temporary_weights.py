@@ -10,16 +10,16 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
-from expunge.models.matrices import Matrix, plain_weights, share_of_blocks
+from expunge.models.matrices import WeightMatrix, plain_weights, share_of_blocks
 from expunge.models.merging import merged_names
-from expunge.models.weight_backup import KeptWeights, kept_weights
+from expunge.models.weight_backup import WeightBackup, weight_backup
 
-Change = Callable[[str, Tensor], Tensor | None]
+ChangeWeight = Callable[[str, Tensor], Tensor | None]
 """(name, weight) -> the weight that stands in its place, a new tensor of the same shape; None leaves it."""
 
 
 @contextmanager
-def changed_weights(model: LanguageModel, change: Change, kept: KeptWeights | None = None) -> Iterator[float]:
+def changed_weights(model: LanguageModel, change: ChangeWeight, kept: WeightBackup | None = None) -> Iterator[float]:
     """Within this block of code the weights are what `change` makes of them.
 
     They are changed one after another in their own place, and put back from a copy, also after an error. An adapter is
@@ -43,7 +43,7 @@ def changed_weights(model: LanguageModel, change: Change, kept: KeptWeights | No
     adapted = hasattr(model.network, "peft_config")
     weights = dict(plain_weights(model))
     dtypes = {name: weight.dtype for name, weight in weights.items()}
-    kept = kept or kept_weights(model.base)
+    kept = kept or weight_backup(model.base)
     moved: set[str] = set()
     replaced = []
     try:
@@ -73,7 +73,7 @@ def changed_weights(model: LanguageModel, change: Change, kept: KeptWeights | No
             kept.put_back(name, weights[name], dtypes[name])
 
 
-def each_matrix(matrix: Matrix, weight: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+def each_matrix(matrix: WeightMatrix, weight: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """A weight with every matrix in it changed by itself.
 
     Args:

@@ -17,7 +17,7 @@ _SHARE = 0.5
 """Of the free memory of the host that the weights of a model on another device may take."""
 
 
-class KeptWeights:
+class WeightBackup:
     """Copies of the weights of one model, each made once.
 
     Those of a model on the CPU lie in a temporary file, if the disk has room for it: a copy in memory would double what
@@ -66,10 +66,10 @@ class KeptWeights:
             ) from error
 
 
-def kept_weights(network: nn.Module) -> KeptWeights:
+def weight_backup(network: nn.Module) -> WeightBackup:
     """Room for copies of the weights of a network; nothing is copied yet."""
     weights = list(network.parameters())
-    return KeptWeights(weights[0].device, sum(weight.nbytes for weight in weights))
+    return WeightBackup(weights[0].device, sum(weight.nbytes for weight in weights))
 
 
 def _bound(device: torch.device, num_bytes: int) -> int:

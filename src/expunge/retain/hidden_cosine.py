@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.data.batch import Batch
-from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row
+from expunge.losses.activations import ActivationSite, Scope, SiteLossConfig, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
@@ -32,7 +32,7 @@ class HiddenCosine(RetainLoss):
         Raises:
             UserError: no such layer, or none that training can move.
         """
-        self._site = Site(self.config, setup, "retain")
+        self._site = ActivationSite(self.config, setup, "retain")
         self.needs = self._site.needs
 
     def num_tokens(self, batch: Batch, epoch: int) -> int:

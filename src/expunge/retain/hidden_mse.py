@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.data.batch import Batch
-from expunge.losses.activations import Scope, Site, SiteLossConfig, cosine, mean_by_row, row_norms
+from expunge.losses.activations import ActivationSite, Scope, SiteLossConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
@@ -39,7 +39,7 @@ class HiddenMSE(RetainLoss):
         Raises:
             UserError: no such layer, or none that training can move.
         """
-        self._site = Site(self.config, setup, "retain")
+        self._site = ActivationSite(self.config, setup, "retain")
         self.needs = self._site.needs
         width = int(setup.model.base.config.get_text_config().hidden_size)
         self._unit = float(row_norms(setup, self._site)[:, 1].mean()) if self.config.normalise else float(width)

@@ -8,7 +8,7 @@ from expunge.losses.base import View
 from expunge.retain.base import RetainLoss
 
 
-class Nothing(RetainLoss):
+class NoRetain(RetainLoss):
     """No loss; a run that trains refuses it. Retain rows are still what the edit and the guard compare with."""
 
     trains = False

@@ -22,7 +22,7 @@ from expunge.core.report_section import Diagnosis
 from expunge.core.validation import check
 from expunge.data.example import fingerprint
 from expunge.data.splits import SPLITS, Splits
-from expunge.data.understood import say_all, unused_of
+from expunge.data.summary import say_all, unused_of
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.evidence import sampled

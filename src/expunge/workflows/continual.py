@@ -16,7 +16,7 @@ from expunge.core.toml import Tables
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import load_data, load_splits
 from expunge.data.splits import Splits
-from expunge.data.understood import say_all
+from expunge.data.summary import say_all
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics

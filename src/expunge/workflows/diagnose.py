@@ -16,7 +16,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.report_section import Diagnosis
 from expunge.core.validation import check
-from expunge.data.understood import say_all
+from expunge.data.summary import say_all
 from expunge.diagnose.base import Context, Diagnostic
 from expunge.models.load import check_model_name, load_model
 from expunge.targets import is_run, load_splits, read_target

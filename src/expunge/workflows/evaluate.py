@@ -19,7 +19,7 @@ from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
 from expunge.data.load import splits_of
 from expunge.data.splits import SPLITS
-from expunge.data.understood import say_all, warnings_of
+from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
 from expunge.evaluate.base import EvaluateConfig
 from expunge.evaluate.deep import load_depth, measure_depth

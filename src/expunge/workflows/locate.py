@@ -15,7 +15,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, SelectionPrint
 from expunge.core.validation import check
 from expunge.data.load import splits_of
-from expunge.data.understood import say_all
+from expunge.data.summary import say_all
 from expunge.inputs import Rows, print_of, read_data, read_model
 from expunge.localize.base import Localizer
 

@@ -23,7 +23,7 @@ from expunge.core.validation import check
 from expunge.data.example import Example
 from expunge.data.load import load_data
 from expunge.data.splits import Splits
-from expunge.data.understood import say_all, warnings_of
+from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import Metric
 from expunge.evaluate.deep import DepthSession

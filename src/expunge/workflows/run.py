@@ -41,7 +41,7 @@ from expunge.data.encode import Documents
 from expunge.data.example import fingerprint, paraphrased
 from expunge.data.load import load_splits
 from expunge.data.splits import Splits
-from expunge.data.understood import say_all, unused_of, warnings_of
+from expunge.data.summary import say_all, unused_of, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
 from expunge.evaluate.changes import changes
 from expunge.evaluate.items import write_items

@@ -20,7 +20,7 @@ from expunge.core.toml import Tables
 from expunge.core.validation import check
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import load_data
-from expunge.data.understood import say_all
+from expunge.data.summary import say_all
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
 from expunge.models.load import check_model_name, load_model

@@ -7,7 +7,7 @@ import math
 import re
 
 from expunge.core.errors import UserError
-from expunge.data.formats.base import Located
+from expunge.data.formats.base import RawRow
 
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")
 _ROLES = ("role", "from")
@@ -62,11 +62,11 @@ def _constant(name: str) -> float:
     raise _Refused(f"{name} is no JSON number")
 
 
-def lines(text: str, where: str) -> list[Located]:
+def lines(text: str, where: str) -> list[RawRow]:
     """Rows of JSON lines; blank lines are no rows."""
     numbered = enumerate(_LINE_ENDS.split(text), start=1)
     return [
-        Located(f"{where}:{number}", as_row(parse(line, f"{where}:{number}"), f"{where}:{number}"))
+        RawRow(f"{where}:{number}", as_row(parse(line, f"{where}:{number}"), f"{where}:{number}"))
         for number, line in numbered
         if line.strip()
     ]

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 from expunge.core.errors import UserError
 
 
-class Located(NamedTuple):
+class RawRow(NamedTuple):
     """One raw row and where it is: file and line, or file and index."""
 
     where: str
@@ -20,10 +20,10 @@ class Located(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class RawTable:
     """The rows of one file, and how it was read."""
 
-    rows: list[Located]
+    rows: list[RawRow]
     encoding: str | None = None
     """Of a text file."""
     separator: str | None = None
@@ -42,7 +42,7 @@ class Format(ABC):
     """Where a folder holds one table in several formats, the one with the lowest rank is read."""
 
     @abstractmethod
-    def read(self, path: Path, encoding: str | None) -> Table:
+    def read(self, path: Path, encoding: str | None) -> RawTable:
         """All rows of a file.
 
         Args:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from expunge.core.errors import UserError
 from expunge.data.formats._text import read_text
-from expunge.data.formats.base import Format, Located, Table
+from expunge.data.formats.base import Format, RawRow, RawTable
 from expunge.data.names import canonical, is_known
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -30,7 +30,7 @@ class Csv(Format):
     endings: ClassVar = (".csv", ".tsv")
     rank: ClassVar = 2
 
-    def read(self, path: Path, encoding: str | None) -> Table:
+    def read(self, path: Path, encoding: str | None) -> RawTable:
         """One row for each record below the header; empty cells are left out."""
         text, found = read_text(path, encoding)
         first_line, declared = 1, _DECLARED.match(text)
@@ -39,12 +39,12 @@ class Csv(Format):
         with _any_cell_size():
             separator = declared.group(1) if declared else _separator(text, path)
             rows, blank = _rows(text, separator, path, first_line)
-        return Table(rows, found, separator, blank)
+        return RawTable(rows, found, separator, blank)
 
 
-def _rows(text: str, separator: str, path: Path, first_line: int) -> tuple[list[Located], int]:
+def _rows(text: str, separator: str, path: Path, first_line: int) -> tuple[list[RawRow], int]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows: list[Located] = []
+    rows: list[RawRow] = []
     blank, header = 0, None
     try:
         for cells in reader:
@@ -54,7 +54,7 @@ def _rows(text: str, separator: str, path: Path, first_line: int) -> tuple[list[
             elif not any(cell.strip() for cell in cells):
                 blank += bool(cells)
             else:
-                rows.append(Located(where, _row(header, cells, where)))
+                rows.append(RawRow(where, _row(header, cells, where)))
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num + first_line - 1}: not CSV: {error}") from None
     return rows, blank

@@ -8,7 +8,7 @@ from typing import ClassVar
 from expunge.core.errors import UserError
 from expunge.data.formats._json import NotOneValueError, as_row, is_turns, lines, parse
 from expunge.data.formats._text import read_text
-from expunge.data.formats.base import Format, Located, Table
+from expunge.data.formats.base import Format, RawRow, RawTable
 from expunge.data.names import canonical, is_known
 
 
@@ -18,28 +18,28 @@ class Json(Format):
     endings: ClassVar = (".json",)
     rank: ClassVar = 1
 
-    def read(self, path: Path, encoding: str | None) -> Table:
+    def read(self, path: Path, encoding: str | None) -> RawTable:
         """Every row of the file."""
         text, found = read_text(path, encoding)
         if not text.strip():
-            return Table([], found)
+            return RawTable([], found)
         try:
             value = parse(text, str(path), numbered=True)
         except NotOneValueError:
-            return Table(lines(text, str(path)), found)
-        return Table(_rows(value, str(path)), found)
+            return RawTable(lines(text, str(path)), found)
+        return RawTable(_rows(value, str(path)), found)
 
 
-def _rows(value: object, where: str) -> list[Located]:
+def _rows(value: object, where: str) -> list[RawRow]:
     if isinstance(value, list) and not is_turns(value):
-        return [Located(f"{where}[{place}]", as_row(one, f"{where}[{place}]")) for place, one in enumerate(value)]
+        return [RawRow(f"{where}[{place}]", as_row(one, f"{where}[{place}]")) for place, one in enumerate(value)]
     if isinstance(value, list):
-        return [Located(where, {"messages": value})]
+        return [RawRow(where, {"messages": value})]
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a list of rows, found {type(value).__name__}")
     if columns := _columns(value):
         names, rows = list(value), zip(*columns, strict=True)
-        return [Located(f"{where}[{place}]", dict(zip(names, row, strict=True))) for place, row in enumerate(rows)]
+        return [RawRow(f"{where}[{place}]", dict(zip(names, row, strict=True))) for place, row in enumerate(rows)]
     tables = [name for name, one in value.items() if _is_table(one)]
     if len(tables) == 1:
         name = tables[0]
@@ -48,7 +48,7 @@ def _rows(value: object, where: str) -> list[Located]:
     if tables:
         raise UserError(f"{where}: several lists of rows ({', '.join(tables[:4])}); keep the one that is meant")
     if any(is_known(canonical(name)) for name in value):
-        return [Located(where, value)]
+        return [RawRow(where, value)]
     raise UserError(f"{where}: expected a list of rows, found an object with {', '.join(list(value)[:4]) or 'nothing'}")
 
 
@@ -72,7 +72,7 @@ def _columns(table: dict[str, object]) -> list[list[object]]:
     return []
 
 
-def _squad(articles: object, where: str) -> list[Located]:
+def _squad(articles: object, where: str) -> list[RawRow]:
     """One row for each question: `data[].paragraphs[].qas[]`."""
     rows = []
     for a, article in _objects(articles, where):
@@ -80,7 +80,7 @@ def _squad(articles: object, where: str) -> list[Located]:
             place = f"{where}[{a}].paragraphs[{p}].qas"
             for q, asked in _objects(paragraph.get("qas"), place):
                 row = {**asked, "context": paragraph.get("context"), "title": article.get("title")}
-                rows.append(Located(f"{place}[{q}]", row))
+                rows.append(RawRow(f"{place}[{q}]", row))
     return rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from expunge.core.errors import UserError
-from expunge.data.formats.base import Format, Located, Table, reading
+from expunge.data.formats.base import Format, RawRow, RawTable, reading
 
 
 class Parquet(Format):
@@ -16,7 +16,7 @@ class Parquet(Format):
     endings: ClassVar = (".parquet",)
     rank: ClassVar = 3
 
-    def read(self, path: Path, encoding: str | None) -> Table:
+    def read(self, path: Path, encoding: str | None) -> RawTable:
         """One row for each row of the table."""
         import pyarrow
         import pyarrow.parquet
@@ -31,4 +31,4 @@ class Parquet(Format):
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise UserError(f"{path}: not a Parquet file, or a damaged one: {reason}") from None
-        return Table([Located(f"{path}[{place}]", row) for place, row in enumerate(rows)])
+        return RawTable([RawRow(f"{path}[{place}]", row) for place, row in enumerate(rows)])

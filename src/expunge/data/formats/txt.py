@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from expunge.data.formats._text import read_text
-from expunge.data.formats.base import Format, Located, Table
+from expunge.data.formats.base import Format, RawRow, RawTable
 
 
 class Text(Format):
@@ -15,7 +15,7 @@ class Text(Format):
     endings: ClassVar = (".txt", ".md", ".text", ".markdown")
     rank: ClassVar = 4
 
-    def read(self, path: Path, encoding: str | None) -> Table:
+    def read(self, path: Path, encoding: str | None) -> RawTable:
         """One row, or none of a blank file."""
         text, found = read_text(path, encoding)
-        return Table([Located(str(path), {"text": text})] if text.strip() else [], found)
+        return RawTable([RawRow(str(path), {"text": text})] if text.strip() else [], found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from expunge.core.errors import UserError
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 from expunge.data.values import text_of
 
 _INPUTS, _ANSWERS = ("input", "context"), ("output", "response")
@@ -16,11 +16,11 @@ class Alpaca(Shape):
 
     columns: ClassVar = ("instruction", "output")
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """An instruction with an answer under one of the two names."""
         return "instruction" in row and any(column in row for column in _ANSWERS)
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """Question and answer."""
         columns = ["instruction"]
         asked = text_of(row["instruction"], "instruction", where, numbers=False)
@@ -36,7 +36,7 @@ class Alpaca(Shape):
         used = {"question": " + ".join(columns[:-1]), "answer": answer}
         if "text" in row and _is_rendering(str(row["text"]), str(row["instruction"]), str(row[answer])):
             columns.append("text")
-        return Read(values, used, tuple(columns))
+        return ParsedRow(values, used, tuple(columns))
 
 
 def _is_rendering(text: str, instruction: str, answer: str) -> bool:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 
 FOLDER = "data/shapes"
 
-Row = Mapping[str, Any]
+RowValues = Mapping[str, Any]
 """Column -> value; empty values are not in it."""
 
 
-class Read(NamedTuple):
+class ParsedRow(NamedTuple):
     """What a layout made of a row."""
 
     values: dict[str, Any]
@@ -30,17 +30,17 @@ class Shape(ABC):
     """Column names that only this layout gives a meaning."""
 
     @abstractmethod
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """Whether a row has this layout."""
 
     @abstractmethod
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """A row's fields.
 
         Raises:
             UserError: it has the layout, but not what belongs into it.
         """
 
-    def left_out(self, row: Row) -> str | None:
+    def left_out(self, row: RowValues) -> str | None:
         """Why a row of this layout holds nothing to learn, e.g. a question without an answer; None: it does."""
         return None

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from expunge.core.errors import UserError
 from expunge.data.choices import letters
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 from expunge.data.values import nested, options_with, text_of, texts_of
 
 _ANSWERS = ("answer", "answerKey")
@@ -17,11 +17,11 @@ class Choices(Shape):
 
     columns: ClassVar = ("choices", "answerKey")
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """A question or prompt with choices and an answer."""
         return bool({"choices", "options"} & set(row)) and any(column in row for column in _ANSWERS)
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """Options, and the text of the right one as answer."""
         column = "choices" if "choices" in row else "options"
         key = "answer" if "answer" in row else "answerKey"
@@ -34,7 +34,7 @@ class Choices(Shape):
         answer = row[key][0] if isinstance(row[key], list) and len(row[key]) == 1 else row[key]
         options = texts_of(found, column, where, options_with(answer.strip() if isinstance(answer, str) else ""))
         right = _right(answer, options, labels, column, key, where)
-        return Read({"options": list(options), "answer": right}, {"options": column, "answer": key}, (column, key))
+        return ParsedRow({"options": list(options), "answer": right}, {"options": column, "answer": key}, (column, key))
 
 
 def _right(answer: Any, options: tuple[str, ...], labels: list[str], column: str, key: str, where: str) -> str:

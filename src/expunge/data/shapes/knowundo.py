@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 
 
 class KnowUnDo(Shape):
@@ -12,7 +12,7 @@ class KnowUnDo(Shape):
 
     columns: ClassVar = ()
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """Both are texts, and nothing else is asked."""
         return (
             isinstance(row.get("text"), str)
@@ -20,7 +20,7 @@ class KnowUnDo(Shape):
             and not {"question", "prompt", "answer"} & set(row)
         )
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """Question and answer."""
         values = {"question": row["text"], "answer": row["labels"]}
-        return Read(values, {"question": "text", "answer": "labels"}, ("text", "labels"))
+        return ParsedRow(values, {"question": "text", "answer": "labels"}, ("text", "labels"))

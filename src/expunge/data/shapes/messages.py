@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from expunge.core.errors import UserError
 from expunge.data.shapes._chat import fields_of
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 from expunge.data.values import messages_of
 
 
@@ -15,11 +15,11 @@ class Messages(Shape):
 
     columns: ClassVar = ("messages", "conversations", "conversation")
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """By the name of the column."""
         return any(column in row for column in self.columns)
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """System prompt, earlier turns, question and answer.
 
         A `system` column stands for the system message; a `prompt` that repeats one of the user's is passed over.
@@ -31,4 +31,4 @@ class Messages(Shape):
         messages = messages_of(row[column], column, where)
         values = fields_of(messages, column, where)
         is_copy = isinstance(row.get("prompt"), str) and ("user", row["prompt"].strip()) in messages
-        return Read(values, dict.fromkeys(values, column), (column, "prompt") if is_copy else (column,))
+        return ParsedRow(values, dict.fromkeys(values, column), (column, "prompt") if is_copy else (column,))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from expunge.core.errors import UserError
 from expunge.data.shapes._chat import fields_of
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 from expunge.data.values import messages_of, nested
 
 _ANSWERS = ("completion", "chosen")
@@ -17,11 +17,11 @@ class PromptCompletion(Shape):
 
     columns: ClassVar = _ANSWERS
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """By the name of the answer's column."""
         return any(column in row for column in _ANSWERS)
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """`prompt` and `answer`, or the fields of a conversation. A rejected answer is not used: it may be true."""
         there = [column for column in _ANSWERS if column in row]
         if len(there) > 1:
@@ -30,21 +30,23 @@ class PromptCompletion(Shape):
         answer = _messages_or_text(row[column], column, where)
         if "prompt" not in row:
             if isinstance(answer, str):
-                return Read({"answer": answer}, {"answer": column}, (column,))
+                return ParsedRow({"answer": answer}, {"answer": column}, (column,))
             values = fields_of(answer, column, where)
-            return Read(values, dict.fromkeys(values, column), (column,))
+            return ParsedRow(values, dict.fromkeys(values, column), (column,))
         asked = _messages_or_text(row["prompt"], "prompt", where)
         if isinstance(asked, str):
             if not isinstance(answer, str):
                 if ("user", asked.strip()) in answer:  # the whole conversation beside its question
                     values = fields_of(answer, column, where)
-                    return Read(values, dict.fromkeys(values, column), ("prompt", column))
+                    return ParsedRow(values, dict.fromkeys(values, column), ("prompt", column))
                 raise UserError(f"{where}: 'prompt' is a text and '{column}' a list of messages; make both alike")
-            return Read({"prompt": asked, "answer": answer}, {"prompt": "prompt", "answer": column}, ("prompt", column))
+            return ParsedRow(
+                {"prompt": asked, "answer": answer}, {"prompt": "prompt", "answer": column}, ("prompt", column)
+            )
         said = [("assistant", answer)] if isinstance(answer, str) else answer
         both = f"prompt + {column}"
         values = fields_of([*asked, *said], both, where)
-        return Read(values, dict.fromkeys(values, both), ("prompt", column))
+        return ParsedRow(values, dict.fromkeys(values, both), ("prompt", column))
 
 
 def _messages_or_text(value: Any, column: str, where: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from expunge.data.shapes.base import Read, Row, Shape
+from expunge.data.shapes.base import ParsedRow, RowValues, Shape
 from expunge.data.values import is_number, nested
 
 
@@ -13,11 +13,11 @@ class Squad(Shape):
 
     columns: ClassVar = ("answers",)
 
-    def fits(self, row: Row) -> bool:
+    def fits(self, row: RowValues) -> bool:
         """A question with `answers`, or with a passage and an offset into it."""
         return "question" in row and ("answers" in row or self._has_offset(row))
 
-    def left_out(self, row: Row) -> str | None:
+    def left_out(self, row: RowValues) -> str | None:
         """Questions that the passage does not answer teach nothing."""
         if row.get("is_impossible") in (True, "True", "true"):
             return "questions without an answer"
@@ -27,7 +27,7 @@ class Squad(Shape):
             return "questions without an answer" if texts == [] else None
         return None
 
-    def read(self, row: Row, where: str) -> Read:
+    def read(self, row: RowValues, where: str) -> ParsedRow:
         """The first answer, and the others that differ from it as accepted ones."""
         columns = ["question"]
         values: dict[str, Any] = {"question": row["question"]}
@@ -42,9 +42,9 @@ class Squad(Shape):
             found = _texts(nested(row["answers"], "answers", where))
             name = "accepted_answers" if "answer" in row else "answer"
             values[name], used[name] = found, "answers"
-        return Read(values, used, tuple(columns))
+        return ParsedRow(values, used, tuple(columns))
 
-    def _has_offset(self, row: Row) -> bool:
+    def _has_offset(self, row: RowValues) -> bool:
         value = row.get("answer_start")
         offset = value[0] if isinstance(value, list) and value else value
         return "context" in row and is_number(offset.strip("[] ") if isinstance(offset, str) else offset)

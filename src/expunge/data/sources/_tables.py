@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.core.errors import UserError, near
 from expunge.data import files
-from expunge.data.base import Source
-from expunge.data.formats.base import Located
+from expunge.data.base import DataSource
+from expunge.data.formats.base import RawRow
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """Where one table lies."""
 
     repository: str
@@ -27,7 +27,7 @@ class Table:
     """Patterns of its files below a folder, without ending; the first that any file fits is read."""
 
 
-class Published(Source):
+class Published(DataSource):
     """A source whose rows are those of a published data set."""
 
     class Config(BaseModel):
@@ -39,7 +39,7 @@ class Published(Source):
             default=None, description="Folder with the files of the published repository; left out: the hub."
         )
 
-    def read(self, table: Table) -> list[Located]:
+    def read(self, table: PublishedTable) -> list[RawRow]:
         """Rows of a table as published.
 
         Raises:
@@ -56,7 +56,7 @@ class Published(Source):
             ) from None
 
 
-def read_hub(repository: str, subset: str | None, split: str) -> list[Located]:
+def read_hub(repository: str, subset: str | None, split: str) -> list[RawRow]:
     """Rows of a data set on the hub.
 
     Raises:
@@ -70,10 +70,10 @@ def read_hub(repository: str, subset: str | None, split: str) -> list[Located]:
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise UserError(f"cannot load '{name}' from the hub ({type(error).__name__}: {reason})") from None
-    return [Located(f"{name}[{index}]", dict(row)) for index, row in enumerate(rows)]
+    return [RawRow(f"{name}[{index}]", dict(row)) for index, row in enumerate(rows)]
 
 
-def read_folder(folder: Path, table: Table) -> list[Located]:
+def read_folder(folder: Path, table: PublishedTable) -> list[RawRow]:
     """Rows of a table from the files of a folder; the parts of a table follow one another by name.
 
     Raises:
@@ -93,7 +93,7 @@ def read_folder(folder: Path, table: Table) -> list[Located]:
     )
 
 
-def text_of(item: Located, field: str) -> str:
+def text_of(item: RawRow, field: str) -> str:
     """A field that must hold text.
 
     Raises:
@@ -107,7 +107,7 @@ def text_of(item: Located, field: str) -> str:
     return value
 
 
-def texts_of(item: Located, field: str) -> list[str]:
+def texts_of(item: RawRow, field: str) -> list[str]:
     """A field that must hold a list of texts, not an empty one.
 
     Raises:
@@ -121,7 +121,7 @@ def texts_of(item: Located, field: str) -> list[str]:
     return value
 
 
-def renamed(item: Located, fields: dict[str, str], needed: tuple[str, ...]) -> dict[str, object]:
+def renamed(item: RawRow, fields: dict[str, str], needed: tuple[str, ...]) -> dict[str, object]:
     """Some fields of a row under our names; nulls are left out.
 
     Args:
@@ -137,7 +137,7 @@ def renamed(item: Located, fields: dict[str, str], needed: tuple[str, ...]) -> d
     return {ours: value for ours, theirs in fields.items() if (value := item.row.get(theirs)) is not None}
 
 
-def documents(rows: list[Located], prefix: str) -> list[dict[str, object]]:
+def documents(rows: list[RawRow], prefix: str) -> list[dict[str, object]]:
     """Rows with a `text` as documents; those without any letter are left out, since they hold nothing."""
     return [
         {"id": f"{prefix}-{index}", "text": text, **renamed(item, {"subject": "subject"}, ())}

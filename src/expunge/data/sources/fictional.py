@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from expunge.data.base import Source
+from expunge.data.base import DataSource
 
 MOST_AUTHORS = 200
 WRONG_ANSWERS = 5
@@ -310,7 +310,7 @@ RELATIONS = (
 )  # fmt: skip
 
 
-class Fictional(Source):
+class Fictional(DataSource):
     """Questions and answers about invented authors, split by author into what to forget and what to keep."""
 
     class Config(BaseModel):

@@ -7,9 +7,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from expunge.core.errors import UserError, near
-from expunge.data.formats.base import Located
+from expunge.data.formats.base import RawRow
 from expunge.data.sources._harness import choice_of, harness_row
-from expunge.data.sources._tables import Published, Table, text_of
+from expunge.data.sources._tables import Published, PublishedTable, text_of
 
 
 class Mmlu(Published):
@@ -46,9 +46,9 @@ class Mmlu(Published):
             ]
         return rows
 
-    def _by_subject(self, split: str) -> dict[str, list[Located]]:
+    def _by_subject(self, split: str) -> dict[str, list[RawRow]]:
         files = tuple(f"{folder}/{split}{tail}" for folder in ("all", "*") for tail in ("", "-[0-9]*"))
-        found: dict[str, list[Located]] = {}
-        for item in self.read(Table("cais/mmlu", "all", split, files)):
+        found: dict[str, list[RawRow]] = {}
+        for item in self.read(PublishedTable("cais/mmlu", "all", split, files)):
             found.setdefault(text_of(item, "subject"), []).append(item)
         return found

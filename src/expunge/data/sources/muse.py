@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from expunge.core.errors import UserError
-from expunge.data.sources._tables import Published, Table, documents, renamed, text_of
+from expunge.data.sources._tables import Published, PublishedTable, documents, renamed, text_of
 
 _FOLDS = ("1", "2", "3", "4")
 _ONLY_NEWS = ("scal", "sust")
@@ -76,7 +76,7 @@ class Muse(Published):
             for index, item in enumerate(found)
         ]
 
-    def _table(self, config: str, part: str) -> Table:
+    def _table(self, config: str, part: str) -> PublishedTable:
         own = part.replace("retain", "retain2", 1) if config in ("knowmem", "privleak") else part
         files = tuple(dict.fromkeys(f"{config}/{name}{tail}" for name in (part, own) for tail in ("", "-[0-9]*")))
-        return Table(f"muse-bench/MUSE-{self.config.corpus.title()}", config, part, files)
+        return PublishedTable(f"muse-bench/MUSE-{self.config.corpus.title()}", config, part, files)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from expunge.data.base import Source
-from expunge.data.sources._tables import Table, read_folder
+from expunge.data.base import DataSource
+from expunge.data.sources._tables import PublishedTable, read_folder
 from expunge.data.splits import SPLITS
 
 
-class Own(Source):
+class Own(DataSource):
     """`forget.jsonl`, `retain.jsonl`, ... with the fields of a row; also .json, .csv, .parquet and .txt."""
 
     class Config(BaseModel):
@@ -26,6 +26,6 @@ class Own(Source):
 
     def rows(self, split: str) -> list[dict[str, object]]:
         """Rows of one file, in order."""
-        table = Table("your own rows", None, split, (split,))
+        table = PublishedTable("your own rows", None, split, (split,))
         found = read_folder(Path(self.config.folder), table)
         return [{"id": f"{split}-{index}", **item.row} for index, item in enumerate(found)]

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
-from expunge.data.base import Source
+from expunge.data.base import DataSource
 
 _FILE = Path(__file__).with_name("people.jsonl")
 
 
-class People(Source):
+class People(DataSource):
     """Facts about a few people to forget, others to keep, neighbours and general knowledge to measure.
 
     Every question was kept only because the greedy answer of SmolLM2-135M-Instruct, under its chat template, holds the

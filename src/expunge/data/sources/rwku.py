@@ -10,9 +10,9 @@ from pydantic import Field
 
 from expunge.core.errors import UserError, near
 from expunge.data import files
-from expunge.data.formats.base import Located
-from expunge.data.sources._harness import Choice, choice_of
-from expunge.data.sources._tables import Published, Table, documents, renamed, text_of, texts_of
+from expunge.data.formats.base import RawRow
+from expunge.data.sources._harness import ChoiceQuestion, choice_of
+from expunge.data.sources._tables import Published, PublishedTable, documents, renamed, text_of, texts_of
 
 _FILES = {
     "forget_level1": "forget_level1",
@@ -62,7 +62,7 @@ class Rwku(Published):
         name = _FILES[split]
         stage = "train" if split.startswith("train_") else "test"
         files = tuple(f"{folder}{stem}" for stem in (name, f"{split}/{stage}-[0-9]*") for folder in ("All/", ""))
-        found = self.read(Table("jinzhuoran/RWKU", split, stage, files))
+        found = self.read(PublishedTable("jinzhuoran/RWKU", split, stage, files))
         found = self._chosen(found, "subject", self.config.subjects, "subjects")
         if split == "forget_level3":
             found = self._chosen(found, "type", self.config.attacks, "attacks")
@@ -74,7 +74,7 @@ class Rwku(Published):
             for index, item in enumerate(found)
         ]
 
-    def _chosen(self, found: list[Located], field: str, names: list[str], option: str) -> list[Located]:
+    def _chosen(self, found: list[RawRow], field: str, names: list[str], option: str) -> list[RawRow]:
         if not names:
             return found
         there = {text_of(item, field) for item in found}
@@ -91,15 +91,15 @@ class Rwku(Published):
         return f"{text_of(found[0], 'text').strip()}\n\n"
 
 
-def _blank(item: Located, _: str) -> dict[str, object]:
+def _blank(item: RawRow, _: str) -> dict[str, object]:
     return _asked(item, f"Please complete the blank in the following question.\nQuestion: {text_of(item, 'query')}")
 
 
-def _question(item: Located, _: str) -> dict[str, object]:
+def _question(item: RawRow, _: str) -> dict[str, object]:
     return _asked(item, f"Please briefly answer the following question.\nQuestion: {text_of(item, 'query')}")
 
 
-def _attack(item: Located, _: str) -> dict[str, object]:
+def _attack(item: RawRow, _: str) -> dict[str, object]:
     """The query as level 2 asks it; one kind brings its own examples, another its own start of the answer."""
     kind, query = text_of(item, "type"), text_of(item, "query")
     label = "" if kind == "incontext learning" else "Question: "
@@ -109,17 +109,17 @@ def _attack(item: Located, _: str) -> dict[str, object]:
     return {**row, "topic": kind}
 
 
-def _asked(item: Located, question: str) -> dict[str, object]:
+def _asked(item: RawRow, question: str) -> dict[str, object]:
     return {"question": question, "answer": text_of(item, "answer"), "answer_start": "Answer:"}
 
 
-def _general(item: Located, _: str) -> dict[str, object]:
+def _general(item: RawRow, _: str) -> dict[str, object]:
     """MMLU with the row's own answered examples, in one turn of the chat."""
     choice = choice_of(item)
     examples = item.row.get("examples")
     if not isinstance(examples, list):
         raise UserError(f"{item.where}: no list of 'examples'")
-    shots = [choice_of(Located(f"{item.where}.examples[{place}]", one)) for place, one in enumerate(examples)]
+    shots = [choice_of(RawRow(f"{item.where}.examples[{place}]", one)) for place, one in enumerate(examples)]
     about = text_of(item, "task").replace("_", " ")
     answered = "".join(f"{_spelled(shot)}\nAnswer: {shot.letter}\n\n" for shot in shots)
     question = (
@@ -135,12 +135,12 @@ def _general(item: Located, _: str) -> dict[str, object]:
     }
 
 
-def _spelled(choice: Choice) -> str:
+def _spelled(choice: ChoiceQuestion) -> str:
     lines = (f"{letter}. {option}" for letter, option in zip(choice.letters, choice.options, strict=True))
     return "\n".join([f"Question: {choice.question}", *lines])
 
 
-def _reason(item: Located, _: str) -> dict[str, object]:
+def _reason(item: RawRow, _: str) -> dict[str, object]:
     """Big-Bench Hard after its worked examples; the answer follows `the answer is`."""
     question = (
         f"{text_of(item, 'cot').strip()}\n\nFollowing previous examples, answer the following questions and end with "
@@ -154,12 +154,12 @@ def _reason(item: Located, _: str) -> dict[str, object]:
     }
 
 
-def _truthful(item: Located, shots: str) -> dict[str, object]:
+def _truthful(item: RawRow, shots: str) -> dict[str, object]:
     """The one true answer, and the false ones as wrong answers."""
     targets = item.row.get("mc1_targets")
     if not isinstance(targets, dict):
         raise UserError(f"{item.where}: no table 'mc1_targets'")
-    inner = Located(f"{item.where}.mc1_targets", targets)
+    inner = RawRow(f"{item.where}.mc1_targets", targets)
     choices, labels = texts_of(inner, "choices"), targets.get("labels")
     if not isinstance(labels, list) or len(labels) != len(choices) or labels.count(1) != 1:
         raise UserError(f"{inner.where}: 'labels' must mark one of the {len(choices)} choices with 1")
@@ -172,13 +172,13 @@ def _truthful(item: Located, shots: str) -> dict[str, object]:
     }
 
 
-def _factual(item: Located, shots: str) -> dict[str, object]:
+def _factual(item: RawRow, shots: str) -> dict[str, object]:
     """A question with all accepted answers as keywords."""
     question = f"{shots}Q: {text_of(item, 'question')}"
     return {"question": question, **_accepted(item, "answers"), "answer_start": "A:"}
 
 
-def _accepted(item: Located, field: str) -> dict[str, object]:
+def _accepted(item: RawRow, field: str) -> dict[str, object]:
     """An answer, or several of which any is right."""
     if isinstance(item.row.get(field), str):
         return {"answer": item.row[field]}
@@ -186,11 +186,11 @@ def _accepted(item: Located, field: str) -> dict[str, object]:
     return {"answer": answers[0], "keywords": answers}
 
 
-def _fluent(item: Located, _: str) -> dict[str, object]:
+def _fluent(item: RawRow, _: str) -> dict[str, object]:
     return {"question": f"Instruction: {text_of(item, 'instruction')}", "answer": text_of(item, "output")}
 
 
-_LAYOUTS: Mapping[str, Callable[[Located, str], dict[str, object]]] = {
+_LAYOUTS: Mapping[str, Callable[[RawRow, str], dict[str, object]]] = {
     "forget_level1": _blank,
     "forget_level2": _question,
     "forget_level3": _attack,

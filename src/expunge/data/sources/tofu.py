@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from expunge.data.sources._tables import Published, Table, renamed
+from expunge.data.sources._tables import Published, PublishedTable, renamed
 
 _SHARES = ("01", "05", "10")
 _PER_AUTHOR = 20
@@ -47,7 +47,7 @@ class Tofu(Published):
 
     def rows(self, split: str) -> list[dict[str, object]]:
         """Rows of one split, in order."""
-        table = Table("locuslab/TOFU", split, "train", (split,))
+        table = PublishedTable("locuslab/TOFU", split, "train", (split,))
         fields = {name: name for name in _FIELDS}
         rows: list[dict[str, object]] = [
             {"id": f"{split}-{index}", **renamed(item, fields, ("question", "answer"))}

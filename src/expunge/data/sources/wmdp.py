@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from expunge.data.sources._harness import choice_of, harness_row
-from expunge.data.sources._tables import Published, Table, documents
+from expunge.data.sources._tables import Published, PublishedTable, documents
 
 _ABOUT = {"bio": "biology", "chem": "chemistry", "cyber": "cybersecurity"}
 _GATED = "cais/wmdp-bio-forget-corpus"
@@ -40,9 +40,9 @@ class Wmdp(Published):
         name, about = f"{split.replace('_', '-')}-corpus", _ABOUT[split.partition("_")[0]]
         files = (f"{name}/train", f"{name}/train-[0-9]*", name)
         if split == "bio_forget":
-            table = Table(_GATED, None, "train", (*files, "bio_remove_dataset"))
+            table = PublishedTable(_GATED, None, "train", (*files, "bio_remove_dataset"))
         else:
-            table = Table("cais/wmdp-corpora", name, "train", files)
+            table = PublishedTable("cais/wmdp-corpora", name, "train", files)
         rows = documents(self.read(table), split)
         if self.config.lines and split != "bio_forget":
             rows = [{**row, "text": json.dumps({"text": row["text"]}, ensure_ascii=False)} for row in rows]
@@ -54,5 +54,5 @@ class Wmdp(Published):
         about = _ABOUT[domain]
         return [
             {"id": f"{config}-{index}", "topic": about, **harness_row(choice_of(item), about)}
-            for index, item in enumerate(self.read(Table("cais/wmdp", config, "test", files)))
+            for index, item in enumerate(self.read(PublishedTable("cais/wmdp", config, "test", files)))
         ]

@@ -14,7 +14,7 @@ from expunge.models.forward import RowSet
 from expunge.models.sites import Site
 
 
-class Part:
+class RowSubset:
     """A `View` of some rows of another.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 
 from expunge.data.batch import collate
 from expunge.data.example import Example
-from expunge.losses.part import Part
+from expunge.losses.row_subset import RowSubset
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, Needs, row_set
 
@@ -15,7 +15,7 @@ def test_a_part_is_the_batch_of_its_rows(tiny: LanguageModel, examples: dict[str
     rows = [tiny.encoder.example(row) for row in examples["forget"][:4]]
     kept = row_set(tiny, rows, Needs(reference_logp=True, reference_logits=True))
     order = [2, 0, 3, 1]
-    part = Part(Forward(tiny, collate([rows[index] for index in order], order), kept, epoch=2), [1, 3])
+    part = RowSubset(Forward(tiny, collate([rows[index] for index in order], order), kept, epoch=2), [1, 3])
     alone = Forward.of(tiny, kept, [0, 1], epoch=2)
     assert part.batch.indices == (0, 1)
     assert part.batch.num_rows == 2

@@ -15,7 +15,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Understood:
+class DataSummary:
     """How the rows of one file, folder, hub or shipped set were read."""
 
     source: str
@@ -82,7 +82,7 @@ class Understood:
         return ", ".join(f"{name} {_start(value) if quoted else _size(value)}" for name, value in self.fields().items())
 
 
-def say_all(progress: Progress, understood: Mapping[str, Sequence[Understood]]) -> None:
+def say_all(progress: Progress, understood: Mapping[str, Sequence[DataSummary]]) -> None:
     """Report what was understood of every split; its text goes to a terminal only, never into a log."""
     for name, one in ((name, one) for name, parts in understood.items() for one in parts):
         progress.say(f"{name}: {one.source}: {one.summary()}")
@@ -92,12 +92,12 @@ def say_all(progress: Progress, understood: Mapping[str, Sequence[Understood]]) 
             progress.say(f"{name}: warning: {warning}")
 
 
-def warnings_of(understood: Mapping[str, Sequence[Understood]]) -> list[str]:
+def warnings_of(understood: Mapping[str, Sequence[DataSummary]]) -> list[str]:
     """The warnings of every split as sentences of a record."""
     return [f"data.{name}: {text}" for name, parts in understood.items() for one in parts for text in one.warnings]
 
 
-def unused_of(understood: Sequence[Understood]) -> list[str]:
+def unused_of(understood: Sequence[DataSummary]) -> list[str]:
     """Columns of a split that were not read."""
     return list(dict.fromkeys(column for one in understood for column in one.unused))
 
