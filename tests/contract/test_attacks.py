@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from attack_ground import build, ground
 
+from expunge.attacks._families import load_families
 from expunge.attacks.base import Attack, Attempt
+from expunge.core import plugins
 from expunge.core.plugins import find, names
 from expunge.core.toml import read_toml
 from expunge.data.example import Example
@@ -43,6 +45,13 @@ def test_every_attack_is_described_and_its_defaults_are_valid(name: str) -> None
     assert not kind.default or kind.access == "prompts"
     assert all(field.description for field in kind.Config.model_fields.values())
     assert kind(kind.Config()).name == name
+    assert plugins.attribute("attacks", name, "tries") == kind.tries
+
+
+def test_families_test_threats_that_prompting_declares() -> None:
+    """Reports read the class alone, so that a threat tested only by a family must be declared there too."""
+    tested = {threat for family in load_families("", ()).values() for threat in family.tries}
+    assert tested == set(plugins.attribute("attacks", "prompting", "tries")) - {"questions in other languages"}
 
 
 @pytest.mark.parametrize("name", names("attacks"))

@@ -33,7 +33,9 @@ class Family(Frozen):
     tokens: int | None = Field(None, ge=1, description="Longest answer, if shorter than others; none: as all answers")
     raw: bool = Field(False, description="Leave the chat template away")
     expects: Literal["answer", "subject"] = Field("answer", description="What the answer must hold")
-    tries: tuple[str, ...] = Field((), description="What a report no longer lists as not tested, in its words")
+    tries: tuple[str, ...] = Field(
+        (), description="Threats that it tests, e.g. 'questions in other languages'; reports list the others"
+    )
 
     @field_validator("ask", mode="before")
     @classmethod

@@ -98,8 +98,8 @@ class Attempt:
     curve: Sequence[Point] = ()
     inside: Inside | None = None
     """None: `knowledge` is what the model said."""
-    tries: tuple[str, ...] = ()
-    """What this variant alone tests, as `Attack.tries`."""
+    tries: tuple[str, ...] | None = None
+    """Which of `Attack.tries` this variant tests; default: all."""
     covered: float | None = None
     """Share of the weights of the decoder blocks that it changed; None: it changes none."""
 
@@ -278,7 +278,10 @@ class Attack(ABC):
     harms: ClassVar[bool] = False
     """Whether its changes cost any model knowledge, so that the original must be seen under the same changes."""
     tries: ClassVar[tuple[str, ...]] = ()
-    """What of `reports.verdict.NEVER_TESTED` has been tested once any variant has a value, in the same words."""
+    """Threats that it tests, as reports name them; a report lists those that no attack has tested as not tested.
+
+    A literal, since reports read it without importing the class (`core.plugins.attribute`).
+    """
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -154,7 +154,7 @@ def attack(
     controls: Mapping[str, Loader] | None = None,
     budget: float | None = None,
     done: Sequence[Attacked] = (),
-    keep: Callable[[Robustness], None] = lambda _: None,
+    keep: Callable[[Robustness], object] = lambda _: None,
 ) -> Robustness:
     """Carry out attacks; one that fails, or whose time is over, is shown as such, and the others go on.
 
@@ -250,8 +250,8 @@ def _attacked(
 def _tested(one: Attack, attempts: Sequence[Attempt]) -> list[str]:
     """What has been tested by those variants that have a value for any row and changed enough of the weights."""
     whole = [attempt for attempt in _valued(attempts) if attempt.covered is None or attempt.covered >= MOST_WEIGHTS]
-    ways = [*one.tries, *(way for attempt in whole for way in attempt.tries)]
-    return list(dict.fromkeys(ways)) if whole else []
+    ways = [way for attempt in whole for way in (one.tries if attempt.tries is None else attempt.tries)]
+    return list(dict.fromkeys(ways))
 
 
 def _partly(one: Attack, attempts: Sequence[Attempt]) -> dict[str, float]:

@@ -33,6 +33,7 @@ class Prompting(Attack):
     access = "prompts"
     default = True
     rank = 1
+    tries = ("prefilled answers", "questions in other languages")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

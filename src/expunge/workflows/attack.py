@@ -147,8 +147,8 @@ def attack_target(
 
     known = {one.name for one in done}
 
-    def keep(card: Robustness) -> None:
-        """Put what is new beside what other processes have written meanwhile."""
+    def keep(card: Robustness) -> AttackRecord:
+        """Write the record of new attacks and of those that other processes have written meanwhile."""
         with adding(path.parent):
             there = _earlier(path, now)
             old = {one.name: one for one in there.robustness.attacks} if there else {}
@@ -163,9 +163,9 @@ def attack_target(
                 update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
             )
             write_atomic(path, whole.model_dump_json(indent=1))
+        return whole
 
-    keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep))
-    return read_attacks(path), path
+    return keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep)), path
 
 
 def read_card(folder: Path) -> Robustness:
