@@ -17,7 +17,7 @@ from _common import model, report
 from expunge.data.load import examples_from_rows
 from expunge.data.sources._harness import ChoiceQuestion, harness_row
 from expunge.data.sources.fictional import Fictional
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 
 QUESTIONS = 1000

@@ -15,7 +15,7 @@ from _common import model, paired_seconds, ratio, report
 from expunge.data.base import DataConfig
 from expunge.data.batch import by_length
 from expunge.data.load import load_splits
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect, sample_rows
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.models.forward import score_rows

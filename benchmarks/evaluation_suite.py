@@ -21,7 +21,8 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.load import load_examples
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig, Item, Role
+from expunge.evaluate.base import Item
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
 from expunge.evaluate.sets import RowSet

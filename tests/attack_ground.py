@@ -12,7 +12,7 @@ from expunge.core.validation import check
 from expunge.data.example import Example
 from expunge.data.splits import Splits
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model

@@ -6,12 +6,12 @@ if TYPE_CHECKING:
 
     from expunge.api import Unlearned, measure, unlearn
     from expunge.core.errors import ExpungeError, UserError
-    from expunge.evaluate.base import EvaluateConfig
+    from expunge.evaluate.config import EvaluateConfig
 
 __all__ = ["EvaluateConfig", "ExpungeError", "Unlearned", "UserError", "measure", "unlearn"]
 
 _HOMES = {
-    "EvaluateConfig": "expunge.evaluate.base",
+    "EvaluateConfig": "expunge.evaluate.config",
     "ExpungeError": "expunge.core.errors",
     "Unlearned": "expunge.api",
     "UserError": "expunge.core.errors",

@@ -17,7 +17,7 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.records import REPORT_FILE, Aggregates, Evaluation, Record, Scores
 from expunge.core.validation import check
 from expunge.data.splits import SPLITS
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.inputs import (
     Rows,
     as_path,

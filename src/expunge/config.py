@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from expunge.attacks.base import AttackConfig
+from expunge.attacks.config import AttackConfig
 from expunge.combine.base import Combine
 from expunge.core import plugins
 from expunge.core.catalog import OPTIONAL, extended, recipe, recipe_names
@@ -19,7 +19,7 @@ from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
 from expunge.data.base import DataConfig, beside
 from expunge.edit.base import Edit
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.forget.base import ForgetLoss
 from expunge.localize.base import Localizer
 from expunge.models.config import ModelConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from expunge.attacks.base import AttackConfig
+from expunge.attacks.config import AttackConfig
 from expunge.config import check_run
 from expunge.core.errors import UserError
 from expunge.core.records import MODEL_FOLDER, RECORD_FILE, RUN_FILE, StepLog, read_record
@@ -19,7 +19,7 @@ from expunge.data.encode import Documents
 from expunge.data.load import load_data, splits_of
 from expunge.data.splits import Splits
 from expunge.diagnose.base import Stage
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.models.config import ModelConfig
 from expunge.models.save import OLD_TENSORS, TENSORS
 

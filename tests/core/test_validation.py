@@ -9,7 +9,7 @@ import pytest
 from expunge.attacks.engine import load_attacks
 from expunge.core.errors import UserError
 from expunge.core.validation import check
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
 from expunge.train.trainer import check_train
 

@@ -11,7 +11,8 @@ import pytest
 from expunge.core.records import FORGET_KINDS, OTHER_KINDS
 from expunge.data.example import Example
 from expunge.evaluate.answer_kinds import Labeller, count_kinds, word_entropy, word_share
-from expunge.evaluate.base import Item, KindsConfig
+from expunge.evaluate.base import Item
+from expunge.evaluate.config import KindsConfig
 from expunge.evaluate.refusing import refuses
 from expunge.losses.refusals import load_refusals
 

@@ -9,7 +9,8 @@ import torch
 
 from expunge.core import plugins
 from expunge.data.example import Example
-from expunge.evaluate.base import EvaluateConfig, Item, Metric
+from expunge.evaluate.base import Item, Metric
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.score import FOLDER
 from expunge.models.base import LanguageModel

@@ -12,7 +12,8 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.splits import Splits
 from expunge.evaluate import evidence_plan
-from expunge.evaluate.base import EvaluateConfig, Item, Need
+from expunge.evaluate.base import Item, Need
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect, sample_rows, with_original
 from expunge.models.base import LanguageModel
 from expunge.models.forward import score_rows

@@ -14,7 +14,8 @@ import torch
 from expunge.core.progress import Progress
 from expunge.data.example import Example
 from expunge.evaluate import evidence
-from expunge.evaluate.base import EvaluateConfig, Need
+from expunge.evaluate.base import Need
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect_sets
 from expunge.evaluate.evidence_cache import EvidenceMemory
 from expunge.evaluate.evidence_plan import Ask

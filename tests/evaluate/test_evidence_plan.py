@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from expunge.data.example import Example
-from expunge.evaluate.base import Absent, EvaluateConfig, Item
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.metrics.reasoning_leak import ReasoningLeak
 from expunge.models.base import LanguageModel

@@ -16,7 +16,7 @@ from expunge.api import measure
 from expunge.cli.main import app
 from expunge.core.errors import UserError
 from expunge.evaluate import harness
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.harness import check_tasks, harness_scores
 from expunge.models.base import LanguageModel
 from expunge.workflows.evaluate import data_plan, evaluate_models

@@ -16,7 +16,8 @@ from transformers import BertForSequenceClassification, BertModel, PreTrainedTok
 
 from expunge.core.errors import UserError
 from expunge.data.example import Example, scored
-from expunge.evaluate.base import Absent, EvaluateConfig, Item, Metric
+from expunge.evaluate.base import Absent, Item, Metric
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import Evidence, collect
 from expunge.evaluate.local_scorers import EntailmentJudge, SentenceEncoder, Unavailable
 from expunge.evaluate.metrics import cosine_similarity, entailment

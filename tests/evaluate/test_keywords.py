@@ -6,7 +6,8 @@ import pytest
 
 from expunge.data.example import Example, Turn
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import Absent, EvaluateConfig, Item, KindsConfig
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.config import EvaluateConfig, KindsConfig
 from expunge.evaluate.keywords import counted_keywords, prompt_text, required_keywords
 from expunge.evaluate.score import load_metrics
 

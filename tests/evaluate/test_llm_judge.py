@@ -15,7 +15,8 @@ from stub_judge import Stub
 from expunge.core.errors import UserError
 from expunge.core.permission import granted
 from expunge.data.example import Example
-from expunge.evaluate.base import Absent, EvaluateConfig, Item, Metric
+from expunge.evaluate.base import Absent, Item, Metric
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.llm_judge import Rater, RaterConfig, parse
 from expunge.evaluate.panel import agreement
 from expunge.evaluate.score import item_values, load_metrics, score

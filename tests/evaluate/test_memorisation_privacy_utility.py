@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import hmean
 
 from expunge.core.records import Aggregates, Score, Scores
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.items import Values
 from expunge.evaluate.score import load_metrics, score
 from expunge.evaluate.summary import summarise

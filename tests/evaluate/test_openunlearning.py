@@ -19,7 +19,7 @@ from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.data.splits import Splits
 from expunge.evaluate.aliases import check_role, for_role, named, named_set_metric, openunlearning
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.reference import ReferenceFile, import_openunlearning, read_reference
 from expunge.evaluate.score import FOLDER, SET_FOLDER, load_metrics, load_set_metrics
 from expunge.evaluate.sets import sets_of

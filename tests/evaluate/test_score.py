@@ -11,7 +11,8 @@ import pytest
 from expunge.core.errors import UserError
 from expunge.core.records import Score
 from expunge.data.example import Example
-from expunge.evaluate.base import EvaluateConfig, Item
+from expunge.evaluate.base import Item
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score
 from expunge.models.generate import Scored
 

@@ -15,7 +15,8 @@ from worked import set_metric
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.records import Score
-from expunge.evaluate.base import EvaluateConfig, RowNumbers, SetMetric, SetValues
+from expunge.evaluate.base import RowNumbers, SetMetric, SetValues
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.score import SET_FOLDER, load_set_metrics
 
 Numbers = NDArray[np.float64]

@@ -8,7 +8,8 @@ import pytest
 
 from expunge.data.example import Example
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import Absent, EvaluateConfig, Item, KindsConfig
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.config import EvaluateConfig, KindsConfig
 from expunge.evaluate.metrics.answer_f1 import AnswerF1
 from expunge.evaluate.metrics.exact_match import ExactMatch
 from expunge.evaluate.metrics.most_likely_answer import MostLikelyAnswer

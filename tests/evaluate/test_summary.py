@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from expunge.core.records import Aggregates
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.items import Values
 from expunge.evaluate.score import load_metrics, score
 from expunge.evaluate.summary import FAMILIES, forget_efficacy, harmonic_mean, summarise

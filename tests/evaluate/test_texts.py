@@ -20,7 +20,8 @@ from worked import metric
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
 from expunge.data.example import Example
-from expunge.evaluate.base import Absent, EvaluateConfig, Item
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.metrics.fluency import tokenise
 from expunge.models.base import LanguageModel

@@ -13,7 +13,8 @@ from expunge.data.example import Example
 from expunge.data.load import load_examples
 from expunge.data.splits import Splits
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig, Item, Role
+from expunge.evaluate.base import Item
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.measure import Measured
 from expunge.evaluate.score import item_values, load_metrics, score
 from expunge.evaluate.sets import RowSet, Sets, sets_of

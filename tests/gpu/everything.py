@@ -42,7 +42,7 @@ from expunge.data.splits import Splits
 from expunge.diagnose.base import Context, Diagnostic
 from expunge.edit.base import Edit
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.localize.base import Localizer
 from expunge.losses.base import Loss
 from expunge.models import precision

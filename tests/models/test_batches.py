@@ -15,7 +15,7 @@ from expunge.core.memory import MemoryExhausted
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._noise import profile
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect_sets
 from expunge.evaluate.evidence_plan import Ask
 from expunge.localize._blocks import parameter_names

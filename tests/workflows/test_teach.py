@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 import expunge
 from expunge.core.errors import UserError
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.train import trainer
 from expunge.workflows.teach import Taught, check_teach, execute_teach, load_teach
 

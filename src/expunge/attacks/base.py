@@ -24,10 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
-from expunge.core import plugins
 from expunge.core.attack_record import Access
 from expunge.core.errors import UserError
 from expunge.core.progress import SILENT, Progress
@@ -37,7 +35,8 @@ from expunge.data.example import Example
 from expunge.data.generator import named_generator
 from expunge.data.splits import Splits
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig, Item
+from expunge.evaluate.base import Item
+from expunge.evaluate.config import EvaluateConfig
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 from expunge.models.stored_weights import StoredWeights
@@ -226,37 +225,6 @@ class Context:
         """What the model as it is now says of each row when asked plainly and answering greedily: R values."""
         answers = self.answers([self.model.encoder.asked(row) for row in self.rows], label=label)
         return [self.knows(row, texts[0]) for row, texts in zip(self.rows, answers, strict=True)]
-
-
-class AttackConfig(Frozen):
-    """Which attacks are carried out on the unlearned model, and how long they may take."""
-
-    names: tuple[str, ...] | None = Field(
-        None, description="Attacks; left out: those that need prompts only; empty: none"
-    )
-    budget: float = Field(60.0, ge=0, description="Seconds for all of them together; 0: no attacks")
-    max_rows: int = Field(20, ge=1, description="Forget rows that are attacked, a seeded sample of more")
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Options of attacks by name; attacks.NAME.KEY is the same"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        """`[attacks.relearning]` stands for `[attacks.options.relearning]`."""
-        if not isinstance(value, dict):
-            return value
-        own = {key: table for key, table in value.items() if key not in cls.model_fields and isinstance(table, dict)}
-        rest = {key: item for key, item in value.items() if key not in own}
-        for key in rest:
-            if key not in cls.model_fields and key in plugins.names("attacks"):
-                raise UserError(
-                    f"attacks.{key}: expected a table of options, got {rest[key]!r}; write attacks.{key}.OPTION=VALUE, "
-                    f"and see `expunge show attack {key}`"
-                )
-        if isinstance(rest.get("names"), list):  # what a validator returns is no JSON any more, which has only lists
-            rest["names"] = tuple(rest["names"])
-        return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest
 
 
 class Attack(ABC):

@@ -11,7 +11,8 @@ from functools import partial
 
 import torch
 
-from expunge.attacks.base import ORIGINAL, Attack, AttackConfig, Attempt, Context, OutOfTime, Point, Value
+from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, OutOfTime, Point, Value
+from expunge.attacks.config import AttackConfig
 from expunge.core import plugins
 from expunge.core.attack_record import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
 from expunge.core.errors import ModelLost, UserError
@@ -22,7 +23,7 @@ from expunge.core.validation import check
 from expunge.data.example import Example
 from expunge.data.splits import Splits
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.measure import Measured
 from expunge.evaluate.rowwise import difference, mean_score, recovered

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from expunge.attacks.base import Attack, Attempt, Context, Inside, Value
 from expunge.core.records import Frozen
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.score import item_values, load_metrics, needs_of
 

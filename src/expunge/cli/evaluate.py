@@ -149,7 +149,7 @@ def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: 
     from expunge.cli._data import named_data
     from expunge.core.validation import check
     from expunge.data.splits import SPLITS
-    from expunge.evaluate.base import EvaluateConfig
+    from expunge.evaluate.config import EvaluateConfig
     from expunge.workflows.evaluate import data_plan
 
     people = [f"{name}=people:{name}" for name in SPLITS if name != "holdout"]

@@ -21,8 +21,8 @@ from expunge.core.errors import UserError, near
 from expunge.core.permission import check_class
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_PLUGINS = ("base", "engine")
-"""Modules that may stand beside plug-ins: their contract, and what runs them."""
+NOT_PLUGINS = ("base", "config", "engine")
+"""Modules beside plug-ins that are none: their contract, common options, and what runs them."""
 _PAPER = re.compile(r"\((arXiv:\S+?)\)")
 
 Plugin = TypeVar("Plugin")
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
 
 
 def names(folder: str) -> list[str]:
-    """Names of the plug-ins in a folder of the package: its file names, less `base`, `engine` and the private ones."""
+    """Names of the plug-ins in a folder: its file names, except `base`, `config`, `engine` and private ones."""
     files = (ROOT / folder).glob("*.py")
     return sorted(path.stem for path in files if path.stem not in NOT_PLUGINS and not path.stem.startswith("_"))
 

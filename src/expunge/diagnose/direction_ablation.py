@@ -14,7 +14,7 @@ from expunge.data.generator import named_generator
 from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Context, Diagnostic, Rows
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
 from expunge.evaluate.rowwise import recovered

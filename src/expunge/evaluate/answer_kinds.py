@@ -27,7 +27,8 @@ from expunge.core.records import FORGET_KINDS, OTHER_KINDS, Kind, KindCounts
 from expunge.data.example import holds_any
 from expunge.data.languages import is_mixed, not_english
 from expunge.data.text import chunks, first_chunks, has_content
-from expunge.evaluate.base import Absent, Item, KindsConfig, Role
+from expunge.evaluate.base import Absent, Item
+from expunge.evaluate.config import KindsConfig, Role
 from expunge.evaluate.evidence import Evidence
 from expunge.evaluate.keywords import counted_keywords, prompt_text
 from expunge.evaluate.metrics.repetition import Repetition

@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from expunge.core.records import Better, Frozen, Score
-from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.example import Example
 from expunge.data.matching import DEFAULT, Match
+from expunge.evaluate.config import Role
 from expunge.models.generate import Scored
 from expunge.numerics.intervals import Clusters, Numbers, weighted_mean
 
@@ -30,82 +28,6 @@ Need = Literal[
 ]
 """What can be asked of a model about a row; `moments` adds to scored answers mean and variance of log-probabilities and
 the size of the first choice; `whole_gradient_norms` are those of a loss that counts the end token too."""
-Role = Literal["forget", "retain", "neighbour", "general", "holdout"]
-"""What a set of rows is for; `holdout` rows are of the forget rows' kind, and no model was trained on them."""
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class KindsConfig(Frozen):
-    """Where one kind of answer ends and the next begins."""
-
-    rouge_l_recall: float = Field(
-        0.6, gt=0, le=1, description="Without keywords: an answer with this recall of the stored one says the fact"
-    )
-    refusals: str = Field("", description="File of more refusals, one a line: an answer that holds one is a refusal")
-    word_entropy: float = Field(
-        0.6, ge=0, le=1, description="A long answer whose words have a lower normalised entropy is gibberish"
-    )
-    repetition: float = Field(
-        0.5, gt=0, le=1, description="A long answer with at least this share of repeated word triples is gibberish"
-    )
-    word_share: float = Field(
-        0.6, ge=0, le=1, description="An answer with a lower share of its characters in plausible words is gibberish"
-    )
-
-
-class EvaluateConfig(Frozen):
-    """What is measured before and after."""
-
-    metrics: tuple[str, ...] = Field((), description="Metric names; empty: all but those that wait to be named")
-    set_metrics: tuple[str, ...] | None = Field(
-        None,
-        description="Names of metrics over many rows at once; left out: all of them where there are holdout rows or a "
-        "retrained reference, else none",
-    )
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description='Options of metrics by name, e.g. cosine_similarity = {reference = "stored"}'
-    )
-    max_new_tokens: int = Field(
-        64, ge=1, le=100_000, description="Longest generated answer, in tokens; reasoning is not counted"
-    )
-    max_reasoning_tokens: int = Field(
-        1024, ge=0, description="Longest reasoning before an answer, in tokens; also bounded by the model's context"
-    )
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), description="Strings at which a generated text is cut, besides the end token"
-    )
-    document_prompt: float = Field(
-        DOCUMENT_PROMPT,
-        ge=0,
-        lt=1,
-        description="Share of a document that is its prompt; what follows is scored. 0: all tokens but the first",
-    )
-    reference_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Text metrics compare with the stored answer's first tokens only, this many, with a start token "
-        "that the tokenizer writes; none: all",
-    )
-    samples: int = Field(
-        10, ge=0, le=10_000, description="Answers sampled for each question; a leak in any of them counts"
-    )
-    probe_splits: tuple[Role, ...] = Field(
-        ("forget",), description="Splits that are also sampled from, and asked in other words"
-    )
-    temperature: float = Field(1.0, gt=0, le=100, description="Sampling temperature; no top-k or top-p cut is made")
-    max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")
-    cache: bool = Field(
-        True,
-        description="Keep what the original model and references say under the user's cache folder, readable for its "
-        "owner only, so that they are asked once",
-    )
-    token_budget: int = Field(8192, ge=64, description="Padded prompt tokens in one batch")
-    kinds: KindsConfig = Field(default_factory=KindsConfig, description="Thresholds of the kinds of answer")
-    match: Match = Field(
-        DEFAULT,
-        description="What counts as a keyword in an answer: inflected (also its forms, compounds that begin with it "
-        "and other layouts), word (whole words only), or substring (anywhere, also within other words)",
-    )
 
 
 @dataclass(frozen=True)

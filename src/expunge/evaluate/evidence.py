@@ -15,7 +15,8 @@ from expunge.core.progress import SILENT, Bar, Progress
 from expunge.data.encode import Encoder
 from expunge.data.example import Example
 from expunge.data.splits import Splits
-from expunge.evaluate.base import EvaluateConfig, Item, Need
+from expunge.evaluate.base import Item, Need
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence_cache import EvidenceMemory
 from expunge.evaluate.evidence_plan import Ask, Request, ask_batch, requests
 from expunge.models.base import LanguageModel

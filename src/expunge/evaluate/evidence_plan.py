@@ -12,7 +12,8 @@ from expunge.data.batch import by_length
 from expunge.data.encode import Encoder
 from expunge.data.example import Example, paraphrased, scored
 from expunge.data.reasoning import Parts, Watch
-from expunge.evaluate.base import EvaluateConfig, Need, Role
+from expunge.evaluate.base import Need
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.models.base import LanguageModel
 from expunge.models.generate import ReadAnswers, Scored, decode, next_logp, read_answers
 from expunge.models.prefix import Prefix, encode_prompts

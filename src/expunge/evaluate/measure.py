@@ -10,7 +10,8 @@ from expunge.core.records import Aggregates, Scores
 from expunge.data.splits import Splits
 from expunge.evaluate.aliases import for_role, named
 from expunge.evaluate.answer_kinds import Kinds, Labeller
-from expunge.evaluate.base import EvaluateConfig, Metric, Role, SetMetric, SetValues
+from expunge.evaluate.base import Metric, SetMetric, SetValues
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.evidence import Evidence, collect_sets, sampled, with_original, with_reference
 from expunge.evaluate.evidence_cache import EvidenceMemory
 from expunge.evaluate.evidence_plan import Ask

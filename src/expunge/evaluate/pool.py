@@ -13,7 +13,7 @@ from expunge.core.records import Frozen
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.deep import load_depth
 from expunge.evaluate.metric_trust import TrustConfig
 from expunge.evaluate.score import load_metrics, load_set_metrics

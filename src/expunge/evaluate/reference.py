@@ -14,7 +14,8 @@ from expunge.core.errors import UserError
 from expunge.core.files import sha256_file
 from expunge.core.records import Frozen
 from expunge.evaluate.aliases import Named, openunlearning
-from expunge.evaluate.base import Role, RowNumbers, SetValues
+from expunge.evaluate.base import RowNumbers, SetValues
+from expunge.evaluate.config import Role
 from expunge.evaluate.set_metrics._auc import Sides, auc
 from expunge.evaluate.sets import Sets
 

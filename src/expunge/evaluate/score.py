@@ -15,7 +15,8 @@ from expunge.core.errors import UserError
 from expunge.core.records import Score, Scores
 from expunge.core.validation import check
 from expunge.evaluate.aliases import named, named_set_metric
-from expunge.evaluate.base import Absent, EvaluateConfig, Metric, Need, Role, RowNumbers, SetMetric, SetValues
+from expunge.evaluate.base import Absent, Metric, Need, RowNumbers, SetMetric, SetValues
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.evidence import Evidence
 from expunge.numerics.intervals import Clusters, bootstrap_interval, clustered, share_interval
 

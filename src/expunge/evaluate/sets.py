@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from expunge.data.example import Example
 from expunge.data.splits import Splits
 from expunge.data.summary import DataSummary
-from expunge.evaluate.base import EvaluateConfig, Role
+from expunge.evaluate.config import EvaluateConfig, Role
 
 
 @dataclass(frozen=True)

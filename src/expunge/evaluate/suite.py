@@ -16,7 +16,7 @@ from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.load import load_data
 from expunge.evaluate.aliases import check_role
-from expunge.evaluate.base import EvaluateConfig, Role
+from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import RowSet
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from expunge.attacks.base import Attack, AttackConfig, Context
+from expunge.attacks.base import Attack, Context
+from expunge.attacks.config import AttackConfig
 from expunge.attacks.engine import REFUSAL, RETRAINED, attack, attack_names, ground_record, load_attacks
 from expunge.core.attack_record import Access, Attacked, Robustness
 from expunge.core.errors import UserError, near
@@ -24,7 +25,7 @@ from expunge.data.example import fingerprint
 from expunge.data.splits import SPLITS, Splits
 from expunge.data.summary import say_all, unused_of
 from expunge.evaluate.answer_kinds import Labeller
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.sets import sets_of
 from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnings

@@ -21,7 +21,7 @@ from expunge.data.load import splits_of
 from expunge.data.splits import SPLITS
 from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
-from expunge.evaluate.base import EvaluateConfig
+from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.harness import check_tasks, harness_scores
 from expunge.evaluate.items import write_items
