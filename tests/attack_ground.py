@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.core.plugins import find
 from expunge.core.validation import check
 from expunge.data.example import Example
@@ -32,14 +32,14 @@ def ground(
     original: Callable[[], LanguageModel] | None = None,
     rows: Sequence[Example] | None = None,
     **more: Any,
-) -> Context:
+) -> AttackContext:
     """A context around a model, asked plainly already, and around the original where there is one."""
     config = EvaluateConfig(max_new_tokens=ANSWER_TOKENS)
     splits = Splits(examples["forget"], examples["retain"], examples.get("neighbour", ()))
     chosen = tuple(rows or examples["forget"])
-    context = Context(model, splits, chosen, Labeller(config.kinds), config, load_original=original, **more)
-    known = Context(original(), splits, chosen, context.labeller, config).said() if original else ()
-    return Context(**{**vars(context), "original_plain": known, "unlearned_plain": context.said()})
+    context = AttackContext(model, splits, chosen, Labeller(config.kinds), config, load_original=original, **more)
+    known = AttackContext(original(), splits, chosen, context.labeller, config).said() if original else ()
+    return AttackContext(**{**vars(context), "original_plain": known, "unlearned_plain": context.said()})
 
 
 def build(name: str, **options: Any) -> Attack:
@@ -48,7 +48,7 @@ def build(name: str, **options: Any) -> Attack:
     return kind(check(kind.Config, options, name))
 
 
-def carried_out(context: Context, name: str, **options: Any) -> dict[str, Attempt]:
+def carried_out(context: AttackContext, name: str, **options: Any) -> dict[str, Attempt]:
     """Variant -> attempt."""
     return {attempt.variant: attempt for attempt in build(name, **options).run(context)}
 

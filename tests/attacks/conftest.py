@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from attack_ground import Rows, ground, load
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
@@ -30,12 +30,12 @@ def refusing_folder(tiny_folder: Path, examples: Rows, tmp_path_factory: pytest.
 
 
 @pytest.fixture
-def refusing(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+def refusing(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> AttackContext:
     """What an adversary of the refusing model is given."""
     return ground(load(refusing_folder), examples, lambda: load(tiny_folder))
 
 
 @pytest.fixture
-def never(retrained_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+def never(retrained_folder: Path, tiny_folder: Path, examples: Rows) -> AttackContext:
     """What an adversary of the model that never knew is given, the model that knows among it."""
     return ground(load(retrained_folder), examples, lambda: load(tiny_folder))

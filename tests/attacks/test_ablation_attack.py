@@ -8,7 +8,7 @@ import pytest
 import torch
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.core.errors import UserError
 
 LAYER = 1
@@ -29,11 +29,11 @@ def test_what_a_push_hides_comes_back_by_the_saved_direction_or_the_shift(tiny_f
     assert share(elsewhere["saved"]) <= 0.2
 
 
-def test_a_refusal_goes_with_what_tells_its_prompts_from_others(refusing: Context) -> None:
+def test_a_refusal_goes_with_what_tells_its_prompts_from_others(refusing: AttackContext) -> None:
     assert share(carried_out(refusing, "direction_ablation")["contrast"]) >= 0.5
 
 
-def test_there_is_nothing_behind_a_model_that_never_knew(never: Context) -> None:
+def test_there_is_nothing_behind_a_model_that_never_knew(never: AttackContext) -> None:
     found = carried_out(never, "direction_ablation")
     assert list(found) == ["shift", "contrast"]
     assert all(share(attempt) == 0 for attempt in found.values())

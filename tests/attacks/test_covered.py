@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attack_ground import build, carried_out, ground
 
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.attacks.engine import attack
 from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
@@ -30,7 +30,7 @@ class Partial(Attack):
         super().__init__(self.Config())
         self.shares = shares
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt a share."""
         for place, share in enumerate(self.shares):
             yield Attempt(str(place), [1.0] * len(context.rows), covered=share)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from attack_ground import Rows, carried_out, ground, load, share
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.core.errors import UserError
 from expunge.data.load import examples_from_rows
 from expunge.data.sources.fictional import Fictional
 
 
-def test_a_refusal_hides_nothing_from_the_lens(refusing: Context) -> None:
+def test_a_refusal_hides_nothing_from_the_lens(refusing: AttackContext) -> None:
     assert sum(value == 1 for value in refusing.unlearned_plain) <= 1
     found = carried_out(refusing, "logit_lens")
     assert list(found) == ["block outputs", "attention outputs", "MLP outputs"]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from attack_ground import carried_out, share
 from sklearn.metrics import roc_auc_score
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.attacks.membership import flags, shares
 from expunge.data.splits import Splits
 
 
-def _unseen(context: Context) -> Context:
+def _unseen(context: AttackContext) -> AttackContext:
     """The same ground with holdout rows: the forget questions with answers that nobody was taught."""
     rows = [replace(row, id=f"{row.id}-x", answer=row.perturbed_answer[0]) for row in context.splits.forget]
     return replace(context, splits=Splits(**{**vars(context.splits), "holdout": tuple(rows)}))
@@ -41,7 +41,7 @@ def test_the_mean_is_the_auc() -> None:
     assert abs(sum(shares(members, others)) / 4 - expected) < 1e-12
 
 
-def test_behind_a_refusal_the_rows_are_not_recognised_more_than_by_the_original(refusing: Context) -> None:
+def test_behind_a_refusal_the_rows_are_not_recognised_more_than_by_the_original(refusing: AttackContext) -> None:
     """The original knows them all: its AUC stands beside the attacked model's."""
     attempt = carried_out(_unseen(refusing), "membership")["mia_loss"]
     assert attempt.inside is not None
@@ -49,13 +49,13 @@ def test_behind_a_refusal_the_rows_are_not_recognised_more_than_by_the_original(
     assert sum(original) / len(original) > 0.9
 
 
-def test_a_model_that_never_saw_them_knows_them_less_than_the_original(never: Context) -> None:
+def test_a_model_that_never_saw_them_knows_them_less_than_the_original(never: AttackContext) -> None:
     attempt = carried_out(_unseen(never), "membership")["mia_loss"]
     assert attempt.inside is not None
     original = [value for value in attempt.inside.original if not isinstance(value, str)]
     assert share(attempt) < sum(original) / len(original) - 0.2
 
 
-def test_without_unseen_rows_there_is_a_reason_and_no_number(never: Context) -> None:
+def test_without_unseen_rows_there_is_a_reason_and_no_number(never: AttackContext) -> None:
     (attempt,) = carried_out(never, "membership").values()
     assert all("holdout" in str(value) for value in attempt.knowledge)

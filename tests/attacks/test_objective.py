@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from expunge.attacks._holes import answer, filler, hole, own_ids
 from expunge.attacks._objective import Candidates, Goal, goals_of, soft_loss
+from expunge.attacks._prompt_slots import answer, filler, own_ids, prompt_slot
 from expunge.attacks._search import SearchConfig, search
-from expunge.attacks._vectors import TuningConfig, tune
+from expunge.attacks._vectors import SoftPromptConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.caching import CachePolicy
@@ -20,7 +20,7 @@ LENGTH = 4
 
 
 def _goals(model: LanguageModel, rows: tuple[Example, ...], layers: tuple[int, ...] = ()) -> list[Goal]:
-    holes = [hole(row, model.encoder, "prefix", LENGTH, answer(row, model.encoder)) for row in rows]
+    holes = [prompt_slot(row, model.encoder, "prefix", LENGTH, answer(row, model.encoder)) for row in rows]
     return goals_of(holes, model if layers else None, layers)
 
 
@@ -128,7 +128,7 @@ def test_a_search_never_gets_worse_on_one_row_and_types_no_special_token(tiny: L
 def test_tuned_vectors_bring_a_strange_answer_out(tiny: LanguageModel) -> None:
     row = Example("a", question="Where was nobody born?", answer="zyx wvut")
     goals = _goals(tiny, (row,))
-    steps = tune(tiny, goals, TuningConfig(length=LENGTH), torch.Generator().manual_seed(0))
+    steps = tune(tiny, goals, SoftPromptConfig(length=LENGTH), torch.Generator().manual_seed(0))
     first, *_, last = (vectors for vectors, _ in zip(steps, range(30), strict=False))
     with torch.no_grad():
         assert soft_loss(tiny, goals, last) < 0.8 * soft_loss(tiny, goals, first)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.attacks.patching import others_mean
 from expunge.core.errors import UserError
 
@@ -45,11 +45,13 @@ def test_the_retrained_model_has_lost_all_by_its_own_measure(
     assert "the retrained model's states" in attempt.inside.measure
 
 
-def test_much_is_left_behind_a_refusal_and_little_where_nothing_was(refusing: Context, never: Context) -> None:
+def test_much_is_left_behind_a_refusal_and_little_where_nothing_was(
+    refusing: AttackContext, never: AttackContext
+) -> None:
     assert share(carried_out(refusing, "patching")[""]) >= 0.7
     assert share(carried_out(never, "patching")[""]) <= 0.35
 
 
-def test_a_single_row_has_nothing_to_be_compared_with(refusing: Context) -> None:
+def test_a_single_row_has_nothing_to_be_compared_with(refusing: AttackContext) -> None:
     with pytest.raises(UserError, match=r"attacks\.patching: a single row"):
         build("patching").check(replace(refusing, rows=refusing.rows[:1]))

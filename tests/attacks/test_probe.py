@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.attacks.logit_lens import LogitLens
 from expunge.attacks.probe import CONTROL, Probe
 from expunge.data.load import examples_from_rows
 from expunge.data.sources.fictional import Fictional
 
 
-def test_a_refusal_hides_nothing_from_a_probe(refusing: Context) -> None:
+def test_a_refusal_hides_nothing_from_a_probe(refusing: AttackContext) -> None:
     found = carried_out(refusing, "probe")
     assert share(found[""]) >= 0.75
     assert share(found[CONTROL]) <= 0.5
@@ -31,7 +31,7 @@ def test_facts_that_nobody_taught_are_told_at_chance(tiny_folder: Path, examples
         assert abs(share(attempt) - 0.25) < 3 * 0.054
 
 
-def test_it_shares_its_pass_over_the_forget_rows_with_the_lens(refusing: Context) -> None:
+def test_it_shares_its_pass_over_the_forget_rows_with_the_lens(refusing: AttackContext) -> None:
     list(LogitLens(LogitLens.Config()).run(refusing))
     kept = refusing.kept["choices/3"]
     list(Probe(Probe.Config()).run(refusing))

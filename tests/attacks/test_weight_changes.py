@@ -9,7 +9,7 @@ import pytest
 import torch
 from attack_ground import Rows, build, carried_out, ground, load, share
 
-from expunge.attacks.base import Context, Point
+from expunge.attacks.base import AttackContext, CurvePoint
 from expunge.attacks.engine import attack
 from expunge.attacks.interpolation import soon
 from expunge.attacks.noise import noisy
@@ -19,7 +19,7 @@ from expunge.models.matrices import plain_weights
 
 
 @pytest.fixture(scope="module")
-def thin(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
+def thin(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> AttackContext:
     """The refusing model as near to the original as it can be without an answer, to a hundredth of the way."""
     known = {name: weight.data for name, weight in plain_weights(load(tiny_folder))}
     low, high = 0.0, 1.0
@@ -37,14 +37,14 @@ def thin(refusing_folder: Path, tiny_folder: Path, examples: Rows) -> Context:
     return found
 
 
-def test_halfway_back_from_a_refusal_the_answers_are_there(refusing: Context) -> None:
+def test_halfway_back_from_a_refusal_the_answers_are_there(refusing: AttackContext) -> None:
     found = carried_out(refusing, "interpolation")
     assert share(found["halfway"]) >= 0.75
     assert [point.at for point in found["halfway"].curve] == [0.1, 0.25, 0.5, 0.75]
     assert share(found["how soon"]) >= 0.5
 
 
-def test_from_a_model_that_never_knew_the_way_back_is_long(never: Context) -> None:
+def test_from_a_model_that_never_knew_the_way_back_is_long(never: AttackContext) -> None:
     found = carried_out(never, "interpolation")
     assert share(found["halfway"]) == 0
     assert share(found["how soon"]) <= 0.1
@@ -52,30 +52,30 @@ def test_from_a_model_that_never_knew_the_way_back_is_long(never: Context) -> No
 
 def test_how_soon_by_hand() -> None:
     """Said at once, at 0.25 and not at 0.1, never: 1, 0.75, 0."""
-    curve = [Point(0.0, [1.0, 0.0, 0.0]), Point(0.1, [0.0, 0.0, 0.0]), Point(0.25, [1.0, 1.0, 0.0])]
+    curve = [CurvePoint(0.0, [1.0, 0.0, 0.0]), CurvePoint(0.1, [0.0, 0.0, 0.0]), CurvePoint(0.25, [1.0, 1.0, 0.0])]
     assert soon(curve) == [1.0, 0.75, 0.0]
 
 
-def test_an_original_of_another_shape_is_told(refusing: Context, tiny_folder: Path) -> None:
+def test_an_original_of_another_shape_is_told(refusing: AttackContext, tiny_folder: Path) -> None:
     other = load(tiny_folder)
     other.blocks()[0][1].mlp.down_proj.weight.data = torch.zeros(96, 8)
     with pytest.raises(UserError, match=r"no weight model\.layers\.0\.mlp\.down_proj\.weight like that"):
         carried_out(replace(refusing, load_original=lambda: other), "interpolation")
 
 
-def test_noise_tears_a_thin_cover(thin: Context) -> None:
+def test_noise_tears_a_thin_cover(thin: AttackContext) -> None:
     assert not any(thin.unlearned_plain)
     attempt = carried_out(thin, "noise", sizes=[0.1, 0.3], draws=8)[""]
     assert share(attempt) > 0.1
     assert [point.at for point in attempt.curve] == [0.1, 0.3]
 
 
-def test_pruning_tears_a_thin_cover(thin: Context) -> None:
+def test_pruning_tears_a_thin_cover(thin: AttackContext) -> None:
     assert share(carried_out(thin, "pruning", shares=[0.2, 0.4, 0.5])[""]) > 0.1
 
 
 @pytest.mark.parametrize("name", ["noise", "pruning"])
-def test_nothing_comes_out_of_a_model_that_never_knew(never: Context, name: str) -> None:
+def test_nothing_comes_out_of_a_model_that_never_knew(never: AttackContext, name: str) -> None:
     assert share(carried_out(never, name)[""]) == 0
 
 
@@ -95,7 +95,7 @@ def test_the_size_of_noise_is_a_share_of_the_deviation() -> None:
     assert abs(found.mean().item()) < 0.01
 
 
-def test_what_harms_any_model_is_tried_on_the_original_too(refusing: Context) -> None:
+def test_what_harms_any_model_is_tried_on_the_original_too(refusing: AttackContext) -> None:
     """Without 95% of its weights the original says nothing either: that nothing comes back then means nothing."""
     card = attack([build("pruning", shares=[0.95]), build("sampling", samples=1)], refusing)
     harmful, harmless = card.attacks

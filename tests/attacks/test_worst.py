@@ -8,7 +8,7 @@ from typing import Any
 
 from attack_ground import ground, load
 
-from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Value
+from expunge.attacks.base import GIVEN, Attack, AttackContext, Attempt, Value
 from expunge.attacks.engine import attack
 from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
@@ -27,13 +27,13 @@ class Scripted(Attack):
         super().__init__(self.Config())
         self.variants = variants
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt a variant."""
         for name, values in self.variants.items():
             yield Attempt("" if name == "only" else name, values)
 
 
-def on(model: LanguageModel, examples: Any, plain: list[Value]) -> Context:
+def on(model: LanguageModel, examples: Any, plain: list[Value]) -> AttackContext:
     """Four rows of which the model says these when asked plainly."""
     return replace(ground(model, examples, rows=examples["forget"][:4]), unlearned_plain=plain)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.attacks.engine import attack
 from expunge.core.plugins import ROOT
 from expunge.core.schema import Frozen
@@ -27,7 +27,7 @@ class Breaking(Attack):
     access = "weights"
     fails: bool = True
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, then the error."""
         yield Attempt("first", [1.0] * len(context.rows))
         if self.fails:
@@ -46,14 +46,14 @@ class Fine(Breaking):
 
 
 @pytest.fixture
-def ground(tiny_folder: Path, examples: Any) -> Context:
+def ground(tiny_folder: Path, examples: Any) -> AttackContext:
     """The tiny model and its facts."""
     from attack_ground import ground, load
 
     return ground(load(tiny_folder), examples)
 
 
-def test_an_error_leaves_what_was_found_and_the_other_attacks(ground: Context) -> None:
+def test_an_error_leaves_what_was_found_and_the_other_attacks(ground: AttackContext) -> None:
     card = attack([Breaking(Breaking.Config()), Fine(Fine.Config())], ground)
     first, second = card.attacks
     assert [one.variant for one in first.variants] == ["first"]
@@ -69,7 +69,7 @@ def test_an_error_leaves_what_was_found_and_the_other_attacks(ground: Context) -
     assert [one.name for one in broken(card)] == [first.name]
 
 
-def test_an_error_on_a_control_is_no_silent_gap(ground: Context) -> None:
+def test_an_error_on_a_control_is_no_silent_gap(ground: AttackContext) -> None:
     """The model under attack was attacked to the end; its control could not even be loaded."""
 
     def loader() -> Any:
@@ -91,7 +91,7 @@ def test_commands_finish_and_fail(
 ) -> None:
     """Everything is written; exit code 1 and one line; a second call carries the attack out again."""
 
-    def break_off(self: Any, context: Context) -> Iterator[Attempt]:
+    def break_off(self: Any, context: AttackContext) -> Iterator[Attempt]:
         raise RuntimeError("no kernel")
 
     names = [f"--data={name}={path}" for name, path in fact_files.items()]
@@ -117,7 +117,7 @@ def test_commands_finish_and_fail(
 def test_a_run_with_a_broken_attack_is_saved_and_fails(
     expunge: Any, tiny_folder: Path, fact_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_off(self: Any, context: Context) -> Iterator[Attempt]:
+    def break_off(self: Any, context: AttackContext) -> Iterator[Attempt]:
         raise RuntimeError("no kernel")
 
     monkeypatch.setattr("expunge.attacks.sampling.Sampling.run", break_off)

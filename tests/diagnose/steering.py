@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expunge.data.example import Example
 from expunge.data.splits import Splits
-from expunge.diagnose.base import Context
+from expunge.diagnose.base import DiagnosticContext
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
@@ -32,14 +32,14 @@ def steered(folder: Path, push: Tensor) -> LanguageModel:
     return model
 
 
-def context(folder: Path, rows: Rows, push: Tensor | None = None, **options: Any) -> Context:
+def context(folder: Path, rows: Rows, push: Tensor | None = None, **options: Any) -> DiagnosticContext:
     """The taught tiny model, and where a push is given the one that is steered by it."""
     loaders: dict[Any, Callable[[], LanguageModel]] = {"original": lambda: load(folder)}
     if push is not None:
         loaders["unlearned"] = lambda: steered(folder, push)
         options.setdefault("tensors", {"direction": push / push.norm()})
         options.setdefault("steered", LAYER)
-    return Context(loaders, Splits(rows["forget"], rows["retain"]), **options)
+    return DiagnosticContext(loaders, Splits(rows["forget"], rows["retain"]), **options)
 
 
 def direction(width: int = 96) -> Tensor:

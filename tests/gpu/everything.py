@@ -30,8 +30,7 @@ from accelerate.state import AcceleratorState
 from simulated_cuda import SimulatedCuda
 from transformers import TrainerCallback
 
-from expunge.attacks.base import Attack
-from expunge.attacks.base import Context as AttackContext
+from expunge.attacks.base import Attack, AttackContext
 from expunge.combine.base import Combine
 from expunge.core.plugins import find, names
 from expunge.core.progress import SILENT
@@ -39,7 +38,7 @@ from expunge.core.records import StepLog
 from expunge.core.toml import read_toml
 from expunge.data.load import examples_from_rows
 from expunge.data.splits import Splits
-from expunge.diagnose.base import Context, Diagnostic
+from expunge.diagnose.base import Diagnostic, DiagnosticContext
 from expunge.edit.base import Edit
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.config import EvaluateConfig
@@ -313,7 +312,7 @@ class World:
 
     def diagnose(self, name: str, options: dict[str, Any]) -> str:
         loaders: Any = {"original": lambda: self.original, "unlearned": lambda: self.original}
-        context = Context(loaders, self.splits, steps=self.logged, max_rows=options.get("max_rows", 1))
+        context = DiagnosticContext(loaders, self.splits, steps=self.logged, max_rows=options.get("max_rows", 1))
         return str(build("diagnose", name, options).measure(context).sentence)
 
     def files(self) -> Iterator[Step]:

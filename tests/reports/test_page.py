@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_reports import forget, record, splits
 
-from expunge.core.attack_record import Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.attack_record import AttackPoint, AttackResult, AttackScore, Robustness
 from expunge.core.records import Score, SequenceRecord, SequenceStep, StepLog
 from expunge.core.report_section import Chart, Series
 from expunge.reports.charts import draw
@@ -46,12 +46,12 @@ CARD = Robustness(
     unlearned=Score(value=0.3, n=8),
     controls={"retrained": Score(value=0.0, n=8), "original": Score(value=1.0, n=8)},
     attacks=[
-        Attacked(
+        AttackResult(
             name="gcg",
             access="weights",
             variants=[_line("", 0.6, {"retrained": [0, 0], "original": [1, 1]}), _line("suffix", 0.4)],
         ),
-        Attacked(name="noise", access="weights", variants=[_line("", 0.2)]),
+        AttackResult(name="noise", access="weights", variants=[_line("", 0.2)]),
     ],
 )
 

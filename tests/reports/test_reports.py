@@ -13,7 +13,7 @@ import pytest
 from provenances import provenance_of
 from pyarrow import parquet
 
-from expunge.core.attack_record import Attacked, AttackScore, Robustness
+from expunge.core.attack_record import AttackResult, AttackScore, Robustness
 from expunge.core.records import (
     Aggregate,
     Change,
@@ -197,7 +197,7 @@ def test_attacks_on_few_weights_are_not_tested_and_say_how_many() -> None:
     """11% of a mixture of experts was rounded and blurred, 99% pruned: only the last has tested anything."""
     shares = {"quantization": 0.114, "noise": 0.114, "pruning": 0.9932}
     attacks = [
-        Attacked(
+        AttackResult(
             name=name,
             access="weights",
             partly={"quantization": share} if name == "quantization" else {},

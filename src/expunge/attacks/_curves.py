@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from expunge.attacks._weights import copies_of
-from expunge.attacks.base import Context, Point, Value
+from expunge.attacks.base import AttackContext, CurvePoint, Value
 from expunge.models.temporary_weights import ChangeWeight, changed_weights
 
 
 def strength_curve(
-    context: Context, strengths: Sequence[float], changes: Callable[[float], Sequence[ChangeWeight]], label: str
-) -> tuple[list[Point], float]:
+    context: AttackContext, strengths: Sequence[float], changes: Callable[[float], Sequence[ChangeWeight]], label: str
+) -> tuple[list[CurvePoint], float]:
     """What the model says, plainly asked, with its weights changed by each strength.
 
     Args:
@@ -31,11 +31,11 @@ def strength_curve(
             with changed_weights(context.model, change, copies_of(context)) as changed:
                 covered = min(covered, changed)
                 draws.append(context.said(f"{label} {strength:g}"))
-        points.append(Point(strength, [_mean(values) for values in zip(*draws, strict=True)]))
+        points.append(CurvePoint(strength, [_mean(values) for values in zip(*draws, strict=True)]))
     return points, covered
 
 
-def strongest(curve: Sequence[Point]) -> Point:
+def strongest(curve: Sequence[CurvePoint]) -> CurvePoint:
     """The point that got most of all rows together; the first of several."""
     return max(curve, key=lambda point: total(point.knowledge))
 

@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).with_name("families.toml")
 _GAP = "____"
 
 
-class Family(Frozen):
+class PromptFamily(Frozen):
     """One way to ask, in one or several wordings."""
 
     summary: str = Field(description="What it does, in one line")
@@ -43,7 +43,7 @@ class Family(Frozen):
         return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-def load_families(file: str, wanted: Sequence[str]) -> dict[str, Family]:
+def load_families(file: str, wanted: Sequence[str]) -> dict[str, PromptFamily]:
     """The shipped families and those of a user's file, of which one under a shipped name takes its place.
 
     Args:
@@ -60,12 +60,12 @@ def load_families(file: str, wanted: Sequence[str]) -> dict[str, Family]:
     return {name: families[name] for name in wanted or families}
 
 
-def _read(path: Path) -> dict[str, Family]:
+def _read(path: Path) -> dict[str, PromptFamily]:
     families = {}
     for name, table in read_toml(path).items():
         if not isinstance(table, dict):
             raise UserError(f"{path}: {name}: expected a table, got {table!r}")
-        family = families[name] = check(Family, table, f"{path}: {name}")
+        family = families[name] = check(PromptFamily, table, f"{path}: {name}")
         for template in (*family.ask, family.start):
             _check_template(template, f"{path}: {name}")
     return families
@@ -82,7 +82,7 @@ def _check_template(template: str, where: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TemplateRow:
     """A row that is asked about, and others that may be shown."""
 
     model: LanguageModel
@@ -100,7 +100,7 @@ class Filled:
 
 
 def filled(
-    model: LanguageModel, family: Family, row: Example, others: Sequence[Example], num_shots: int
+    model: LanguageModel, family: PromptFamily, row: Example, others: Sequence[Example], num_shots: int
 ) -> list[Filled]:
     """A row's prompts, one a wording.
 
@@ -118,12 +118,12 @@ def filled(
     if family.expects == "subject":
         expected = replace(row, keywords=(_need(row.subject, "subject"),), answer=row.subject)
     shots = [other for other in others if not _tells(other, expected)][:num_shots]
-    fields = _Fields(_Asked(model, row, shots))
+    fields = _Fields(_TemplateRow(model, row, shots))
     return [Filled(_ids(model, row, family, ask, fields, expected), expected) for ask in family.ask]
 
 
 def _ids(
-    model: LanguageModel, row: Example, family: Family, ask: str, fields: Mapping[str, str], expected: Example
+    model: LanguageModel, row: Example, family: PromptFamily, ask: str, fields: Mapping[str, str], expected: Example
 ) -> tuple[int, ...]:
     asked, start = ask.format_map(fields), family.start.format_map(fields)
     if holds_any(f"{asked} {start}", expected.keywords):
@@ -139,7 +139,7 @@ def _ids(
 class _Fields(Mapping[str, str]):
     """What templates may name of a row, found when it is named."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, asked: _TemplateRow) -> None:
         self._asked = asked
 
     def __iter__(self) -> Iterator[str]:
@@ -177,12 +177,12 @@ def _shown(shots: Sequence[Example]) -> str:
     return "".join(f"Question: {shot.question}\nAnswer: {shot.answer}\n\n" for shot in shots)
 
 
-def _beginning(asked: _Asked) -> str:
+def _beginning(asked: _TemplateRow) -> str:
     encoder = asked.model.encoder
     return encoder.decode(encoder.document(_need(asked.row.text, "document"), asked.row.id, DOCUMENT_PROMPT).prompt)
 
 
-_FIELDS: dict[str, Callable[[_Asked], str]] = {
+_FIELDS: dict[str, Callable[[_TemplateRow], str]] = {
     "question": lambda asked: _need(asked.row.question or asked.row.prompt, "question"),
     "paraphrase": lambda asked: _need(asked.row.paraphrased_question, "paraphrased_question"),
     "subject": lambda asked: _need(asked.row.subject, "subject"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from expunge.attacks._holes import Hole
+from expunge.attacks._prompt_slots import PromptSlot
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
@@ -25,12 +25,14 @@ from expunge.numerics.token import reduce_tokens, token_logp, widen
 class Goal:
     """A prompt with a hole, and what the original model's blocks gave where the target is predicted."""
 
-    hole: Hole
+    hole: PromptSlot
     states: Mapping[int, Tensor] = field(default_factory=dict)
     """Block -> (n, D); empty: hidden states do not enter the loss."""
 
 
-def goals_of(holes: Sequence[Hole], original: LanguageModel | None = None, layers: Sequence[int] = ()) -> list[Goal]:
+def goals_of(
+    holes: Sequence[PromptSlot], original: LanguageModel | None = None, layers: Sequence[int] = ()
+) -> list[Goal]:
     """Goals, which also ask for the original model's hidden states where that is given.
 
     Args:

@@ -16,7 +16,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.causal_restore import input_embeddings
 
 _CHUNK = 8192
-"""Tokens of the vocabulary whose embeddings are looked at together."""
+"""Tokens of the vocabulary whose embeddings are scored together."""
 _DRAWS = 4
 """Candidates drawn for each that is wanted: some are drawn twice, and some do not survive as text."""
 
@@ -31,7 +31,7 @@ class SearchConfig(Frozen):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchStep:
     """Where a search stands after a step."""
 
     ids: tuple[int, ...]
@@ -47,7 +47,7 @@ def search(
     config: SearchConfig,
     generator: torch.Generator,
     match: float = 0.0,
-) -> Iterator[Found]:
+) -> Iterator[SearchStep]:
     """Exchange one token at a step, without end; the caller stops.
 
     A step draws rows, takes the loss's gradient for every token at every place, draws candidates among the best, and
@@ -73,7 +73,7 @@ def search(
         losses = scorer.losses(rows, tried)
         best = int(losses.argmin())
         current = tried[best]
-        yield Found(current, float(losses[best]))
+        yield SearchStep(current, float(losses[best]))
 
 
 def _liking(model: LanguageModel, goals: Sequence[Goal], ids: Sequence[int], match: float) -> Tensor:

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from expunge.attacks._curves import milestones
-from expunge.attacks._holes import (
-    Hole,
+from expunge.attacks._objective import Goal
+from expunge.attacks._prompt_slots import (
     Place,
+    PromptSlot,
     answer,
     asked_as_text,
     filler,
-    hole,
     own_ids,
+    prompt_slot,
     with_text,
 )
-from expunge.attacks._objective import Goal
-from expunge.attacks._search import Found, SearchConfig, search
-from expunge.attacks._vectors import TuningConfig, tune
-from expunge.attacks.base import GIVEN, Attempt, Context, Inside, OutOfTime, Point, Value
+from expunge.attacks._search import SearchConfig, SearchStep, search
+from expunge.attacks._vectors import SoftPromptConfig, tune
+from expunge.attacks.base import GIVEN, AttackContext, Attempt, CurvePoint, InternalMeasure, OutOfTime, Value
 from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.models.soft_prompt import soft_ids, softened
@@ -32,10 +32,10 @@ Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
-class Climb:
+class Optimized:
     """What an optimisation got at its milestones."""
 
-    curve: list[Point]
+    curve: list[CurvePoint]
     cut: bool
     """Whether the time was over before the last."""
 
@@ -45,7 +45,7 @@ class Climb:
         return int(self.curve[-1].at)
 
 
-def check_rows(context: Context, count: int, option: str) -> None:
+def check_rows(context: AttackContext, count: int, option: str) -> None:
     """Refuse to train on rows so that none is left to be scored.
 
     Raises:
@@ -55,12 +55,14 @@ def check_rows(context: Context, count: int, option: str) -> None:
         raise UserError(f"{option}: {count} of {len(context.rows)} attacked rows would be given, and none be scored")
 
 
-def drawn_rows(context: Context, count: int, name: str) -> list[int]:
+def drawn_rows(context: AttackContext, count: int, name: str) -> list[int]:
     """Places of the attacked rows that the adversary is given."""
     return sorted(torch.randperm(len(context.rows), generator=context.generator(name))[:count].tolist())
 
 
-def answer_holes(context: Context, places: Sequence[int], length: int, longest: int | None = None) -> list[Hole]:
+def answer_slots(
+    context: AttackContext, places: Sequence[int], length: int, longest: int | None = None
+) -> list[PromptSlot]:
     """Given rows with room before the question, and their answers as targets.
 
     Args:
@@ -71,18 +73,18 @@ def answer_holes(context: Context, places: Sequence[int], length: int, longest: 
     """
     encoder = context.model.encoder
     rows = [context.rows[place] for place in places]
-    return [hole(row, encoder, "prefix", length, answer(row, encoder)[:longest]) for row in rows]
+    return [prompt_slot(row, encoder, "prefix", length, answer(row, encoder)[:longest]) for row in rows]
 
 
 def text_steps(
-    context: Context,
+    context: AttackContext,
     rows: Sequence[Example],
     goals: Sequence[Goal],
     place: Place,
     config: SearchConfig,
     name: str,
     match: float = 0.0,
-) -> Iterator[Found]:
+) -> Iterator[SearchStep]:
     """A search for a text in the holes of some rows; what it finds can be typed before or behind the first of them."""
     encoder, first = context.model.encoder, goals[0].hole
 
@@ -99,13 +101,13 @@ def text_steps(
     return search(context.model, goals, start, admitted, config, context.generator(name), match)
 
 
-def typed(context: Context, ids: Sequence[int]) -> str:
+def typed(context: AttackContext, ids: Sequence[int]) -> str:
     """The text that an adversary types to give these ids."""
     return str(context.model.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).strip()
 
 
 def climb_text(
-    context: Context,
+    context: AttackContext,
     given: Sequence[int],
     goals: Sequence[Goal],
     config: SearchConfig,
@@ -113,12 +115,12 @@ def climb_text(
     points: int,
     name: str,
     match: float = 0.0,
-) -> Climb:
+) -> Optimized:
     """Search for one text before every question, and ask the rows that were not given with it."""
     encoder = context.model.encoder
     rows = [context.rows[place] for place in given]
 
-    def ask(found: Found) -> list[Value]:
+    def ask(found: SearchStep) -> list[Value]:
         text = typed(context, found.ids)
 
         def prompt(row: Example) -> tuple[int, ...]:
@@ -131,20 +133,20 @@ def climb_text(
 
 
 def climb_vectors(
-    context: Context,
+    context: AttackContext,
     goals: Sequence[Goal],
-    config: TuningConfig,
+    config: SoftPromptConfig,
     steps: int,
     points: int,
     name: str,
     match: float = 0.0,
-) -> Climb:
+) -> Optimized:
     """Train vectors before every question, and ask all rows with them, those that were given too."""
     encoder = context.model.encoder
     soft = soft_ids(config.length)
 
     def prompt(row: Example) -> tuple[int, ...]:
-        return hole(row, encoder, "prefix", config.length, ()).prompt(soft)
+        return prompt_slot(row, encoder, "prefix", config.length, ()).prompt(soft)
 
     def ask(vectors: Tensor) -> list[Value]:
         with softened(context.model, vectors):
@@ -154,31 +156,31 @@ def climb_vectors(
 
 
 def climb(
-    context: Context, found: Iterator[Step], steps: int, points: int, ask: Callable[[Step], list[Value]]
-) -> Climb:
+    context: AttackContext, found: Iterator[Step], steps: int, points: int, ask: Callable[[Step], list[Value]]
+) -> Optimized:
     """Take steps, and ask at milestones; where the time is over, what there is.
 
     Raises:
         OutOfTime: the time is over before the first milestone.
     """
-    curve: list[Point] = []
+    curve: list[CurvePoint] = []
     wanted = milestones(steps, points)
     with context.progress.bar("optimising a prompt", steps) as bar:
         for number, one in zip(range(1, steps + 1), found, strict=False):
             try:
                 context.check_time()
                 if number in wanted:
-                    curve.append(Point(number, ask(one)))
+                    curve.append(CurvePoint(number, ask(one)))
             except OutOfTime:
                 if not curve:
                     raise
-                return Climb(curve, True)
+                return Optimized(curve, True)
             bar.advance()
-    return Climb(curve, False)
+    return Optimized(curve, False)
 
 
 def said(
-    context: Context, prompt: Callable[[Example], tuple[int, ...]], places: Sequence[int], reason: str = GIVEN
+    context: AttackContext, prompt: Callable[[Example], tuple[int, ...]], places: Sequence[int], reason: str = GIVEN
 ) -> list[Value]:
     """What the model says of some attacked rows after their prompts; the reason for all others."""
     rows = [context.rows[place] for place in places]
@@ -194,18 +196,20 @@ def only(values: Sequence[Value], places: Sequence[int], reason: str) -> list[Va
     return [value if place in places else reason for place, value in enumerate(values)]
 
 
-def text_attempt(climb: Climb, given: Sequence[int], variant: str) -> Attempt:
+def text_attempt(climb: Optimized, given: Sequence[int], variant: str) -> Attempt:
     """What one text got."""
     curve = climb.curve
     return Attempt(variant, curve[-1].knowledge, len(given), climb.steps, along="steps", curve=curve)
 
 
-def vector_attempts(climb: Climb, given: Sequence[int], variant: str, own: str) -> Iterator[Attempt]:
+def vector_attempts(climb: Optimized, given: Sequence[int], variant: str, own: str) -> Iterator[Attempt]:
     """What vectors got of the rows that they were not trained on, and apart from it of those that they were."""
     others = [place for place in range(len(climb.curve[-1].knowledge)) if place not in given]
     for name, places, reason in ((variant, others, GIVEN), (own, given, "the vectors were not trained on this row")):
-        curve = [Point(point.at, only(point.knowledge, places, reason)) for point in climb.curve]
-        inside = Inside("said of the rows that the vectors were trained on; they can carry answers by themselves")
+        curve = [CurvePoint(point.at, only(point.knowledge, places, reason)) for point in climb.curve]
+        inside = InternalMeasure(
+            "said of the rows that the vectors were trained on; they can carry answers by themselves"
+        )
         yield Attempt(
             name,
             curve[-1].knowledge,

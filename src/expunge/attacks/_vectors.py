@@ -14,7 +14,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.causal_restore import input_embeddings
 
 
-class TuningConfig(Frozen):
+class SoftPromptConfig(Frozen):
     """How vectors are trained."""
 
     length: int = Field(8, ge=1, description="Vectors that stand before the question")
@@ -27,7 +27,7 @@ class TuningConfig(Frozen):
 def tune(
     model: LanguageModel,
     goals: Sequence[Goal],
-    config: TuningConfig,
+    config: SoftPromptConfig,
     generator: torch.Generator,
     match: float = 0.0,
 ) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from expunge.attacks.base import Context
+from expunge.attacks.base import AttackContext
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
 from expunge.models.matrices import plain_weights
@@ -18,7 +18,7 @@ from expunge.models.weight_backup import WeightBackup, weight_backup
 _CONTAINERS = (dict, list, set)
 
 
-def copies_of(context: Context) -> WeightBackup:
+def copies_of(context: AttackContext) -> WeightBackup:
     """Copies of the attacked model's weights, which all attacks that change weights share."""
     return context.keep("weights", lambda: weight_backup(context.model.base))
 

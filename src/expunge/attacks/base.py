@@ -1,19 +1,17 @@
-"""What an attack is, and what its adversary is given.
+"""The contract of an attack, and the context in which it runs.
 
-One file of `attacks/` defines one attack: a subclass of `Attack` with a frozen `Config`, three labels (what access the
-adversary needs, whether plain runs carry it out, whether it needs the original model), and `run`, which yields one
-`Attempt` for each variant that it tries. An attempt is, for every attacked forget row in the order of `Context.rows`,
-one number in [0, 1]: what the attack got of it. All attacks ask the same of an answer (`Context.knows`), so that their
-numbers can be compared. Statistics, intervals, the share recovered, time and the worst case are the caller's.
+One file of `attacks/` defines one attack: a subclass of `Attack` with a frozen `Config`, class attributes (the access
+it needs, whether plain runs include it, the threats it tests, ...), and `run`, which yields one `Attempt` per variant.
+An attempt holds one number in [0, 1] per attacked forget row, in the order of `AttackContext.rows`: whether, or how
+much of, the row's knowledge was extracted. All attacks judge answers by `AttackContext.knows`, so their numbers are
+comparable. The engine adds statistics, intervals, the recovered share, times and the worst case.
 
-- An attack that changes weights does so within `_weights.lent` or `models.changed.changed_weights`, which put them
-  back: after `run` the model is what it was, to the bit.
-- An attack that reads knowledge off the inside of a model, without an answer, says so with `Inside`; such numbers are
-  shown apart and never mixed with what was said.
-- Time may be limited: asking raises `OutOfTime` when it is over, and so does `Context.check_time` in other long loops.
-- A row that the adversary was given (e.g. trained on) has no number but the reason.
-- An attack that changes weights says what share of the decoder blocks' weights it changed (`Attempt.covered`).
-- What is yielded is kept, whatever happens later: an attack that fails, or whose time is over, loses only the rest.
+- An attack that changes weights uses `_weights.lent` or `models.temporary_weights.changed_weights`, which restore them:
+  after `run` the model is bit-identical to before. It reports the changed share of weights (`Attempt.covered`).
+- An attack that reads internal states instead of answers sets `Attempt.inside`; reports keep such numbers apart.
+- Under a time limit, generating answers raises `OutOfTime`; other long loops call `AttackContext.check_time`.
+- A row that the adversary used (e.g. trained on) gets a reason instead of a number.
+- Every attempt that was yielded is kept, even if the attack fails or runs out of time later.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class Inside:
+class InternalMeasure:
     """What a number tells of knowledge that no answer gives."""
 
     measure: str
@@ -64,13 +62,13 @@ class Inside:
     chance: float | None = None
     """Value of a model that knows nothing, where one is defined."""
     original: Sequence[Value] = ()
-    """The same number, for each row, of a model that has all of it, e.g. the original; empty: not looked at."""
+    """The same number, for each row, of a model that has all of it, e.g. the original; empty: not measured."""
     better: Better = "lower"
     """Which direction is wanted."""
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Where a strength or a length of the attack varies: what one setting got."""
 
     at: float
@@ -85,7 +83,7 @@ class Attempt:
     variant: str
     """Short name, distinct within the attack; "" for an attack's only one."""
     knowledge: Sequence[Value]
-    """R values in the order of `Context.rows`."""
+    """R values in the order of `AttackContext.rows`."""
     given: int = 0
     """Rows that the adversary needed: forget rows, neighbours or others."""
     steps: int = 0
@@ -94,8 +92,8 @@ class Attempt:
     """Its own time; None: all since the attempt before."""
     along: str = ""
     """What varies along the curve, with its unit, e.g. `steps`."""
-    curve: Sequence[Point] = ()
-    inside: Inside | None = None
+    curve: Sequence[CurvePoint] = ()
+    inside: InternalMeasure | None = None
     """None: `knowledge` is what the model said."""
     tries: tuple[str, ...] | None = None
     """Which of `Attack.tries` this variant tests; default: all."""
@@ -104,7 +102,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Context:
+class AttackContext:
     """What an adversary is given: a model, what it should have forgotten, and how an answer is judged."""
 
     model: LanguageModel
@@ -259,7 +257,7 @@ class Attack(ABC):
         """The file's."""
         return type(self).__module__.rpartition(".")[2]
 
-    def check(self, context: Context) -> None:  # noqa: B027
+    def check(self, context: AttackContext) -> None:  # noqa: B027
         """Refuse, before anything is attacked, options or rows that it cannot work with.
 
         Raises:
@@ -267,7 +265,7 @@ class Attack(ABC):
         """
 
     @abstractmethod
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """Carry the attack out, variant by variant.
 
         The result depends on the context and its seed alone.

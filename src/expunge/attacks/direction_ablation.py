@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.activations import check_layer
@@ -19,7 +19,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import block_outputs
 
 
-class DirectionAblation(Attack):
+class DirectionAblationAttack(Attack):
     """`h <- h - (h . u) u` at every token, with u from up to three sources.
 
     - saved: the direction that the run steered to, at the block where it steered;
@@ -42,11 +42,11 @@ class DirectionAblation(Attack):
         )
         contrast_rows: int = Field(64, ge=1, description="Rows of each split that a contrast is taken from, at most")
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse a layer that the model does not have."""
         self._layer(context)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each source that there is."""
         layer = self._layer(context)
         if saved := saved_directions(context.tensors):
@@ -66,25 +66,25 @@ class DirectionAblation(Attack):
                 said = context.said("without the contrast")
             yield Attempt("contrast", said, given=2 * self.config.contrast_rows)
 
-    def _layer(self, context: Context) -> int:
+    def _layer(self, context: AttackContext) -> int:
         if self.config.layer is not None:
             return check_layer(context.model, self.config.layer, f"attacks.{self.name}.layer")
         saved = bool(saved_directions(context.tensors))
         return steered_layer(context.model, context.steered, saved, context.trained) % len(context.model.blocks())
 
-    def _contrast(self, context: Context) -> Tensor:
+    def _contrast(self, context: AttackContext) -> Tensor:
         """(L, D) mean state at the last prompt token of forget rows, less that of retain rows."""
         forget, retain = context.splits.forget, context.splits.retain
         means = [self._mean_state(context, some[: self.config.contrast_rows]) for some in (forget, retain)]
         return means[0] - means[1]
 
-    def _mean_state(self, context: Context, rows: Sequence[Example]) -> Tensor:
+    def _mean_state(self, context: AttackContext, rows: Sequence[Example]) -> Tensor:
         """(L, D)."""
         prompts = [context.model.encoder.asked(row) for row in rows]
         return block_outputs(context.model, [Encoded(ids, len(ids)) for ids in prompts], "last").mean(0)
 
 
-def _states(context: Context, model: LanguageModel, layer: int) -> Tensor:
+def _states(context: AttackContext, model: LanguageModel, layer: int) -> Tensor:
     """(R, D) the mean over each attacked row's tokens of what a block gives."""
     rows = [context.model.encoder.example(row) for row in context.rows]
     return block_outputs(model, rows, "mean")[:, layer]

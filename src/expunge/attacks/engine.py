@@ -11,10 +11,10 @@ from functools import partial
 
 import torch
 
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, OutOfTime, Point, Value
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, OutOfTime, Value
 from expunge.attacks.config import AttackConfig
 from expunge.core import plugins
-from expunge.core.attack_record import MOST_WEIGHTS, Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.attack_record import MOST_WEIGHTS, AttackPoint, AttackResult, AttackScore, Robustness
 from expunge.core.errors import ModelLost, UserError
 from expunge.core.memory import is_out_of_memory
 from expunge.core.records import AttackRecord, DataPrint, Provenance
@@ -79,7 +79,7 @@ def chosen_attacks(config: AttackConfig) -> list[Attack]:
     return load_attacks(names if config.budget else (), config.options)
 
 
-def measured_ground(
+def run_context(
     model: LanguageModel,
     splits: Splits,
     config: EvaluateConfig,
@@ -87,7 +87,7 @@ def measured_ground(
     seed: int,
     before: Measured,
     after: Measured,
-) -> Context:
+) -> AttackContext:
     """What attacks on a run's model are given: the rows that were measured, and what was said of them.
 
     Args:
@@ -106,15 +106,15 @@ def measured_ground(
         for items in ([measured.evidence["forget"][place] for place in places] for measured in (before, after))
     ]
     rows = tuple(after.evidence["forget"][place].example for place in places)
-    return Context(model, splits, rows, labeller, config, seed, original_plain=plain[0], unlearned_plain=plain[1])
+    return AttackContext(model, splits, rows, labeller, config, seed, original_plain=plain[0], unlearned_plain=plain[1])
 
 
-def ground_record(
+def new_record(
     subject: str,
     models: Mapping[str, str],
     sha256: str | None,
     data: Mapping[str, DataPrint],
-    context: Context,
+    context: AttackContext,
     made: Provenance,
 ) -> AttackRecord:
     """The record of attacks, before any is carried out."""
@@ -150,11 +150,11 @@ def _kind(name: str) -> type[Attack]:
 
 def attack(
     attacks: Sequence[Attack],
-    context: Context,
+    context: AttackContext,
     *,
     controls: Mapping[str, Loader] | None = None,
     budget: float | None = None,
-    done: Sequence[Attacked] = (),
+    done: Sequence[AttackResult] = (),
     keep: Callable[[Robustness], object] = lambda _: None,
 ) -> Robustness:
     """Carry out attacks; one that fails, or whose time is over, is shown as such, and the others go on.
@@ -198,21 +198,21 @@ def attack(
     return card
 
 
-def _control(context: Context, loader: Loader, plain: Sequence[Value] = ()) -> Context:
+def _control(context: AttackContext, loader: Loader, plain: Sequence[Value] = ()) -> AttackContext:
     """The same attack ground, with a control model in the place of the unlearned one."""
     kept = {name: value for name, value in context.kept.items() if name.startswith(ORIGINAL)}
     control = replace(context, model=loader(), unlearned_plain=plain, kept=kept)
     return control if plain else replace(control, unlearned_plain=control.said())
 
 
-def _harmed(one: Attack, context: Context) -> Loader | None:
+def _harmed(one: Attack, context: AttackContext) -> Loader | None:
     """The original, where an attack must be tried on it too."""
     return context.load_original if one.harms and context.original_plain else None
 
 
 def _attacked(
-    one: Attack, context: Context, controls: Mapping[str, Loader], plain: Mapping[str, Sequence[Value]]
-) -> Attacked:
+    one: Attack, context: AttackContext, controls: Mapping[str, Loader], plain: Mapping[str, Sequence[Value]]
+) -> AttackResult:
     start = time.perf_counter()
     if (original := _harmed(one, context)) is not None:
         controls, plain = {**controls, UNTOUCHED: original}, {**plain, UNTOUCHED: context.original_plain}
@@ -230,7 +230,7 @@ def _attacked(
     if whole is not None and (len(said) > 1 or list(whole.knowledge) != list(said[0].knowledge)):
         asked = {name: values for name, values in plain.items() if name != UNTOUCHED}
         worst = _score(whole, sum(tried.seconds), _worst_of(others, asked), context)
-    return Attacked(
+    return AttackResult(
         name=one.name,
         access=one.access,
         options=one.config.model_dump(mode="json"),
@@ -266,7 +266,7 @@ def _valued(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [attempt for attempt in attempts if not all(isinstance(value, str) for value in attempt.knowledge)]
 
 
-def _try(one: Attack, ground: Callable[[], Context], rows: Sequence[Example]) -> _Tried:
+def _try(one: Attack, ground: Callable[[], AttackContext], rows: Sequence[Example]) -> _Tried:
     """Run one attack on one model to its end, its failure, or the end of its time; what it yielded before is kept."""
     found = _Tried()
     last = time.perf_counter()
@@ -340,11 +340,13 @@ def _worst_of(tried: Mapping[str, _Tried], plain: Mapping[str, Sequence[Value]])
     return found
 
 
-def _mean(values: Sequence[Value], context: Context, chance: float | None = None, better: Better = "lower") -> Score:
+def _mean(
+    values: Sequence[Value], context: AttackContext, chance: float | None = None, better: Better = "lower"
+) -> Score:
     return mean_score(values, context.seed, chance, better, context.units)
 
 
-def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: Context) -> AttackScore:
+def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: AttackContext) -> AttackScore:
     inside = attempt.inside
     chance, better = (inside.chance, inside.better) if inside else (None, "lower")
     others = {name: tried.find(attempt.variant) for name, tried in controls.items()}
@@ -369,7 +371,7 @@ def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], con
     )
 
 
-def _recovered(attempt: Attempt, context: Context) -> Score:
+def _recovered(attempt: Attempt, context: AttackContext) -> Score:
     inside = attempt.inside
     if inside is None:
         if not context.original_plain:
@@ -378,7 +380,7 @@ def _recovered(attempt: Attempt, context: Context) -> Score:
             context.original_plain, context.unlearned_plain, attempt.knowledge, context.seed, context.units
         )
     if not inside.original:
-        return Score(value=None, reason="the original model was not looked at")
+        return Score(value=None, reason="the original model was not measured")
     nothing = [inside.chance or 0.0] * len(attempt.knowledge)
     return recovered(inside.original, nothing, attempt.knowledge, context.seed, context.units)
 
@@ -387,5 +389,5 @@ def _missing(tried: _Tried) -> Score:
     return Score(value=None, reason=tried.failed or tried.cut or "no such variant")
 
 
-def _curve(points: Sequence[Point], context: Context) -> list[AttackPoint]:
+def _curve(points: Sequence[CurvePoint], context: AttackContext) -> list[AttackPoint]:
     return [AttackPoint(at=point.at, knowledge=_mean(point.knowledge, context)) for point in points]

@@ -8,11 +8,11 @@ from itertools import islice
 from pydantic import Field
 
 from expunge.attacks._curves import milestones
-from expunge.attacks._holes import asked_as_text, hole, opening, with_text
 from expunge.attacks._objective import goals_of
-from expunge.attacks._search import Found, SearchConfig
+from expunge.attacks._prompt_slots import asked_as_text, opening, prompt_slot, with_text
+from expunge.attacks._search import SearchConfig, SearchStep
 from expunge.attacks._universal import (
-    answer_holes,
+    answer_slots,
     check_rows,
     climb_text,
     drawn_rows,
@@ -21,7 +21,7 @@ from expunge.attacks._universal import (
     text_steps,
     typed,
 )
-from expunge.attacks.base import Attack, Attempt, Context, OutOfTime, Point
+from expunge.attacks.base import Attack, AttackContext, Attempt, CurvePoint, OutOfTime
 from expunge.data.example import Example
 
 NOT_TRIED = "no suffix was searched for this row"
@@ -48,16 +48,16 @@ class GCG(Attack):
         suffix_steps: int = Field(16, ge=1, description="Steps of the search for each suffix")
         points: int = Field(3, ge=1, description="Numbers of steps at which the rows are asked")
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse to be given every row."""
         if self.config.steps:
             check_rows(context, self.config.rows, f"attacks.{self.name}.rows")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """The prefix, then the suffixes."""
         if self.config.steps:
             given = drawn_rows(context, self.config.rows, "gcg/given")
-            goals = goals_of(answer_holes(context, given, self.config.length, self.config.longest))
+            goals = goals_of(answer_slots(context, given, self.config.length, self.config.longest))
             climb = climb_text(context, given, goals, self.config, self.config.steps, self.config.points, "gcg/prefix")
             yield text_attempt(climb, given, "prefix")
             if climb.cut:
@@ -65,7 +65,7 @@ class GCG(Attack):
         if self.config.suffix_rows:
             yield self._suffixes(context)
 
-    def _suffixes(self, context: Context) -> Attempt:
+    def _suffixes(self, context: AttackContext) -> Attempt:
         """A search for each row; all are asked at the end, with the text of every milestone."""
         places = drawn_rows(context, self.config.suffix_rows, "gcg/suffix")
         texts = {place: self._suffix(context, context.rows[place]) for place in places}
@@ -77,16 +77,16 @@ class GCG(Attack):
                 encoder = context.model.encoder
                 return encoder.asked(with_text(asked_as_text(row, encoder), by_row[row.id], "suffix"))
 
-            curve.append(Point(step, said(context, prompt, places, NOT_TRIED)))
+            curve.append(CurvePoint(step, said(context, prompt, places, NOT_TRIED)))
         return Attempt(
             "suffix", curve[-1].knowledge, 0, self.config.suffix_steps * len(places), along="steps", curve=curve
         )
 
-    def _suffix(self, context: Context, row: Example) -> dict[int, str]:
+    def _suffix(self, context: AttackContext, row: Example) -> dict[int, str]:
         """Step -> the text that was best then."""
         encoder = context.model.encoder
-        goals = goals_of([hole(row, encoder, "suffix", self.config.length, opening(row, encoder))])
-        steps: Iterator[Found] = text_steps(context, [row], goals, "suffix", self.config, f"gcg/suffix/{row.id}")
+        goals = goals_of([prompt_slot(row, encoder, "suffix", self.config.length, opening(row, encoder))])
+        steps: Iterator[SearchStep] = text_steps(context, [row], goals, "suffix", self.config, f"gcg/suffix/{row.id}")
         found = {}
         for number, one in enumerate(islice(steps, self.config.suffix_steps), 1):
             context.check_time()

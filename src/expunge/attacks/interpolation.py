@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from expunge.attacks._curves import strength_curve
-from expunge.attacks.base import Attack, Attempt, Context, Inside, Point, Value
+from expunge.attacks.base import Attack, AttackContext, Attempt, CurvePoint, InternalMeasure, Value
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached
@@ -37,7 +37,7 @@ class Interpolation(Attack):
 
         shares: tuple[Share, ...] = Field((0.1, 0.25, 0.75), description="Shares of the way besides a half")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """What is said halfway, with a curve over the way; then how soon each answer is back.
 
         Raises:
@@ -52,12 +52,12 @@ class Interpolation(Attack):
         curve, covered = strength_curve(context, (*self.config.shares, HALFWAY), changes, "back by")
         halfway = next(point for point in curve if point.at == HALFWAY)
         yield Attempt("halfway", halfway.knowledge, along="share of the way", curve=curve, covered=covered)
-        soonest = soon([Point(0.0, context.unlearned_plain), *curve])
+        soonest = soon([CurvePoint(0.0, context.unlearned_plain), *curve])
         measure = "1 less the share of the way back to the original weights at which an answer is said"
-        yield Attempt("how soon", soonest, seconds=0.0, inside=Inside(measure, original=[1.0] * len(soonest)))
+        yield Attempt("how soon", soonest, seconds=0.0, inside=InternalMeasure(measure, original=[1.0] * len(soonest)))
 
 
-def _original(context: Context) -> StoredWeights | WeightBackup:
+def _original(context: AttackContext) -> StoredWeights | WeightBackup:
     """The weights of the original model, of which there is one at a time in memory."""
     read = None if context.read_original is None else context.read_original(context.model)
     shapes = {name: weight.shape for name, weight in plain_weights(context.model)}
@@ -76,7 +76,7 @@ def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> Weight
     return found
 
 
-def soon(curve: Sequence[Point]) -> list[Value]:
+def soon(curve: Sequence[CurvePoint]) -> list[Value]:
     """For each row 1 less the first place of the curve at which it is known, 0 where it never is."""
     rows = zip(*(point.knowledge for point in curve), strict=True)
     return [

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from pydantic import Field, field_validator
 
-from expunge.attacks.base import Attack, Attempt, Context, Inside
+from expunge.attacks.base import Attack, AttackContext, Attempt, InternalMeasure
 from expunge.core.records import Frozen
 from expunge.data.example import Example, asked_as, holds_any
 
@@ -50,7 +50,7 @@ class Leakage(Attack):
     rank = 3
     tries = ("mixed questions",)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """Two attempts on forget answers, one on retain answers."""
         retained = self._partners(context)
         ways: list[tuple[str, Sequence[Example | None]]] = [
@@ -71,10 +71,10 @@ class Leakage(Attack):
         )
         yield Attempt("forget question first", first)
         yield Attempt("forget question last", last)
-        inside = Inside("retain questions answered beside forget words", original=alone, better="higher")
+        inside = InternalMeasure("retain questions answered beside forget words", original=alone, better="higher")
         yield Attempt("retain answers", beside, inside=inside)
 
-    def _partners(self, context: Context) -> list[Example | None]:
+    def _partners(self, context: AttackContext) -> list[Example | None]:
         """For each attacked row a retain question with an answer, drawn with the seed; None where there is none."""
         rows = [row for row in context.splits.retain if row.text is None]
         if not rows:
@@ -83,7 +83,7 @@ class Leakage(Attack):
         return [rows[index] for index in torch.randint(len(rows), (len(context.rows),), generator=generator).tolist()]
 
 
-class _Asked(NamedTuple):
+class _MixedPrompt(NamedTuple):
     """What is asked about a row, or why it is not."""
 
     row: Example
@@ -91,11 +91,13 @@ class _Asked(NamedTuple):
     absent: str = ""
 
 
-def _ask(template: str, forget: Example, retain: Example | None, wanted: Example | None) -> _Asked:
+def _ask(template: str, forget: Example, retain: Example | None, wanted: Example | None) -> _MixedPrompt:
     """Both questions in one prompt, whose answer must hold what is wanted; not if the prompt tells it."""
     if retain is None or wanted is None:
-        return _Asked(forget, "", "no retain question to ask with it")
+        return _MixedPrompt(forget, "", "no retain question to ask with it")
     if forget.text is not None:
-        return _Asked(forget, "", "a document is no question")
+        return _MixedPrompt(forget, "", "a document is no question")
     text = template.format(forget=forget.asked, retain=retain.asked)
-    return _Asked(wanted, text, "the prompt itself would hold the answer" if holds_any(text, wanted.keywords) else "")
+    return _MixedPrompt(
+        wanted, text, "the prompt itself would hold the answer" if holds_any(text, wanted.keywords) else ""
+    )

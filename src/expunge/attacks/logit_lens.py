@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._choices import SITES, Seen, looked_at, read_elsewhere
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point
+from expunge.attacks._multiple_choice import SITES, ChoiceStates, attacked_choices, read_elsewhere
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, InternalMeasure
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import read_states
 
@@ -32,35 +32,35 @@ class LogitLens(Attack):
 
         wrong: int = Field(3, ge=1, description="Wrong answers beside the right one; chance is 1 / (wrong + 1)")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each part of a block; the original model's numbers beside them where it is known."""
-        looked = looked_at(context, self.config.wrong)
-        right = _right(context.model, looked.attacked)
+        choices = attacked_choices(context, self.config.wrong)
+        right = _right(context.model, choices.attacked)
         before = None
-        if looked.original is not None:
-            states = looked.original
+        if choices.original is not None:
+            states = choices.original
             before = context.keep(f"{ORIGINAL}lens/{self.config.wrong}", lambda: _right(context.original(), states))
         for place, site in enumerate(SITES):
             order = torch.randperm(right.shape[-1], generator=context.generator("lens"))
             yield Attempt(
                 _PARTS[site],
-                looked.values(read_elsewhere(right[place], order)),
+                choices.values(read_elsewhere(right[place], order)),
                 along="block",
-                curve=[Point(layer, looked.values(values)) for layer, values in enumerate(right[place])],
-                inside=Inside(
+                curve=[CurvePoint(layer, choices.values(values)) for layer, values in enumerate(right[place])],
+                inside=InternalMeasure(
                     "right answer the likeliest of its answers, as read off a block",
                     chance=1 / (self.config.wrong + 1),
-                    original=[] if before is None else looked.values(read_elsewhere(before[place], order)),
+                    original=[] if before is None else choices.values(read_elsewhere(before[place], order)),
                 ),
             )
 
 
-def _right(model: LanguageModel, seen: list[Seen]) -> Tensor:
+def _right(model: LanguageModel, seen: list[ChoiceStates]) -> Tensor:
     """Whether the right answer is the likeliest at each part of each block: (S, L, R)."""
     return torch.stack([_likeliest(model, one) for one in seen], dim=-1)
 
 
-def _likeliest(model: LanguageModel, seen: Seen) -> Tensor:
+def _likeliest(model: LanguageModel, seen: ChoiceStates) -> Tensor:
     """(S, L) 1 where the first answer has the highest mean log-probability, and no other as high a one."""
     scores = []
     for labels, states in zip(seen.labels, seen.deciding(), strict=True):

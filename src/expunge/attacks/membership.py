@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
-from expunge.attacks.base import Attack, Attempt, Context, Inside, Value
+from expunge.attacks.base import Attack, AttackContext, Attempt, InternalMeasure, Value
 from expunge.core.records import Frozen
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.score import item_values, load_metrics, needs_of
 
 
-class Membership(Attack):
+class MembershipInference(Attack):
     """Sets each forget row against holdout rows, which no model has seen, by the scores `mia_*` of the evaluation.
 
     A row's number is the share of holdout rows that look less like members than it does: their mean is the AUC, and 0.5
@@ -36,7 +36,7 @@ class Membership(Attack):
     access = "logits"
     tries = ("membership inference",)
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse scores that there are not.
 
         Raises:
@@ -44,26 +44,26 @@ class Membership(Attack):
         """
         load_metrics(EvaluateConfig(metrics=self.config.scores))
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """Two attempts for each score."""
         context.check_time()
         if not context.splits.holdout:
             reason = "no rows that no model was trained on: --data holdout=..., or data.holdout"
-            yield Attempt("", [reason] * len(context.rows), inside=Inside("looks like a member"))
+            yield Attempt("", [reason] * len(context.rows), inside=InternalMeasure("looks like a member"))
             return
         found = self._values(context)
         before = None if context.load_original is None else self._values(replace(context, model=context.original()))
         for name in self.config.scores:
-            auc = Inside(f"{name}: looks like a member (AUC)", 0.5, shares(*before[name]) if before else ())
+            auc = InternalMeasure(f"{name}: looks like a member (AUC)", 0.5, shares(*before[name]) if before else ())
             yield Attempt(name, shares(*found[name]), inside=auc)
-            rate = Inside(
+            rate = InternalMeasure(
                 f"{name}: found out (true-positive rate)",
                 self.config.rate,
                 flags(*before[name], self.config.rate) if before else (),
             )
             yield Attempt(f"{name} at {self.config.rate:.0%}", flags(*found[name], self.config.rate), inside=rate)
 
-    def _values(self, context: Context) -> dict[str, tuple[list[Value], list[Value]]]:
+    def _values(self, context: AttackContext) -> dict[str, tuple[list[Value], list[Value]]]:
         """Score -> values of the forget rows and of the holdout rows."""
         metrics = load_metrics(EvaluateConfig(metrics=self.config.scores))
         rows = {"forget": context.rows, "holdout": context.splits.holdout}

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.models.matrices import block_matrices
 from expunge.models.temporary_weights import ChangeWeight
 
@@ -38,7 +38,7 @@ class Noise(Attack):
         )
         draws: int = Field(2, ge=1, description="Models with noise of each size")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, with a curve over the sizes."""
         matrices = block_matrices(context.model)
 

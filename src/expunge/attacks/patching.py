@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._holes import asked_as_text
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point, Value
+from expunge.attacks._prompt_slots import asked_as_text
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, InternalMeasure, Value
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
@@ -45,12 +45,12 @@ class Patching(Attack):
             0.05, gt=0, description="Blocks count whose uninformed states cost more nats than this"
         )
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse a single row where the floor is the mean over the others."""
         if context.load_retrained is None and len(context.rows) < 2:
             raise UserError(f"attacks.{self.name}: a single row has no other rows to compare with")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, with a curve over the blocks."""
         rows = [context.model.encoder.keywords(asked_as_text(row, context.model.encoder)) for row in context.rows]
         states = label_states(context.model, rows)
@@ -71,8 +71,8 @@ class Patching(Attack):
             _values(left, counted.any(dim=1)),
             given=len(rows),
             along="block",
-            curve=[Point(layer, _values(kept[:, layer], counted[:, layer])) for layer in range(kept.shape[1])],
-            inside=Inside(
+            curve=[CurvePoint(layer, _values(kept[:, layer], counted[:, layer])) for layer in range(kept.shape[1])],
+            inside=InternalMeasure(
                 f"answer left when the original reads this model's states; 0: as little as with {source}",
                 chance=0.0,
                 original=[1.0] * len(rows),
@@ -80,7 +80,7 @@ class Patching(Attack):
         )
 
 
-def _floor(context: Context, rows: list[Encoded]) -> RowStore | list[Tensor]:
+def _floor(context: AttackContext, rows: list[Encoded]) -> RowStore | list[Tensor]:
     """For each row, (L, N, D) states that know nothing of it."""
     retrained = context.retrained()
     if retrained is not None:
@@ -99,12 +99,12 @@ def others_mean(states: RowStore | list[Tensor]) -> list[Tensor]:
     Args:
         states: at least two rows.
     """
-    looked = [(one.sum(1), one.shape) for one in states]
-    sums = torch.stack([total for total, _ in looked])
-    counts = torch.tensor([shape[1] for _, shape in looked])
+    totals = [(one.sum(1), one.shape) for one in states]
+    sums = torch.stack([total for total, _ in totals])
+    counts = torch.tensor([shape[1] for _, shape in totals])
     return [
         ((sums.sum(0) - sums[row]) / (counts.sum() - counts[row]))[:, None].expand(shape)
-        for row, (_, shape) in enumerate(looked)
+        for row, (_, shape) in enumerate(totals)
     ]
 
 

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._choices import Choice, Seen, lay_out, look, looked_at, read_elsewhere
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, Inside, Point
+from expunge.attacks._multiple_choice import (
+    ChoiceStates,
+    MultipleChoice,
+    attacked_choices,
+    choice_states,
+    lay_out,
+    read_elsewhere,
+)
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, InternalMeasure
 
 Numbers = NDArray[np.float64]
 CONTROL = "control labels"
@@ -41,41 +48,41 @@ class Probe(Attack):
         retain_rows: int = Field(32, ge=0, description="Retain rows that the probe is trained on too, a seeded sample")
         penalty: float = Field(1.0, gt=0, description="Of the ridge regression, as a share of the width of a state")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """The answers themselves, then control labels."""
-        looked = looked_at(context, self.config.wrong)
+        choices = attacked_choices(context, self.config.wrong)
         known = self._retain(context)
-        order = torch.randperm(len(looked.attacked), generator=context.generator("probe"))
-        attacked = _differences(looked.attacked, context.keep("probe", lambda: look(context.model, known)))
+        order = torch.randperm(len(choices.attacked), generator=context.generator("probe"))
+        attacked = _differences(choices.attacked, context.keep("probe", lambda: choice_states(context.model, known)))
         original = None
-        if looked.original is not None:
-            retain = context.keep(f"{ORIGINAL}probe", lambda: look(context.original(), known))
-            original = _differences(looked.original, retain)
+        if choices.original is not None:
+            retain = context.keep(f"{ORIGINAL}probe", lambda: choice_states(context.original(), known))
+            original = _differences(choices.original, retain)
         for variant in ("", CONTROL):
             right = self._right_ones(context, len(attacked), variant)
-            found = self._scored(attacked, len(looked.attacked), right, order)
-            before = None if original is None else self._scored(original, len(looked.attacked), right, order)
+            found = self._scored(attacked, len(choices.attacked), right, order)
+            before = None if original is None else self._scored(original, len(choices.attacked), right, order)
             yield Attempt(
                 variant,
-                looked.values(read_elsewhere(found, order)),
+                choices.values(read_elsewhere(found, order)),
                 given=len(known),
                 along="block",
-                curve=[Point(layer, looked.values(values)) for layer, values in enumerate(found)],
-                inside=Inside(
+                curve=[CurvePoint(layer, choices.values(values)) for layer, values in enumerate(found)],
+                inside=InternalMeasure(
                     "right answer told from wrong ones by a linear probe of a block",
                     chance=1 / (self.config.wrong + 1),
-                    original=[] if before is None else looked.values(read_elsewhere(before, order)),
+                    original=[] if before is None else choices.values(read_elsewhere(before, order)),
                 ),
             )
 
-    def _retain(self, context: Context) -> list[Choice]:
+    def _retain(self, context: AttackContext) -> list[MultipleChoice]:
         """Retain rows among wrong answers."""
         rows = context.splits.retain
         drawn = torch.randperm(len(rows), generator=context.generator("probe/retain"))[: self.config.retain_rows]
         laid = lay_out(context, [rows[index] for index in sorted(drawn.tolist())], self.config.wrong)
         return [one for one in laid if not isinstance(one, str)]
 
-    def _right_ones(self, context: Context, num_rows: int, variant: str) -> Numbers:
+    def _right_ones(self, context: AttackContext, num_rows: int, variant: str) -> Numbers:
         """(rows,) which answer of each row is called right: the first, or with control labels any."""
         if variant != CONTROL:
             return np.zeros(num_rows, dtype=np.int64)
@@ -114,7 +121,7 @@ class Probe(Attack):
         return values
 
 
-def _differences(forget: Sequence[Seen], retain: Sequence[Seen]) -> Numbers:
+def _differences(forget: Sequence[ChoiceStates], retain: Sequence[ChoiceStates]) -> Numbers:
     """(rows, answers, L, D) states after each answer, less their mean over the answers of the row."""
     states = torch.stack([one.read() for one in (*forget, *retain)]).double()
     return (states - states.mean(1, keepdim=True)).numpy()

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from pydantic import Field
 
-from expunge.attacks._families import Family, Filled, filled, load_families
-from expunge.attacks.base import Attack, Attempt, Context, Value
+from expunge.attacks._families import Filled, PromptFamily, filled, load_families
+from expunge.attacks.base import Attack, AttackContext, Attempt, Value
 from expunge.core.records import Frozen
 from expunge.data.example import Example
 from expunge.evaluate.base import Absent
@@ -28,7 +28,7 @@ class Prompting(Attack):
         families: tuple[str, ...] = Field((), description="Names; empty: all")
         file: str = Field("", description="TOML file of more families, written like the shipped families.toml")
         shots: int = Field(2, ge=1, description="Other forget rows that are shown with their answers, at most")
-        together: int = Field(4, ge=1, description="Families whose prompts share batches; time is looked at in between")
+        together: int = Field(4, ge=1, description="Families whose prompts share batches; time is checked in between")
 
     access = "prompts"
     default = True
@@ -39,14 +39,14 @@ class Prompting(Attack):
         super().__init__(config)
         self.families = load_families(config.file, config.families)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each family."""
         for raw in (False, True):  # what all prompts of a batch begin with is read once: the chat template's opening
             names = [name for name, family in self.families.items() if family.raw == raw]
             for start in range(0, len(names), self.config.together):
                 yield from self._asked(context, names[start : start + self.config.together])
 
-    def _asked(self, context: Context, names: Sequence[str]) -> Iterator[Attempt]:
+    def _asked(self, context: AttackContext, names: Sequence[str]) -> Iterator[Attempt]:
         """Some families, their prompts batched together; each is told its share of the time by its tokens."""
         found = {name: [self._filled(context, self.families[name], row) for row in context.rows] for name in names}
         longest = context.config.max_new_tokens
@@ -66,7 +66,7 @@ class Prompting(Attack):
             shown = self.config.shots if any("{shots}" in ask for ask in self.families[name].ask) else 0
             yield Attempt(name, values, given=shown, seconds=a_token * tokens, tries=self.families[name].tries)
 
-    def _filled(self, context: Context, family: Family, row: Example) -> _Row:
+    def _filled(self, context: AttackContext, family: PromptFamily, row: Example) -> _Row:
         others = context.splits.forget
         order = torch.randperm(len(others), generator=context.generator(f"{self.name}/shots/{row.id}"))
         try:

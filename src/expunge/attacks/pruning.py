@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.attacks._curves import strength_curve, strongest
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.models.matrices import block_matrices
 from expunge.models.temporary_weights import ChangeWeight, each_matrix
 
@@ -35,7 +35,7 @@ class Pruning(Attack):
             description="Shares of each matrix that are set to zero",
         )
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, with a curve over the shares."""
         matrices = block_matrices(context.model)
 

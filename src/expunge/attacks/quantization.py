@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from expunge.attacks._weights import copies_of
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.core.records import Frozen
 from expunge.models.quantize import Quantization, quantized
 
@@ -40,12 +40,12 @@ class Quantize(Attack):
     harms = True
     tries = ("quantization",)
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse a library that is not installed."""
         for how in self.config.formats:
             how.check_library()
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each format."""
         for how in self.config.formats:
             context.check_time()

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from expunge.attacks._tuning import moved_share, tuned
 from expunge.attacks._weights import copies_of, lent
-from expunge.attacks.base import GIVEN, Attack, Attempt, Context, Point, Value
+from expunge.attacks.base import GIVEN, Attack, AttackContext, Attempt, CurvePoint, Value
 from expunge.core.errors import UserError
 from expunge.core.memory import is_out_of_memory
 from expunge.core.records import Frozen
@@ -49,7 +49,7 @@ class Relearning(Attack):
     access = "weights"
     tries = ("relearning on a few rows",)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each kind of rows, number of rows and method; the curve is over steps.
 
         Where training all weights does not fit into memory, the adapter's attempts come before the error.
@@ -72,7 +72,7 @@ class Relearning(Attack):
         if too_large is not None:
             raise too_large
 
-    def _relearned(self, context: Context, kind: Kind, given: Sequence[Example], method: Method) -> Attempt:
+    def _relearned(self, context: AttackContext, kind: Kind, given: Sequence[Example], method: Method) -> Attempt:
         config = self.config
         name = _named(kind, given, method)
         if not given:
@@ -92,11 +92,11 @@ class Relearning(Attack):
                 if step in looks:
                     said = iter(replace(context, rows=asked).said(f"relearned: {name}"))
                     values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
-                    curve.append(Point(step, values))
+                    curve.append(CurvePoint(step, values))
             covered = moved_share(context.model)
         return Attempt(name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve, covered=covered)
 
-    def _pool(self, context: Context, kind: Kind) -> list[Example]:
+    def _pool(self, context: AttackContext, kind: Kind) -> list[Example]:
         """Rows of a kind in a seeded order; those that are not attacked, where there are such, come first."""
         splits = context.splits
         if kind == "forget":
@@ -111,7 +111,7 @@ class Relearning(Attack):
             rows = splits.general or tuple(row for row in splits.retain if row.subject not in subjects)
         return self._shuffled(context, kind, [row for row in rows if not _tells(row, context.rows)])
 
-    def _shuffled(self, context: Context, kind: Kind, rows: Sequence[Example]) -> list[Example]:
+    def _shuffled(self, context: AttackContext, kind: Kind, rows: Sequence[Example]) -> list[Example]:
         order = torch.randperm(len(rows), generator=context.generator(f"{self.name}/{kind}"))
         return [rows[index] for index in order.tolist()]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from expunge.attacks.base import Attack, Attempt, Context, Point
+from expunge.attacks.base import Attack, AttackContext, Attempt, CurvePoint
 from expunge.core.records import Frozen
 
 
@@ -27,7 +27,7 @@ class Sampling(Attack):
     rank = 2
     tries = ("samples at several temperatures",)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt for each temperature; the curve is over the number of samples."""
         prompts = [context.model.encoder.asked(row) for row in context.rows]
         for temperature in self.config.temperatures:
@@ -38,5 +38,5 @@ class Sampling(Attack):
             texts = context.answers(prompts, seeds, temperature, label=f"{self.name} at {temperature:g}")
             known = [[context.knows(row, text) for text in some] for row, some in zip(context.rows, texts, strict=True)]
             counts = sorted({*(2**power for power in range(self.config.samples.bit_length())), self.config.samples})
-            curve = [Point(count, [max(some[:count]) for some in known]) for count in counts]
+            curve = [CurvePoint(count, [max(some[:count]) for some in known]) for count in counts]
             yield Attempt(f"temperature {temperature:g}", curve[-1].knowledge, along="samples", curve=curve)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from expunge.attacks._objective import goals_of
-from expunge.attacks._universal import answer_holes, check_rows, climb_vectors, drawn_rows, vector_attempts
-from expunge.attacks._vectors import TuningConfig
-from expunge.attacks.base import Attack, Attempt, Context
+from expunge.attacks._universal import answer_slots, check_rows, climb_vectors, drawn_rows, vector_attempts
+from expunge.attacks._vectors import SoftPromptConfig
+from expunge.attacks.base import Attack, AttackContext, Attempt
 
 
 class SoftPrompt(Attack):
@@ -22,20 +22,20 @@ class SoftPrompt(Attack):
     access = "weights"
     tries = ("adversarial (optimised) prompts",)
 
-    class Config(Attack.Config, TuningConfig):
+    class Config(Attack.Config, SoftPromptConfig):
         """Length and budget."""
 
         rows: int = Field(4, ge=1, description="Forget rows that the adversary is given, a seeded sample")
         steps: int = Field(32, ge=1, description="Training steps")
         points: int = Field(3, ge=1, description="Numbers of steps at which all rows are asked")
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse to be given every row."""
         check_rows(context, self.config.rows, f"attacks.{self.name}.rows")
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """The other rows, then the given ones."""
         given = drawn_rows(context, self.config.rows, self.name)
-        goals = goals_of(answer_holes(context, given, self.config.length))
+        goals = goals_of(answer_slots(context, given, self.config.length))
         climb = climb_vectors(context, goals, self.config, self.config.steps, self.config.points, self.name)
         yield from vector_attempts(climb, given, "other rows", "given rows")

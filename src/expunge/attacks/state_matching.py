@@ -9,7 +9,7 @@ from pydantic import Field
 from expunge.attacks._objective import Goal, goals_of
 from expunge.attacks._search import SearchConfig
 from expunge.attacks._universal import (
-    answer_holes,
+    answer_slots,
     check_rows,
     climb_text,
     climb_vectors,
@@ -17,8 +17,8 @@ from expunge.attacks._universal import (
     text_attempt,
     vector_attempts,
 )
-from expunge.attacks._vectors import TuningConfig
-from expunge.attacks.base import ORIGINAL, Attack, Attempt, Context, OutOfTime
+from expunge.attacks._vectors import SoftPromptConfig
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, OutOfTime
 from expunge.losses.activations import check_layer
 
 
@@ -47,15 +47,15 @@ class StateMatching(Attack):
         text_steps: int = Field(16, ge=0, description="Steps of the search for a text; 0: none is searched")
         text: SearchConfig = Field(default_factory=SearchConfig, description="How the text is searched for")
         vector_steps: int = Field(32, ge=0, description="Training steps of vectors; 0: none are trained")
-        vectors: TuningConfig = Field(default_factory=TuningConfig, description="How the vectors are trained")
+        vectors: SoftPromptConfig = Field(default_factory=SoftPromptConfig, description="How the vectors are trained")
         points: int = Field(3, ge=1, description="Numbers of steps at which all rows are asked")
 
-    def check(self, context: Context) -> None:
+    def check(self, context: AttackContext) -> None:
         """Refuse to be given every row, and layers that the model does not have."""
         check_rows(context, self.config.rows, f"attacks.{self.name}.rows")
         self._layers(context)
 
-    def run(self, context: Context) -> Iterator[Attempt]:
+    def run(self, context: AttackContext) -> Iterator[Attempt]:
         """A text before the question, then vectors."""
         config, given = self.config, drawn_rows(context, self.config.rows, self.name)
         if config.text_steps:
@@ -73,13 +73,13 @@ class StateMatching(Attack):
             )
             yield from vector_attempts(climb, given, "vectors", "vectors, given rows")
 
-    def _goals(self, context: Context, given: list[int], length: int, longest: int | None) -> list[Goal]:
-        holes = answer_holes(context, given, length, longest)
+    def _goals(self, context: AttackContext, given: list[int], length: int, longest: int | None) -> list[Goal]:
+        holes = answer_slots(context, given, length, longest)
         layers = self._layers(context)
         key = f"{ORIGINAL}{self.name}/{layers}/{length}/{longest}/{given}"
         return context.keep(key, lambda: goals_of(holes, context.original(), layers))
 
-    def _layers(self, context: Context) -> list[int]:
+    def _layers(self, context: AttackContext) -> list[int]:
         """Indices from 0.
 
         Raises:

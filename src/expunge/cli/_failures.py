@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from expunge.core.attack_record import Attacked
+from expunge.core.attack_record import AttackResult
 from expunge.core.errors import ExpungeError
 from expunge.core.printable import printable
 
 
-def check_attacks(broken: Sequence[Attacked], record: Path, verbose: bool) -> None:
+def check_attacks(broken: Sequence[AttackResult], record: Path, verbose: bool) -> None:
     """Fail where attacks broke off; everything else is done and written by then.
 
     Args:

@@ -47,7 +47,7 @@ class AttackScore(Frozen):
     control_curves: dict[str, list[AttackPoint]] = Field(default_factory=dict)
 
 
-class Attacked(Frozen):
+class AttackResult(Frozen):
     """One attack on one model."""
 
     name: str
@@ -83,6 +83,6 @@ class Robustness(Frozen):
     original: Score | None = Field(None, description="Knowledge of the original model, asked plainly")
     unlearned: Score | None = Field(None, description="The same of the model under attack; none: nothing is done yet")
     controls: dict[str, Score] = Field(default_factory=dict, description="The same of each control model")
-    attacks: list[Attacked] = Field(default_factory=list)
+    attacks: list[AttackResult] = Field(default_factory=list)
     budget: float | None = Field(None, description="Seconds that were allowed; none: no limit")
     seconds: float = 0.0

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.core.report_section import Chart, Mark, Series
 from expunge.diagnose._states import one_token, outputs_above
-from expunge.diagnose.base import Context, Stage
+from expunge.diagnose.base import DiagnosticContext, Stage
 from expunge.models.base import LanguageModel
 from expunge.numerics.intervals import Numbers
 
@@ -51,7 +51,10 @@ def derivatives(model: LanguageModel, layer: int, state: Tensor, along: Sequence
 
 
 def lengths(
-    coefficients: Mapping[Stage, Mapping[str, Numbers]], norms: Mapping[Stage, float], layer: int, context: Context
+    coefficients: Mapping[Stage, Mapping[str, Numbers]],
+    norms: Mapping[Stage, float],
+    layer: int,
+    context: DiagnosticContext,
 ) -> Chart:
     """c* at every block above the layer, beside the norm of the states and the length that the run steered to.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from expunge.core.report_section import Cell, Chart, Finding, Mark, Table
 from expunge.diagnose._numbers import five, histograms
 from expunge.diagnose._states import row_states
-from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
+from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows, Stage
 from expunge.losses.activations import Scope, cosine
 from expunge.models.base import LanguageModel
 from expunge.numerics.intervals import Numbers
@@ -31,7 +31,7 @@ class Null(NamedTuple):
     deviation: float
 
 
-class Seen(NamedTuple):
+class _RowStates(NamedTuple):
     """One model's rows."""
 
     layer: int
@@ -57,17 +57,17 @@ class Alignment(Diagnostic):
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Histograms, and the band of an unrelated direction.
 
         Raises:
             UserError: no such layer.
         """
 
-        def look(model: LanguageModel, rows: Rows) -> Seen:
+        def look(model: LanguageModel, rows: Rows) -> _RowStates:
             layer = context.layer(model, self.config.layer, self.name)
             states = {split: row_states(model, some, layer, self.config.tokens) for split, some in rows.items()}
-            return Seen(layer, states, {split: [row.topic or "" for row in some] for split, some in rows.items()})
+            return _RowStates(layer, states, {split: [row.topic or "" for row in some] for split, some in rows.items()})
 
         seen = {stage: context.on(stage, look) for stage in context.stages}
         width = seen["original"].states["forget"].shape[1]
@@ -110,7 +110,7 @@ def unrelated(states: Tensor, direction: Tensor) -> Null:
     return Null(float((a * m).mean()), float(deviation.mean()))
 
 
-def _cosines(seen: Seen, split: str, topic: str, direction: Tensor) -> Numbers:
+def _cosines(seen: _RowStates, split: str, topic: str, direction: Tensor) -> Numbers:
     """Of all rows of a split, of the forget split those of the direction's topic only."""
     own = [split != "forget" or not topic or name == topic for name in seen.topics[split]]
     found: Numbers = cosine(seen.states[split], direction).double().numpy()[own]

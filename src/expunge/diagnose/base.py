@@ -32,7 +32,7 @@ Found = TypeVar("Found")
 
 
 @dataclass
-class Context:
+class DiagnosticContext:
     """A model, or the original and the unlearned model of a run; never more than one of them is in memory."""
 
     loaders: Mapping[Stage, Callable[[], LanguageModel]]
@@ -138,7 +138,7 @@ class Diagnostic(ABC):
         return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Look at every model of the context that is needed.
 
         Raises:

@@ -17,7 +17,7 @@ from expunge.core.report_section import Cell, Chart, Finding, Table
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._numbers import box, five
-from expunge.diagnose.base import Context, Diagnostic, Rows
+from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 from expunge.models.forward import score_each
@@ -25,7 +25,7 @@ from expunge.numerics.intervals import Numbers
 from expunge.numerics.token import widen
 
 
-class Quantity(NamedTuple):
+class ConfidenceMeasure(NamedTuple):
     """One number for each generated token."""
 
     name: str
@@ -33,14 +33,14 @@ class Quantity(NamedTuple):
 
 
 QUANTITIES = (
-    Quantity("MaxLogit", "largest logit"),
-    Quantity("max probability", "probability of the likeliest token"),
-    Quantity("entropy", "entropy of the next-token distribution, nats"),
-    Quantity("energy", "log of the summed exponentials of the logits"),
+    ConfidenceMeasure("MaxLogit", "largest logit"),
+    ConfidenceMeasure("max probability", "probability of the likeliest token"),
+    ConfidenceMeasure("entropy", "entropy of the next-token distribution, nats"),
+    ConfidenceMeasure("energy", "log of the summed exponentials of the logits"),
 )
 _COLUMNS = ["quantity", "rows", "model", "tokens", "median", "q1", "q3", "KS D", "W1"]
 """q1 and q3: quartiles; KS D and W1: Kolmogorov-Smirnov and Wasserstein-1 distance from the original's distribution."""
-Seen = dict[str, Numbers]
+_Measured = dict[str, Numbers]
 """Group of rows -> (N, 4) the quantities of all tokens generated for it."""
 
 
@@ -56,7 +56,7 @@ class Confidence(Diagnostic):
 
         max_new_tokens: int = Field(30, ge=1, description="Longest answer, in tokens")
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Distributions of every model, and their distances."""
         seen = {stage: context.on(stage, partial(self._look, context)) for stage in context.stages}
         original = seen["original"]
@@ -92,7 +92,7 @@ class Confidence(Diagnostic):
             charts=charts,
         )
 
-    def _look(self, context: Context, model: LanguageModel, rows: Rows) -> Seen:
+    def _look(self, context: DiagnosticContext, model: LanguageModel, rows: Rows) -> _Measured:
         groups = {
             f"{split}, {topic}" if topic else split: [row for row in some if row.topic == topic]
             for split, some in rows.items()

@@ -13,7 +13,7 @@ from expunge.core.report_section import Cell, Finding, Table
 from expunge.data.generator import named_generator
 from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states
-from expunge.diagnose.base import Context, Diagnostic, Rows
+from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
 from expunge.evaluate.items import Values
@@ -52,7 +52,7 @@ class DirectionAblation(Diagnostic):
         )
         max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Scores of both models, of the unlearned one under each ablation, and the share that each brings back.
 
         Raises:
@@ -114,7 +114,7 @@ class DirectionAblation(Diagnostic):
         )
 
 
-def _directions(context: Context, moved: Tensor, topics: Sequence[str | None]) -> dict[str, Tensor]:
+def _directions(context: DiagnosticContext, moved: Tensor, topics: Sequence[str | None]) -> dict[str, Tensor]:
     """Condition -> (K, D) what is taken out: a direction for each topic, or one random one."""
     found = {}
     if saved := context.saved_directions():

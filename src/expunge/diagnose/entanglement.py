@@ -7,7 +7,7 @@ from pydantic import Field
 from expunge.core.records import LayerCurve
 from expunge.core.report_section import Cell, Chart, Finding, Series, Table
 from expunge.data.splits import Splits
-from expunge.diagnose.base import Context, Diagnostic, Rows
+from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.localize.mutual_information import MutualInformation
 from expunge.models.base import LanguageModel
 
@@ -25,7 +25,7 @@ class Entanglement(Diagnostic):
         components: int = Field(1, ge=1, description="Principal components; each needs ten rows of both kinds")
         gradient_cosine: bool = Field(False, description="The cosine of both sets' gradients too: a backward pass")
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """One value for each block, measure and model.
 
         Raises:

@@ -14,7 +14,7 @@ from expunge.data.generator import named_generator
 from expunge.diagnose._length import HEURISTIC, lengths
 from expunge.diagnose._noise import Profile, profile
 from expunge.diagnose._numbers import table_of
-from expunge.diagnose.base import Context, Diagnostic, Rows, Stage
+from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows, Stage
 from expunge.losses.activations import Scope
 from expunge.models.base import LanguageModel
 from expunge.numerics.intervals import Numbers, mean_band
@@ -50,7 +50,7 @@ class NoiseSensitivity(Diagnostic):
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Profiles of every model of the context.
 
         Raises:
@@ -139,7 +139,7 @@ class NoiseSensitivity(Diagnostic):
         return f"With noise of {scale:g} of the mean state's norm in block {layer}: {'; '.join(told)}."
 
 
-def _lengths(profiles: dict[Stage, Profile], context: Context) -> Chart:
+def _lengths(profiles: dict[Stage, Profile], context: DiagnosticContext) -> Chart:
     coefficients = {stage: found.coefficients for stage, found in profiles.items()}
     norms = {stage: found.token_norm for stage, found in profiles.items()}
     return lengths(coefficients, norms, profiles["original"].layer, context)

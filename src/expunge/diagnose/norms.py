@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from expunge.core.report_section import Finding, Mark, Table
 from expunge.diagnose._logged import logged, require
-from expunge.diagnose.base import Context, Diagnostic
+from expunge.diagnose.base import Diagnostic, DiagnosticContext
 
 _NORMS = {"forget_norm": "forget", "retain_norm": "retain", "coefficient": "target length"}
 _COSINES = {
@@ -22,7 +22,7 @@ class Norms(Diagnostic):
     Means over the rows of each step's batch, so that they jump with the batches. The models are not loaded.
     """
 
-    def measure(self, context: Context) -> Finding:
+    def measure(self, context: DiagnosticContext) -> Finding:
         """Read the steps.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from expunge.core.attack_record import MOST_WEIGHTS, Access, Attacked, AttackPoint, AttackScore, Robustness
+from expunge.core.attack_record import MOST_WEIGHTS, Access, AttackPoint, AttackResult, AttackScore, Robustness
 from expunge.core.plugins import describe, names
 from expunge.core.report_section import Cell, Chart, Finding, Mark, Series, Table
 from expunge.core.schema import Score
@@ -35,7 +35,7 @@ _NOTES = (
 class Hit(NamedTuple):
     """What an attack got at most."""
 
-    attack: Attacked
+    attack: AttackResult
     score: AttackScore
     value: float
 
@@ -64,7 +64,7 @@ def _title(name: str) -> str:
     return spoken(name)[:1].upper() + spoken(name)[1:]
 
 
-def covers_little(attack: Attacked) -> bool:
+def covers_little(attack: AttackResult) -> bool:
     """Whether an attack changed too few weights to have tested the model."""
     return attack.covered is not None and attack.covered < MOST_WEIGHTS
 
@@ -80,7 +80,7 @@ def _percent_of_weights(share: float) -> str:
     return f"{tenths:g}%"
 
 
-def said(attack: Attacked) -> AttackScore | None:
+def said(attack: AttackResult) -> AttackScore | None:
     """What an attack made the model say at most; None if it asked for no answers, or got none."""
     if attack.worst is not None:
         return attack.worst
@@ -213,7 +213,7 @@ def _card(card: Robustness) -> Table:
     return Table(caption="Robustness card", columns=["attack", *_columns(names), "needs"], rows=rows)
 
 
-def _said_variants(one: Attacked) -> int:
+def _said_variants(one: AttackResult) -> int:
     return sum(score.measure is None for score in one.variants)
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from expunge.attacks.base import Attack, Context
+from expunge.attacks.base import Attack, AttackContext
 from expunge.attacks.config import AttackConfig
-from expunge.attacks.engine import REFUSAL, RETRAINED, attack, attack_names, ground_record, load_attacks
-from expunge.core.attack_record import Access, Attacked, Robustness
+from expunge.attacks.engine import REFUSAL, RETRAINED, attack, attack_names, load_attacks, new_record
+from expunge.core.attack_record import Access, AttackResult, Robustness
 from expunge.core.errors import UserError, near
 from expunge.core.files import clear_leftovers, refuse_link, write_atomic
 from expunge.core.output_dir import adding, check_folder
@@ -118,7 +118,7 @@ def attack_target(
     loaders = {name: partial(load_model, one, progress) for name, one in models.items()}
     pieces: dict[str, Any] = {name: found.documents.rows(model.encoder, some) for name, some in rows.named()}
     splits = replace(rows, **pieces)
-    context = Context(
+    context = AttackContext(
         model,
         splits,
         tuple(sampled(sampled(splits.forget, asking.max_rows, seed), config.max_rows, seed)),
@@ -137,7 +137,7 @@ def attack_target(
     sha256 = None if out is None and is_run(Path(subject)) else model.fingerprint()
     prints = _prints(splits, {key: text for key, text in found.expected.items() if key not in (data or {})})
     names = {name: model.name for name, model in models.items()}
-    now = ground_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
+    now = new_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
     before = _earlier(path, now)
     done = _kept(path, before, attacks, controls)
@@ -180,12 +180,12 @@ def read_card(folder: Path) -> Robustness:
     return read_attacks(folder / ATTACKS_FILE).robustness
 
 
-def broken(card: Robustness, which: str | None = None) -> list[Attacked]:
+def broken(card: Robustness, which: str | None = None) -> list[AttackResult]:
     """Attacks that an unexpected error ended.
 
     Args:
         card: what was attacked.
-        which: names, as for `attack_target`, of those that are looked at; None: all.
+        which: names, as for `attack_target`, of those to check; default: all.
     """
     names = None if which is None else _names(which)
     return [one for one in card.attacks if one.traceback and (names is None or one.name in names)]
@@ -250,7 +250,7 @@ def _names(which: str) -> list[str]:
 
 def _possible(
     asked: Sequence[Attack], access: str, models: Mapping[str, ModelConfig], is_group: bool
-) -> tuple[list[Attack], list[Attacked]]:
+) -> tuple[list[Attack], list[AttackResult]]:
     """Attacks that can be carried out; of a group the others are told as left out, one named by itself is refused."""
     possible, left_out = [], []
     for one in asked:
@@ -259,7 +259,7 @@ def _possible(
             possible.append(one)
         elif is_group:
             left_out.append(
-                Attacked(name=one.name, access=one.access, options=one.config.model_dump(mode="json"), failed=lack)
+                AttackResult(name=one.name, access=one.access, options=one.config.model_dump(mode="json"), failed=lack)
             )
         else:
             raise UserError(f"{one.name}: {lack}")
@@ -340,7 +340,7 @@ def _earlier(path: Path, now: AttackRecord) -> AttackRecord | None:
 
 def _kept(
     path: Path, before: AttackRecord | None, attacks: Sequence[Attack], controls: Collection[str]
-) -> list[Attacked]:
+) -> list[AttackResult]:
     """Earlier attacks that stay as they are; those that broke off, or lack a control, are carried out again if asked.
 
     Raises:

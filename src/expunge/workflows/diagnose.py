@@ -17,7 +17,7 @@ from expunge.core.provenance import provenance
 from expunge.core.report_section import Diagnosis
 from expunge.core.validation import check
 from expunge.data.summary import say_all
-from expunge.diagnose.base import Context, Diagnostic
+from expunge.diagnose.base import Diagnostic, DiagnosticContext
 from expunge.models.load import check_model_name, load_model
 from expunge.targets import is_run, load_splits, read_target
 
@@ -63,7 +63,7 @@ def diagnose(
         check_model_name(config.name, f"{stage} model")
     splits = load_splits(found, data or {})
     say_all(progress, splits.understood)
-    context = Context(
+    context = DiagnosticContext(
         loaders={stage: partial(load_model, config, progress) for stage, config in found.models.items()},
         splits=splits,
         seed=found.seed if seed is None else seed,

@@ -15,7 +15,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from expunge.attacks.engine import attack, chosen_attacks, ground_record, measured_ground
+from expunge.attacks.engine import attack, chosen_attacks, new_record, run_context
 from expunge.combine.base import Combine
 from expunge.config import Run, check_run
 from expunge.core.errors import UserError
@@ -217,7 +217,7 @@ def execute(
         if attacks:
             with watch.stage("attack"):
                 ground = replace(
-                    measured_ground(model, splits, run.evaluate, run.attacks.max_rows, run.seed, before, after),
+                    run_context(model, splits, run.evaluate, run.attacks.max_rows, run.seed, before, after),
                     load_original=None if given else partial(load_model, run.model, progress),
                     read_original=None if given else partial(stored_weights, run.model),
                     tensors=training.tensors,
@@ -227,7 +227,7 @@ def execute(
                 )
                 attacked = attack(attacks, ground, budget=run.attacks.budget)
             names = {"unlearned": str(out / MODEL_FOLDER), "original": run.model.name}
-            known = ground_record(str(out), names, None, data, ground, made)
+            known = new_record(str(out), names, None, data, ground, made)
             tried = known.model_copy(update={"robustness": attacked})
             write_atomic(out / ATTACKS_FILE, tried.model_dump_json(indent=1))
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from expunge.attacks._holes import (
+from expunge.attacks._prompt_slots import (
     AFFIRMATION,
     Place,
     answer,
     asked_as_text,
     filler,
-    hole,
     opening,
     own_ids,
+    prompt_slot,
     with_text,
 )
 from expunge.data.encode import Encoder
@@ -32,7 +32,7 @@ def test_what_is_typed_stands_in_the_hole_and_nothing_else_changes(
     tiny: LanguageModel, row: Example, place: Place
 ) -> None:
     encoder = tiny.encoder
-    found = hole(row, encoder, place, 5, ())
+    found = prompt_slot(row, encoder, place, 5, ())
     text = filler(5)
     ids = own_ids(row, encoder, place, text, found)
     assert ids is not None
@@ -44,14 +44,14 @@ def test_what_is_typed_stands_in_the_hole_and_nothing_else_changes(
 
 def test_a_plain_template_has_holes_too(tiny: LanguageModel) -> None:
     encoder = Encoder(tiny.tokenizer, template="plain")
-    found = hole(ROW, encoder, "suffix", 3, ())
+    found = prompt_slot(ROW, encoder, "suffix", 3, ())
     assert encoder.decode(found.before).endswith("born?")
     assert encoder.decode(found.after) == "Answer:"
 
 
 def test_text_that_merges_with_its_neighbours_is_not_admitted(tiny: LanguageModel) -> None:
     """A blank at the end is taken away with the question's: the typed ids would not be those that were scored."""
-    found = hole(ROW, tiny.encoder, "suffix", 2, ())
+    found = prompt_slot(ROW, tiny.encoder, "suffix", 2, ())
     assert own_ids(replace(ROW, question="Another question?"), tiny.encoder, "suffix", filler(2), found) is None
 
 

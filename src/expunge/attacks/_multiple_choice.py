@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from expunge.attacks.base import ORIGINAL, Context, Value
+from expunge.attacks.base import ORIGINAL, AttackContext, Value
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example, holds_any
@@ -21,7 +21,7 @@ from expunge.models.sites import Site
 from expunge.models.tensor_store import RowStore
 
 SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
-"""Whose outputs are looked at; the block's own first."""
+"""Modules whose outputs are read; the block itself first."""
 DECIDING = 4
 """Labels of an answer that are scored, from the first on in which a row's answers differ."""
 
@@ -66,21 +66,21 @@ def _overlap(one: set[str], other: set[str]) -> float:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MultipleChoice:
     """One row's answers, encoded after its question; the right one first."""
 
     answers: tuple[Encoded, ...]
     """Labels: the deciding tokens, then the answer's end token."""
 
 
-def choice(row: Example, answers: Sequence[str], encoder: Encoder) -> Choice:
+def choice(row: Example, answers: Sequence[str], encoder: Encoder) -> MultipleChoice:
     """Lay a row's answers out, the right one first."""
     encoded = [encoder.answered(row, answer) for answer in answers]
     columns = zip(*(one.labels[:-1] for one in encoded), strict=False)
     shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
     shortest = min(len(one.labels) - 1 for one in encoded)
     start = max(0, shortest - 1) if shared is None else shared
-    return Choice(tuple(_deciding(one, start) for one in encoded))
+    return MultipleChoice(tuple(_deciding(one, start) for one in encoded))
 
 
 def _deciding(encoded: Encoded, start: int) -> Encoded:
@@ -91,7 +91,7 @@ def _deciding(encoded: Encoded, start: int) -> Encoded:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChoiceStates:
     """What a model's blocks gave for one row's answers, the right one first; read from where it is kept when asked."""
 
     labels: tuple[Tensor, ...]
@@ -110,14 +110,14 @@ class Seen:
         return torch.stack([self.states.part(place, 0)[:, -1] for place in self.places])
 
 
-def look(model: LanguageModel, choices: Sequence[Choice]) -> list[Seen]:
+def choice_states(model: LanguageModel, choices: Sequence[MultipleChoice]) -> list[ChoiceStates]:
     """One forward pass over all answers of all rows."""
     flat = [answer for one in choices for answer in one.answers]
     states = site_states(model, flat, SITES)
     found, start = [], 0
     for one in choices:
         labels = tuple(torch.tensor(encoded.labels[:-1]) for encoded in one.answers)
-        found.append(Seen(labels, states, range(start, start + len(one.answers))))
+        found.append(ChoiceStates(labels, states, range(start, start + len(one.answers))))
         start += len(one.answers)
     return found
 
@@ -140,14 +140,14 @@ def read_elsewhere(right: Tensor, order: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Looked:
+class AttackedChoices:
     """What one forward pass of each model gave for the attacked rows."""
 
     lacking: tuple[str | None, ...]
     """For each attacked row, why it is left out; None: it is not."""
-    attacked: list[Seen]
+    attacked: list[ChoiceStates]
     """Of the rows that are not left out."""
-    original: list[Seen] | None
+    original: list[ChoiceStates] | None
     """The same of the original model; None where it is not known."""
 
     def values(self, numbers: Tensor) -> list[Value]:
@@ -156,7 +156,7 @@ class Looked:
         return [next(given) if reason is None else reason for reason in self.lacking]
 
 
-def looked_at(context: Context, num_wrong: int) -> Looked:
+def attacked_choices(context: AttackContext, num_wrong: int) -> AttackedChoices:
     """The attacked rows among wrong answers, as the model and the original one see them.
 
     Args:
@@ -171,17 +171,17 @@ def looked_at(context: Context, num_wrong: int) -> Looked:
     choices = [one for one in laid if not isinstance(one, str)]
     if not choices:
         raise UserError(f"no attacked row has {num_wrong} wrong answers of its own form")
-    attacked = context.keep(name, lambda: look(context.model, choices))
+    attacked = context.keep(name, lambda: choice_states(context.model, choices))
     original = None
     if context.load_original is not None:
-        original = context.keep(ORIGINAL + name, lambda: look(context.original(), choices))
-    return Looked(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
+        original = context.keep(ORIGINAL + name, lambda: choice_states(context.original(), choices))
+    return AttackedChoices(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
 
 
-def lay_out(context: Context, rows: Sequence[Example], num_wrong: int) -> list[Choice | str]:
+def lay_out(context: AttackContext, rows: Sequence[Example], num_wrong: int) -> list[MultipleChoice | str]:
     """Rows among wrong answers; why a row has none where it has not enough."""
     others = [row for _, some in context.splits.named() for row in some]
-    found: list[Choice | str] = []
+    found: list[MultipleChoice | str] = []
     for row in rows:
         answers = among_wrong(row, others, num_wrong)
         laid = choice(row, answers, context.model.encoder) if len(answers) == num_wrong + 1 else None

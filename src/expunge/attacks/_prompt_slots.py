@@ -17,7 +17,7 @@ _FILLERS = ("!", "x")
 
 
 @dataclass(frozen=True)
-class Hole:
+class PromptSlot:
     """A prompt with room for an adversary's tokens, and what is to follow it."""
 
     before: tuple[int, ...]
@@ -54,7 +54,7 @@ def filler(length: int, text: str = _FILLERS[0]) -> str:
     return " ".join([text] * length)
 
 
-def hole(example: Example, encoder: Encoder, place: Place, length: int, target: Sequence[int]) -> Hole:
+def prompt_slot(example: Example, encoder: Encoder, place: Place, length: int, target: Sequence[int]) -> PromptSlot:
     """Where tokens before or behind a row's question stand among its ids.
 
     Found by asking with two different fillers: what both prompts begin and end with is not the adversary's.
@@ -63,10 +63,10 @@ def hole(example: Example, encoder: Encoder, place: Place, length: int, target: 
     one, other = (encoder.asked(with_text(row, filler(length, sign), place)) for sign in _FILLERS)
     start = _num_shared(one, other)
     end = _num_shared(one[start:][::-1], other[start:][::-1])
-    return Hole(one[:start], one[len(one) - end :], tuple(target))
+    return PromptSlot(one[:start], one[len(one) - end :], tuple(target))
 
 
-def own_ids(example: Example, encoder: Encoder, place: Place, text: str, known: Hole) -> tuple[int, ...] | None:
+def own_ids(example: Example, encoder: Encoder, place: Place, text: str, known: PromptSlot) -> tuple[int, ...] | None:
     """The ids that a text has in a prompt's hole; None if it reads otherwise there, merged with what stands around."""
     ids = encoder.asked(with_text(asked_as_text(example, encoder), text, place))
     end = len(ids) - len(known.after)

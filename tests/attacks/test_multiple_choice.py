@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from expunge.attacks._choices import among_wrong, choice, look, read_elsewhere
+from expunge.attacks._multiple_choice import among_wrong, choice, choice_states, read_elsewhere
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import label_states
@@ -62,14 +62,14 @@ def test_an_answer_that_another_begins_with_keeps_one_token(tiny: LanguageModel)
 
 def test_one_pass_gives_what_block_outputs_are(tiny: LanguageModel) -> None:
     one = choice(ROW, ["Oslo it is.", "Riga it is."], tiny.encoder)
-    (seen,) = look(tiny, [one])
+    (seen,) = choice_states(tiny, [one])
     for place, encoded in enumerate(one.answers):
         expected = label_states(tiny, [encoded])[0]
         torch.testing.assert_close(list(seen.deciding())[place][0], expected[:, :-1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(seen.read()[place], expected[:, -1], rtol=1e-4, atol=1e-5)
         assert seen.labels[place].tolist() == list(encoded.labels[:-1])
     tiny.state_memory = StateMemory(bound=0)
-    (from_disk,) = look(tiny, [one])
+    (from_disk,) = choice_states(tiny, [one])
     assert tiny.state_memory.used == 0
     assert torch.equal(from_disk.read(), seen.read())
     assert all(map(torch.equal, from_disk.deciding(), seen.deciding()))
