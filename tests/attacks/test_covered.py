@@ -14,7 +14,7 @@ from expunge.attacks.engine import attack
 from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices, share_of_blocks
-from expunge.reports.robustness import finding
+from expunge.reports.robustness import robustness_section
 
 
 class Partial(Attack):
@@ -50,7 +50,7 @@ def test_nine_tenths_of_the_weights_are_a_test(
     card = attack([Partial(*shares)], ground(tiny, examples, rows=examples["forget"][:2]))
     [found] = card.attacks
     assert (found.tries, found.partly) == (tries, partly)
-    told = "\n".join(finding(card).notes)
+    told = "\n".join(robustness_section(card).notes)
     assert ("52% (not a test)" in told) == bool(partly)
     assert ("in the decoder blocks" in told) == (shares != (None,))
 

@@ -12,7 +12,7 @@ from expunge.attacks.base import GIVEN, Attack, AttackContext, Attempt, Value
 from expunge.attacks.engine import attack
 from expunge.core.schema import Frozen
 from expunge.models.base import LanguageModel
-from expunge.reports.robustness import clause, finding
+from expunge.reports.robustness import robustness_section, worst_case_clause
 
 
 class Scripted(Attack):
@@ -62,8 +62,8 @@ def test_the_headline_never_says_less_than_asking_plainly(tiny: LanguageModel, e
     card = attack([Scripted(only=[GIVEN, 0.0, 0.0, 0.0])], context)
     assert card.attacks[0].worst is not None
     assert card.attacks[0].worst.knowledge.n == 3
-    assert clause(card) == "no more with its logits (test worst, n=3) than asking plainly"
-    assert "at worst no more" in finding(card).sentence
+    assert worst_case_clause(card) == "no more with its logits (test worst, n=3) than asking plainly"
+    assert "at worst no more" in robustness_section(card).sentence
 
 
 def test_a_control_is_asked_plainly_too(tiny: LanguageModel, examples: Any, tiny_folder: Any) -> None:
@@ -80,4 +80,4 @@ def test_a_control_is_asked_plainly_too(tiny: LanguageModel, examples: Any, tiny
 def test_warnings_stand_before_the_notes(tiny: LanguageModel, examples: Any) -> None:
     """In the page and in the terminal."""
     card = attack([Scripted(only=[1.0] * 4)], on(tiny, examples, [0.0] * 4))
-    assert finding(card, ["Rows repeat."]).notes[0] == "Warning: Rows repeat."
+    assert robustness_section(card, ["Rows repeat."]).notes[0] == "Warning: Rows repeat."

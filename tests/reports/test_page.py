@@ -17,7 +17,7 @@ from expunge.reports.curves import losses
 from expunge.reports.html import write_html
 from expunge.reports.key_numbers import key_numbers, short_verdict
 from expunge.reports.page import with_interval
-from expunge.reports.robustness import finding, spoken
+from expunge.reports.robustness import attack_title, robustness_section
 
 
 def page(told: object, tmp_path: Path) -> str:
@@ -119,8 +119,12 @@ def test_the_training_menu_is_a_select_outside_the_picture(tmp_path: Path) -> No
 
 
 def test_attacks_are_named_as_they_are_written_and_dashes_are_explained_where_there_are_any() -> None:
-    assert (spoken("gcg"), spoken("soft_prompt"), spoken("of_mine")) == ("GCG", "soft prompt", "of mine")
-    found = finding(CARD)
+    assert (attack_title("gcg"), attack_title("soft_prompt"), attack_title("of_mine")) == (
+        "GCG",
+        "soft prompt",
+        "of mine",
+    )
+    found = robustness_section(CARD)
     _, gcg, noise = found.charts
     assert gcg.title == "GCG, along block"
     assert [one.name for one in gcg.series] == ["GCG", "suffix", "retrained", "original"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from expunge.reports.quantities import Quantity, at_path, cell, knowledge_removed, value_of
+from expunge.reports.quantities import RecordQuantity, at_path, cell, knowledge_removed, value_of
 
 RECORD: dict[str, Any] = {
     "before": {"forget": {"recall": {"value": 0.8}}, "retain": {"recall": {"value": 0.5}, "p": {"value": 0.0}}},
@@ -26,13 +26,13 @@ def test_knowledge_removed_by_hand() -> None:
 
 def test_what_is_kept_and_removed() -> None:
     """0.4 / 0.5 of retain and 0.2 / 0.8 of forget: 0.525 on average."""
-    assert cell(RECORD, Quantity(kept=("retain.recall", "forget.recall"))) == pytest.approx(0.525)
-    assert cell(RECORD, Quantity(kept=("retain.recall", "general.recall"))) is None
-    assert cell(RECORD, Quantity(kept=("retain.p",))) is None, "a share of nothing is no number"
-    assert cell(RECORD, Quantity(removed="forget.recall", floor=0.2)) == pytest.approx(1.0)
-    assert cell(RECORD, Quantity(removed="general.recall")) is None
-    assert cell(RECORD, Quantity(over=("steps.0.x", "steps.-1.x"))) == 3
-    assert cell(RECORD, Quantity(over=("steps.0.x", "steps.2.x"))) is None
+    assert cell(RECORD, RecordQuantity(kept=("retain.recall", "forget.recall"))) == pytest.approx(0.525)
+    assert cell(RECORD, RecordQuantity(kept=("retain.recall", "general.recall"))) is None
+    assert cell(RECORD, RecordQuantity(kept=("retain.p",))) is None, "a share of nothing is no number"
+    assert cell(RECORD, RecordQuantity(removed="forget.recall", floor=0.2)) == pytest.approx(1.0)
+    assert cell(RECORD, RecordQuantity(removed="general.recall")) is None
+    assert cell(RECORD, RecordQuantity(over=("steps.0.x", "steps.-1.x"))) == 3
+    assert cell(RECORD, RecordQuantity(over=("steps.0.x", "steps.2.x"))) is None
 
 
 def test_what_an_attack_got() -> None:
@@ -48,14 +48,14 @@ def test_what_an_attack_got() -> None:
         {"name": "gcg", "variants": [], "worst": None},
     ]
     record = {"robustness": {"attacks": attacks}}
-    assert value_of(record, Quantity(got="prompting")) == 0.25
-    assert value_of(record, Quantity(got="prompting.gap")) == 0.2
-    assert value_of(record, Quantity(recovered="prompting.gap")) == 0.4
-    assert value_of(record, Quantity(got="noise")) == 0.3
-    assert value_of(record, Quantity(untouched="noise")) == 0.9
-    assert value_of(record, Quantity(got="gcg")) is None
-    assert value_of(record, Quantity(got="pruning")) is None
-    assert value_of({"robustness": None}, Quantity(got="noise")) is None
+    assert value_of(record, RecordQuantity(got="prompting")) == 0.25
+    assert value_of(record, RecordQuantity(got="prompting.gap")) == 0.2
+    assert value_of(record, RecordQuantity(recovered="prompting.gap")) == 0.4
+    assert value_of(record, RecordQuantity(got="noise")) == 0.3
+    assert value_of(record, RecordQuantity(untouched="noise")) == 0.9
+    assert value_of(record, RecordQuantity(got="gcg")) is None
+    assert value_of(record, RecordQuantity(got="pruning")) is None
+    assert value_of({"robustness": None}, RecordQuantity(got="noise")) is None
 
 
 def test_paths() -> None:
@@ -72,4 +72,4 @@ def test_paths() -> None:
 @pytest.mark.parametrize("given", [{}, {"kept": ["a.b"], "removed": "a.b"}, {"floor": 0.5}])
 def test_a_quantity_says_one_thing(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="one of kept, removed, over, got, recovered and untouched"):
-        Quantity(**given)
+        RecordQuantity(**given)

@@ -15,13 +15,13 @@ from expunge.core.validation import check
 from expunge.data.load import load_examples
 from expunge.localize.layers import Layers
 from expunge.reports.claims import Claim, Judged
-from expunge.reports.reproduction import Point, Reported, Section, choose, table
+from expunge.reports.reproduction import GridPoint, Reported, Section, choose, table
 from expunge.train.teach import Teach
 from expunge.workflows.reproduce import TABLE, load_reproduction, names, reproduce
 
 
-def _point(strength: float, kept: float, leak: float) -> Point:
-    return Point(key="train.lr", strength=strength, kept=kept, utility=kept, leak=leak, seconds=1.0)
+def _point(strength: float, kept: float, leak: float) -> GridPoint:
+    return GridPoint(key="train.lr", strength=strength, kept=kept, utility=kept, leak=leak, seconds=1.0)
 
 
 def test_the_strength_that_forgets_most_among_those_that_keep_enough() -> None:

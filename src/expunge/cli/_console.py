@@ -64,10 +64,10 @@ def print_result(record: Record) -> None:
     if record.squeeze is not None:
         print_squeeze(record.squeeze, out)
     if record.robustness is not None:
-        from expunge.reports.robustness import finding
-        from expunge.reports.section import print_finding
+        from expunge.reports.robustness import robustness_section
+        from expunge.reports.section import print_section
 
-        print_finding(finding(record.robustness), out)
+        print_section(robustness_section(record.robustness), out)
     out.prose(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", style="dim")
 
 

@@ -64,8 +64,8 @@ def attack(
     from expunge.core.errors import UserError
     from expunge.core.output_dir import new_name
     from expunge.data.splits import SPLITS
-    from expunge.reports.robustness import finding
-    from expunge.reports.section import print_finding
+    from expunge.reports.robustness import robustness_section
+    from expunge.reports.section import print_section
     from expunge.targets import is_run
     from expunge.workflows.attack import attack_target, broken, show
 
@@ -100,6 +100,6 @@ def attack(
     if as_json:
         print_record(record)
     else:
-        print_finding(finding(record.robustness, record.warnings), console())
+        print_section(robustness_section(record.robustness, record.warnings), console())
         console().paths(report=page, record=path)
     check_attacks(broken(record.robustness, which), path, verbose)

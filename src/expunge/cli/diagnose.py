@@ -86,14 +86,14 @@ def _looker(name: str) -> Callable[..., None]:
 def _show(found: Diagnosis, folder: Path, as_json: bool) -> None:
     """Write the record and the page, and print what was found."""
     from expunge.cli._console import console, print_record
-    from expunge.reports.section import print_finding
+    from expunge.reports.section import print_section
     from expunge.workflows.diagnose import write
 
     record, page = write(found, folder)
     if as_json:
         print_record(found)
         return
-    print_finding(found.finding, console())
+    print_section(found.finding, console())
     console().paths(report=page, record=record)
 
 

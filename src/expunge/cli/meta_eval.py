@@ -24,7 +24,7 @@ def meta_eval(
 
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.evaluate.pool import load_pool
-    from expunge.reports.section import print_finding
+    from expunge.reports.section import print_section
     from expunge.workflows.meta_eval import check_free, meta_evaluate, write_meta
 
     found = load_pool(pool)
@@ -37,6 +37,6 @@ def meta_eval(
     if as_json:
         print_record(record)
         return
-    print_finding(record.finding, console(), most_rows=len(record.metrics))
+    print_section(record.finding, console(), most_rows=len(record.metrics))
     if path is not None:
         console().paths(record=path)

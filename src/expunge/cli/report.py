@@ -20,7 +20,7 @@ def report(
     from expunge.core.errors import UserError
     from expunge.core.records import read_record
     from expunge.reports.robustness import compared
-    from expunge.reports.section import print_finding
+    from expunge.reports.section import print_section
     from expunge.workflows.attack import read_card
     from expunge.workflows.run import write_report
 
@@ -34,7 +34,7 @@ def report(
         if as_json:
             print_record(found)
             return
-        print_finding(found, console())
+        print_section(found, console())
         return
     record = read_record(run_dirs[0])
     path = write_report(run_dirs[0])

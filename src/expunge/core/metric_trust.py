@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from expunge.core.records import DataPrint, Frozen, Provenance, Score
-from expunge.core.report_section import Finding
+from expunge.core.report_section import ReportSection
 
 Verdict = Literal["trust", "faithful, robustness not measured", "faithful, not robust", "not shown faithful"]
 
@@ -48,6 +48,6 @@ class MetaRecord(Frozen):
     models: list[PoolModel]
     retrained: PoolModel | None = Field(None, description="The reference of relearning, measured before and after it")
     metrics: list[MetricTrust]
-    finding: Finding
+    finding: ReportSection
     provenance: Provenance
     seconds: float

@@ -59,7 +59,7 @@ class Table(Frozen):
     rows: list[list[Cell]]
 
 
-class Finding(Frozen):
+class ReportSection(Frozen):
     """What a diagnostic has to say."""
 
     title: str
@@ -81,4 +81,4 @@ class Diagnosis(Frozen):
     seed: int
     provenance: Provenance
     seconds: float
-    finding: Finding
+    finding: ReportSection

@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from expunge.core.report_section import Cell, Chart, Finding, Mark, Table
+from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Table
 from expunge.diagnose._numbers import five, histograms
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows, Stage
@@ -57,7 +57,7 @@ class Alignment(Diagnostic):
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Histograms, and the band of an unrelated direction.
 
         Raises:
@@ -85,7 +85,7 @@ class Alignment(Diagnostic):
                 medians = " -> ".join(f"{np.median(values):.2f}" for values in cosines.values())
                 told.append(f"{group} {medians} ({round(null.centre, 2) + 0.0:.2f} for an unrelated direction)")
         drawn = "" if context.saved_directions() else ", which was drawn and not steered to"
-        return Finding(
+        return ReportSection(
             title="Alignment with the direction",
             sentence=f"Median cosine with the direction{drawn}, at block {seen['original'].layer}: {'; '.join(told)}.",
             notes=["A rise on retain rows is damage: what should stay is pulled to the same place."],

@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint, Frozen, StepLog
-from expunge.core.report_section import Finding
+from expunge.core.report_section import ReportSection
 from expunge.data.encode import Documents
 from expunge.data.example import Example, fingerprint
 from expunge.data.generator import named_generator
@@ -138,7 +138,7 @@ class Diagnostic(ABC):
         return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Look at every model of the context that is needed.
 
         Raises:

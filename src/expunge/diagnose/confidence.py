@@ -13,7 +13,7 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from torch import Tensor
 
 from expunge.core.progress import Bar
-from expunge.core.report_section import Cell, Chart, Finding, Table
+from expunge.core.report_section import Cell, Chart, ReportSection, Table
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.diagnose._numbers import box, five
@@ -56,7 +56,7 @@ class Confidence(Diagnostic):
 
         max_new_tokens: int = Field(30, ge=1, description="Longest answer, in tokens")
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Distributions of every model, and their distances."""
         seen = {stage: context.on(stage, partial(self._look, context)) for stage in context.stages}
         original = seen["original"]
@@ -84,7 +84,7 @@ class Confidence(Diagnostic):
             f"{group} {' -> '.join(f'{np.median(found[group][:, 1]):.2f}' for found in seen.values())}"
             for group in original
         ]
-        return Finding(
+        return ReportSection(
             title="Confidence of generated tokens",
             sentence=f"Median probability of the model's own next token: {'; '.join(told)}.",
             notes=["Tokens of one answer depend on each other: read the distances as sizes, not as tests."],

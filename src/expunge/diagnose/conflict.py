@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.core.report_section import Finding, Mark, Table
+from expunge.core.report_section import Mark, ReportSection, Table
 from expunge.diagnose._logged import logged, require
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
 
@@ -22,7 +22,7 @@ class Conflict(Diagnostic):
     models are not loaded.
     """
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Read the steps.
 
         Raises:
@@ -40,7 +40,7 @@ class Conflict(Diagnostic):
         means = {name: sum(values) / len(values) for name, values in lines.items()}
         cosines = lines.get(_COSINES["gradient_cosine"], [])
         negative = sum(value < 0 for value in cosines)
-        return Finding(
+        return ReportSection(
             title="Gradient conflict",
             sentence=f"The gradients pulled against each other in {negative} of {len(cosines)} steps; means over the "
             f"run: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}.",

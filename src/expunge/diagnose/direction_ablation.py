@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Score
-from expunge.core.report_section import Cell, Finding, Table
+from expunge.core.report_section import Cell, ReportSection, Table
 from expunge.data.generator import named_generator
 from expunge.diagnose._numbers import bars
 from expunge.diagnose._states import row_states
@@ -52,7 +52,7 @@ class DirectionAblation(Diagnostic):
         )
         max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Scores of both models, of the unlearned one under each ablation, and the share that each brings back.
 
         Raises:
@@ -99,7 +99,7 @@ class DirectionAblation(Diagnostic):
             for (split, metric), found in shares.items()
             for condition in values
         ]
-        return Finding(
+        return ReportSection(
             title="Direction ablation",
             sentence=_sentence(layer, shares),
             notes=[

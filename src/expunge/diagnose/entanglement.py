@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from expunge.core.records import LayerCurve
-from expunge.core.report_section import Cell, Chart, Finding, Series, Table
+from expunge.core.report_section import Cell, Chart, ReportSection, Series, Table
 from expunge.data.splits import Splits
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.localize.mutual_information import MutualInformation
@@ -25,7 +25,7 @@ class Entanglement(Diagnostic):
         components: int = Field(1, ge=1, description="Principal components; each needs ten rows of both kinds")
         gradient_cosine: bool = Field(False, description="The cosine of both sets' gradients too: a backward pass")
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """One value for each block, measure and model.
 
         Raises:
@@ -44,7 +44,7 @@ class Entanglement(Diagnostic):
         columns = [curve.values for curves in found.values() for curve in curves]
         rows: list[list[Cell]] = [[block, *values] for block, values in enumerate(zip(*columns, strict=True))]
         apart = max(range(len(first[0].values)), key=first[0].values.__getitem__)
-        return Finding(
+        return ReportSection(
             title="Layer entanglement",
             sentence=f"In the {context.stages[0]} model block {apart} tells forget from retain rows best "
             f"({first[0].name} {first[0].values[apart]:.3g}).",

@@ -9,7 +9,7 @@ from pydantic import Field
 from scipy.stats import spearmanr
 
 from expunge.core.errors import UserError
-from expunge.core.report_section import Chart, Finding, Series
+from expunge.core.report_section import Chart, ReportSection, Series
 from expunge.data.generator import named_generator
 from expunge.diagnose._length import HEURISTIC, lengths
 from expunge.diagnose._noise import Profile, profile
@@ -50,7 +50,7 @@ class NoiseSensitivity(Diagnostic):
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Profiles of every model of the context.
 
         Raises:
@@ -85,7 +85,7 @@ class NoiseSensitivity(Diagnostic):
         ]
         if self.config.mode == "mean_vector":
             charts.append(_lengths(profiles, context))
-        return Finding(
+        return ReportSection(
             title="Noise sensitivity",
             sentence=self._sentence(profiles),
             notes=[

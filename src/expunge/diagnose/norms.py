@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.core.report_section import Finding, Mark, Table
+from expunge.core.report_section import Mark, ReportSection, Table
 from expunge.diagnose._logged import logged, require
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
 
@@ -22,7 +22,7 @@ class Norms(Diagnostic):
     Means over the rows of each step's batch, so that they jump with the batches. The models are not loaded.
     """
 
-    def measure(self, context: DiagnosticContext) -> Finding:
+    def measure(self, context: DiagnosticContext) -> ReportSection:
         """Read the steps.
 
         Raises:
@@ -45,7 +45,7 @@ class Norms(Diagnostic):
         )
         rows = [[chart.title, one.name, one.y[0], one.y[-1]] for chart in charts for one in chart.series]
         told = [f"{name} {first:.3g} to {last:.3g}" for _, name, first, last in rows]
-        return Finding(
+        return ReportSection(
             title="Norm trajectories",
             sentence=f"From the first to the last of {len(context.steps)} steps: {', '.join(told)}.",
             notes=["A norm that grows while only directions are steered makes the change easy to find and to undo."],

@@ -35,7 +35,7 @@ class Line(Frozen):
         return "later" if step < self.asked_at else "now" if step == self.asked_at else "earlier"
 
 
-class Matrix(Frozen):
+class SequenceTable(Frozen):
     """One metric: a line for each request, or for each split that should stay."""
 
     metric: str
@@ -45,7 +45,7 @@ class Matrix(Frozen):
     """What each line is: a request, a split or an aggregate."""
 
 
-def matrices(record: SequenceRecord) -> list[Matrix]:
+def matrices(record: SequenceRecord) -> list[SequenceTable]:
     """The leak metrics over the requests, then the utility over the splits that should stay."""
     requests = [
         _matrix(metric, [_request(record, metric, index) for index in range(len(record.requests))])
@@ -159,7 +159,7 @@ def _present(record: SequenceRecord, metrics: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _whole(record: SequenceRecord) -> Matrix | None:
+def _whole(record: SequenceRecord) -> SequenceTable | None:
     """Model utility, by every aggregate that has a value."""
     names = [name for name, found in record.steps[0].aggregates.items() if found.value is not None]
     lines = [
@@ -175,7 +175,7 @@ def _whole(record: SequenceRecord) -> Matrix | None:
     return _matrix("model utility", lines, "aggregate") if lines else None
 
 
-def _kept(record: SequenceRecord) -> Matrix | None:
+def _kept(record: SequenceRecord) -> SequenceTable | None:
     """The splits that should stay, by the first utility metric that they have."""
     for metric in UTILITY_METRICS:
         lines = [
@@ -188,5 +188,5 @@ def _kept(record: SequenceRecord) -> Matrix | None:
     return None
 
 
-def _matrix(metric: str, lines: list[Line], of: str = "request") -> Matrix:
-    return Matrix(metric=metric, explanation=METRICS.get(metric, ""), lines=lines, of=of)
+def _matrix(metric: str, lines: list[Line], of: str = "request") -> SequenceTable:
+    return SequenceTable(metric=metric, explanation=METRICS.get(metric, ""), lines=lines, of=of)

@@ -23,7 +23,7 @@ SIGNS = {
 }
 
 
-class Item(Frozen):
+class StoredAnswer(Frozen):
     """One example at one stage."""
 
     stage: str
@@ -47,8 +47,8 @@ class Pair(Frozen):
 
     split: str
     id: str
-    before: Item | None
-    after: Item | None
+    before: StoredAnswer | None
+    after: StoredAnswer | None
 
     @property
     def has_text(self) -> bool:
@@ -76,7 +76,7 @@ class Pair(Frozen):
         return ["lost"] if stage == "after" and known and item.scores.get("keyword_recall") == 0 else []
 
 
-def read_items(run_dir: Path) -> list[Item]:
+def read_items(run_dir: Path) -> list[StoredAnswer]:
     """The items of a run; none when the run stored none.
 
     Raises:
@@ -95,18 +95,18 @@ def read_items(run_dir: Path) -> list[Item]:
         raise UserError(f"{path}: cannot be read ({reason}); was it damaged, or written by another program?") from None
 
 
-def _item(row: dict[str, Any]) -> Item:
+def _item(row: dict[str, Any]) -> StoredAnswer:
     scores = {
         name: float(value)
         for name, value in row.items()
         if name not in KEYS and isinstance(value, (int, float)) and not math.isnan(value)
     }
-    return Item(scores=scores, **{name: row.get(name) for name in KEYS})
+    return StoredAnswer(scores=scores, **{name: row.get(name) for name in KEYS})
 
 
-def pair(items: Sequence[Item]) -> list[Pair]:
+def pair(items: Sequence[StoredAnswer]) -> list[Pair]:
     """Both stages of each example: the usual splits first, and within a split the examples with a sign after first."""
-    stages: dict[tuple[str, str], dict[str, Item]] = {}
+    stages: dict[tuple[str, str], dict[str, StoredAnswer]] = {}
     for item in items:
         stages.setdefault((item.split, item.id), {})[item.stage] = item
     pairs = [

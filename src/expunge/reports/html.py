@@ -13,7 +13,7 @@ from expunge.core.records import Frozen, Record, Squeeze
 from expunge.reports import squeeze
 from expunge.reports.aggregates import wholes
 from expunge.reports.answer_kinds import COLUMNS, MEANINGS, kind_rows
-from expunge.reports.examples import Item, Pair, pair, read_items
+from expunge.reports.examples import Pair, StoredAnswer, pair, read_items
 from expunge.reports.key_numbers import key_numbers, short_verdict
 from expunge.reports.page import environment, plotly_script
 from expunge.reports.table import Row, comparison, headline
@@ -81,7 +81,7 @@ class Squeezed:
     sentence: str
     picture: Picture
     counts: Squeeze
-    tables: list[squeeze.Table]
+    tables: list[squeeze.TextTable]
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Robust:
 
     sentence: str
     notes: list[str]
-    tables: list[squeeze.Table]
+    tables: list[squeeze.TextTable]
     pictures: list[Picture]
 
 
-def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Item] | None = None) -> None:
+def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[StoredAnswer] | None = None) -> None:
     """Write the report of a run to `path`.
 
     Args:
@@ -185,12 +185,12 @@ def _squeezed(record: Record) -> Squeezed | None:
 
 
 def _robust(record: Record) -> Robust | None:
-    from expunge.reports.robustness import finding
+    from expunge.reports.robustness import robustness_section
     from expunge.reports.section import pictures, told
 
     if record.robustness is None:
         return None
-    found = finding(record.robustness)
+    found = robustness_section(record.robustness)
     return Robust(found.sentence, found.notes, [told(table) for table in found.tables], pictures(found))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from expunge.core.records import Frozen, Record
 from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
-from expunge.reports.robustness import HAS
-from expunge.reports.robustness import worst as worst_attack
+from expunge.reports.robustness import HAS, worst_attack
 from expunge.reports.words import ABSENT, metric_name, percent
 
 WORST_WAY = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports.blocks import chosen_layers, curve_picture, named_layers
 from expunge.reports.page import environment, plotly_script
-from expunge.reports.squeeze import Table
+from expunge.reports.squeeze import TextTable
 from expunge.reports.words import numbers_only
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def print_located(selection: SelectionPrint, terminal: Terminal) -> None:
         terminal.table([table.headings[0], "", *table.headings[1:]], rows, title=curve.name)
 
 
-def values(curve: LayerCurve, layers: list[int]) -> Table:
+def values(curve: LayerCurve, layers: list[int]) -> TextTable:
     """The same as text: block, value, interval if there is one, and whether it is chosen."""
     ends = [[f"[{low:.4f}, {high:.4f}]"] for low, high in zip(curve.low, curve.high, strict=True)]
-    return Table(
+    return TextTable(
         caption=curve.name,
         headings=["block", "value", *(["95% interval"] if curve.low else []), ""],
         rows=[

@@ -89,12 +89,12 @@ def _scores(record: Record) -> list[str]:
 
 
 def _robustness(record: Record) -> list[str]:
-    from expunge.reports.robustness import finding
+    from expunge.reports.robustness import robustness_section
     from expunge.reports.section import told
 
     if record.robustness is None:
         return []
-    found = finding(record.robustness)
+    found = robustness_section(record.robustness)
     card = told(found.tables[0])
     notes = "\n".join(f"- {_inline(note)}" for note in found.notes)
     return ["## Robustness", _inline(found.sentence), _table(card.headings, card.rows), notes]

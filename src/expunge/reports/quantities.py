@@ -13,7 +13,7 @@ Plain = Mapping[str, Any]
 """A record as plain tables and lists."""
 
 
-class Quantity(Frozen):
+class RecordQuantity(Frozen):
     """One number of a run; exactly one but `floor`."""
 
     kept: tuple[str, ...] = Field((), description="`split.metric`: mean over these of the score after over that before")
@@ -27,14 +27,14 @@ class Quantity(Frozen):
     untouched: str | None = Field(None, description="The same of the original model, where the attack harms any model")
 
     @model_validator(mode="after")
-    def _one(self) -> Quantity:
+    def _one(self) -> RecordQuantity:
         others = (self.removed, self.over, self.got, self.recovered, self.untouched)
         if [bool(self.kept), *(other is not None for other in others)].count(True) != 1:
             raise ValueError("give one of kept, removed, over, got, recovered and untouched")
         return self
 
 
-Column = str | Quantity
+Column = str | RecordQuantity
 """A dotted path into a record, or a number to be worked out."""
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from expunge.core.records import Frozen, Record
 from expunge.reports.claims import Judged
-from expunge.reports.quantities import Column, Plain, Quantity, cell, value_of
+from expunge.reports.quantities import Column, Plain, RecordQuantity, cell, value_of
 from expunge.reports.words import number
 
 
-class Point(Frozen):
+class GridPoint(Frozen):
     """One strength of one method on the rows that strengths are chosen on."""
 
     key: str
@@ -23,7 +23,7 @@ class Point(Frozen):
     seconds: float
 
     @classmethod
-    def of(cls, record: Record, key: str, strength: float, utility: str | Quantity, leak: str) -> Point:
+    def of(cls, record: Record, key: str, strength: float, utility: str | RecordQuantity, leak: str) -> GridPoint:
         """Read a point off a run's record; an absent score counts as nothing kept, or as everything leaked.
 
         Args:
@@ -33,7 +33,7 @@ class Point(Frozen):
             utility: an aggregate, or a share of what was there before.
             leak: a score of the forget rows.
         """
-        if isinstance(utility, Quantity):
+        if isinstance(utility, RecordQuantity):
             after = value_of(record.model_dump(mode="json"), utility) or 0.0
             before = 1.0
         else:
@@ -67,14 +67,14 @@ class Section(Frozen):
     title: str
     """Empty where there is only one."""
     reported: list[Reported]
-    points: dict[str, list[Point]]
+    points: dict[str, list[GridPoint]]
     """Every strength tried on other rows, by method."""
-    chosen: dict[str, Point]
+    chosen: dict[str, GridPoint]
     """The one that is reported."""
     judged: list[Judged]
 
 
-def choose(points: Sequence[Point], keep: float, target: float | None = None) -> Point:
+def choose(points: Sequence[GridPoint], keep: float, target: float | None = None) -> GridPoint:
     """The strength to report.
 
     Without a target the one that forgets most among those that keep enough utility; if none does, the one that keeps

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from expunge.core.attack_record import MOST_WEIGHTS, Access, AttackPoint, AttackResult, AttackScore, Robustness
 from expunge.core.plugins import describe, names
-from expunge.core.report_section import Cell, Chart, Finding, Mark, Series, Table
+from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Series, Table
 from expunge.core.schema import Score
 from expunge.reports.words import percent
 
@@ -44,13 +44,13 @@ class Hit(NamedTuple):
         """`relearning (forget, 8 rows, full)`."""
         variant = "" if self.score is self.attack.worst else self.score.variant
         covered = self.attack.covered
-        only = only_share(covered) if covered is not None and covers_little(self.attack) else ""
+        only = only_share(covered) if covered is not None and covers_too_little(self.attack) else ""
         detail = ", ".join(part for part in (variant, only) if part)
-        return f"{spoken(self.attack.name)} ({detail})" if detail else spoken(self.attack.name)
+        return f"{attack_title(self.attack.name)} ({detail})" if detail else attack_title(self.attack.name)
 
 
 @cache
-def spoken(name: str) -> str:
+def attack_title(name: str) -> str:
     """`soft_prompt` -> `soft prompt`, `gcg` -> `GCG`: the name as the attack's own documentation writes it."""
     plain = name.replace("_", " ")
     if name not in names(ATTACKS):
@@ -61,10 +61,10 @@ def spoken(name: str) -> str:
 
 def _title(name: str) -> str:
     """The name at the start of a sentence."""
-    return spoken(name)[:1].upper() + spoken(name)[1:]
+    return attack_title(name)[:1].upper() + attack_title(name)[1:]
 
 
-def covers_little(attack: AttackResult) -> bool:
+def covers_too_little(attack: AttackResult) -> bool:
     """Whether an attack changed too few weights to have tested the model."""
     return attack.covered is not None and attack.covered < MOST_WEIGHTS
 
@@ -80,31 +80,31 @@ def _percent_of_weights(share: float) -> str:
     return f"{tenths:g}%"
 
 
-def said(attack: AttackResult) -> AttackScore | None:
+def worst_answers(attack: AttackResult) -> AttackScore | None:
     """What an attack made the model say at most; None if it asked for no answers, or got none."""
     if attack.worst is not None:
         return attack.worst
     return next((one for one in attack.variants if one.measure is None), None)
 
 
-def worst(card: Robustness, access: Access | None = None) -> Hit | None:
+def worst_attack(card: Robustness, access: Access | None = None) -> Hit | None:
     """The attack that drew out the most answers, of all or of those with this access; the earliest of equals."""
     hits = [
         Hit(one, score, score.knowledge.value)
         for one in card.attacks
         if (access is None or one.access == access)
-        and (score := said(one)) is not None
+        and (score := worst_answers(one)) is not None
         and score.knowledge.value is not None
     ]
     return max(hits, key=lambda hit: hit.value, default=None)
 
 
-def clause(card: Robustness) -> str:
+def worst_case_clause(card: Robustness) -> str:
     """The worst case for each kind of access: `40% [23, 59] with prompts only (prompting)`; "" if nothing was tried."""
     parts = []
     plain = 0.0 if card.unlearned is None or card.unlearned.value is None else card.unlearned.value
     for access, words in HAS.items():
-        if (hit := worst(card, access)) is not None:
+        if (hit := worst_attack(card, access)) is not None:
             if hit.value < plain:  # over fewer rows: those that the adversary was given are left out
                 parts.append(f"no more with {words} ({hit.name}, n={hit.score.knowledge.n}) than asking plainly")
                 continue
@@ -117,14 +117,14 @@ def clause(card: Robustness) -> str:
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def finding(card: Robustness, warnings: Sequence[str] = ()) -> Finding:
+def robustness_section(card: Robustness, warnings: Sequence[str] = ()) -> ReportSection:
     """The card as a sentence, tables and figures.
 
     Args:
         card: what was attacked.
         warnings: what the reader should know before trusting it.
     """
-    return Finding(
+    return ReportSection(
         title="Robustness",
         sentence=_sentence(card),
         notes=[*(f"Warning: {warning}" for warning in warnings), *_NOTES, *_covered(card), *_broken(card)],
@@ -133,25 +133,27 @@ def finding(card: Robustness, warnings: Sequence[str] = ()) -> Finding:
     )
 
 
-def compared(cards: Mapping[str, Robustness]) -> Finding:
+def compared(cards: Mapping[str, Robustness]) -> ReportSection:
     """Several cards side by side.
 
     Args:
         cards: what to call each -> the card; at least one.
     """
-    labels = dict.fromkeys(spoken(one.name) for card in cards.values() for one in card.attacks if said(one))
+    labels = dict.fromkeys(
+        attack_title(one.name) for card in cards.values() for one in card.attacks if worst_answers(one)
+    )
     rows: list[list[Cell]] = [
         [label, *(_places(card).get(label) for card in cards.values())] for label in (BEFORE, PLAIN, *labels)
     ]
-    hits = {name: hit for name, card in cards.items() if (hit := worst(card)) is not None}
+    hits = {name: hit for name, card in cards.items() if (hit := worst_attack(card)) is not None}
     least = min(hits, key=lambda name: hits[name].value, default=None)
     told = [f"{name} {percent(hit.value)} ({hit.name})" for name, hit in hits.items()]
     sentence = (
         f"In the worst case an adversary gets least from {least}: {', '.join(told)}." if least else "Nothing yet."
     )
-    same = {tuple(spoken(one.name) for one in card.attacks) for card in cards.values()}
+    same = {tuple(attack_title(one.name) for one in card.attacks) for card in cards.values()}
     notes = [] if len(same) == 1 else ["Not all were attacked alike: compare within a line of the table only."]
-    return Finding(
+    return ReportSection(
         title="Robustness side by side",
         sentence=sentence if least else "None of them was attacked yet.",
         notes=[_NOTES[0], *notes],
@@ -168,14 +170,15 @@ def _sentence(card: Robustness) -> str:
         "" if before is None or before.value is None else f" (before: {percent(before.value, before.low, before.high)})"
     )
     start = f"Asked plainly, the model says {percent(after.value, after.low, after.high)} of {after.n} facts{known}"
-    found = clause(card)
+    found = worst_case_clause(card)
     return f"{start}; attacked, at worst {found}." if found else f"{start}; no attack on what it says was carried out."
 
 
 def _covered(card: Robustness) -> list[str]:
     """What share of the weights each attack changed that changes any."""
     shares = [
-        f"{spoken(one.name)} {_percent_of_weights(one.covered)}{' (not a test)' if covers_little(one) else ''}"
+        f"{attack_title(one.name)} {_percent_of_weights(one.covered)}"
+        f"{' (not a test)' if covers_too_little(one) else ''}"
         for one in card.attacks
         if one.covered is not None
     ]
@@ -192,7 +195,8 @@ def _broken(card: Robustness) -> list[str]:
     reasons = [(one, one.failed or one.cut) for one in card.attacks]
     limit = "" if card.budget is None else f" (limit: {card.budget:g} s)"
     return [
-        f"{spoken(one.name)}: {'failed: ' if one.failed and one.variants else ''}{reason}{limit if one.cut else ''}."
+        f"{attack_title(one.name)}: {'failed: ' if one.failed and one.variants else ''}{reason}"
+        f"{limit if one.cut else ''}."
         for one, reason in reasons
         if reason
     ]
@@ -205,11 +209,11 @@ def _card(card: Robustness) -> Table:
     rows.append([BEFORE, card.original, None, *([None] * len(names)), *nothing])
     rows.append([PLAIN, card.unlearned, None, *(card.controls[name] for name in names), *nothing])
     for one in card.attacks:
-        if (score := said(one)) is None:
+        if (score := worst_answers(one)) is None:
             continue
         count = _said_variants(one)
         variant = "" if one.worst is None else f" (worst of {count})" if count > 1 else " (or asking plainly)"
-        rows.append([f"{spoken(one.name)}{variant}", *_cells(score, names), one.access])
+        rows.append([f"{attack_title(one.name)}{variant}", *_cells(score, names), one.access])
     return Table(caption="Robustness card", columns=["attack", *_columns(names), "needs"], rows=rows)
 
 
@@ -220,7 +224,7 @@ def _said_variants(one: AttackResult) -> int:
 def _variants(card: Robustness) -> Table:
     names = list(card.controls)
     rows: list[list[Cell]] = [
-        [spoken(one.name), score.variant or "by itself", *_cells(score, names)]
+        [attack_title(one.name), score.variant or "by itself", *_cells(score, names)]
         for one in card.attacks
         for score in one.variants
         if score.measure is None and (score.variant or one.worst)
@@ -231,7 +235,7 @@ def _variants(card: Robustness) -> Table:
 def _inside(card: Robustness) -> Table:
     names = list(card.controls)
     rows: list[list[Cell]] = [
-        [spoken(one.name), score.variant, score.measure, *_cells(score, names)[:-1], score.knowledge.chance]
+        [attack_title(one.name), score.variant, score.measure, *_cells(score, names)[:-1], score.knowledge.chance]
         for one in card.attacks
         for score in one.variants
         if score.measure is not None
@@ -259,7 +263,9 @@ def _cells(score: AttackScore, controls: list[str]) -> list[Cell]:
 def _places(card: Robustness) -> dict[str, Score]:
     """Label -> knowledge: before, after, and after each attack."""
     found = {BEFORE: card.original, PLAIN: card.unlearned}
-    found |= {spoken(one.name): score.knowledge for one in card.attacks if (score := said(one)) is not None}
+    found |= {
+        attack_title(one.name): score.knowledge for one in card.attacks if (score := worst_answers(one)) is not None
+    }
     return {label: score for label, score in found.items() if score is not None}
 
 
@@ -293,7 +299,9 @@ def _curves(card: Robustness) -> Iterator[Chart]:
     for one in card.attacks:
         for along in dict.fromkeys(score.along for score in one.variants if score.curve):
             some = [score for score in one.variants if score.curve and score.along == along]
-            series = [_line(score.variant or spoken(one.name), score.curve, hue) for hue, score in enumerate(some)]
+            series = [
+                _line(score.variant or attack_title(one.name), score.curve, hue) for hue, score in enumerate(some)
+            ]
             for weight, name in enumerate(card.controls, start=1):
                 series += [
                     _line(

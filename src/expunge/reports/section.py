@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Score
-from expunge.core.report_section import Cell, Diagnosis, Finding, Series, Table
+from expunge.core.report_section import Cell, Diagnosis, ReportSection, Series, Table
 from expunge.reports import squeeze
 from expunge.reports.canvas import Picture
 from expunge.reports.charts import draw
@@ -41,7 +41,7 @@ def page(diagnosis: Diagnosis) -> str:
     )
 
 
-def pictures(finding: Finding) -> list[Picture]:
+def pictures(finding: ReportSection) -> list[Picture]:
     """One picture for each chart."""
     return [
         Picture(
@@ -55,9 +55,9 @@ def pictures(finding: Finding) -> list[Picture]:
     ]
 
 
-def told(table: Table) -> squeeze.Table:
+def told(table: Table) -> squeeze.TextTable:
     """A table with its cells in words."""
-    return squeeze.Table(
+    return squeeze.TextTable(
         caption=table.caption, headings=table.columns, rows=[[text(cell) for cell in row] for row in table.rows]
     )
 
@@ -71,7 +71,7 @@ def text(cell: Cell) -> str:
     return "" if cell is None else str(cell)
 
 
-def print_finding(finding: Finding, terminal: Terminal, most_rows: int = _MOST_ROWS) -> None:
+def print_section(finding: ReportSection, terminal: Terminal, most_rows: int = _MOST_ROWS) -> None:
     """Print the sentence, the tables and the notes.
 
     What no column has room for stands below its table: why a score is absent, and long texts, each once.
@@ -94,7 +94,7 @@ def print_finding(finding: Finding, terminal: Terminal, most_rows: int = _MOST_R
         terminal.prose(note, style="dim")
 
 
-def _shortened(table: Table) -> tuple[squeeze.Table, list[str]]:
+def _shortened(table: Table) -> tuple[squeeze.TextTable, list[str]]:
     """A table without its long texts, and these as lines that name their rows."""
     wordy = {
         place
@@ -109,7 +109,7 @@ def _shortened(table: Table) -> tuple[squeeze.Table, list[str]]:
             below.setdefault(str(words), []).append(text(row[0]))
     kept = [place for place in range(len(table.columns)) if place not in wordy]
     rows = [[_briefly(row[place]) for place in kept] for row in table.rows]
-    shown = squeeze.Table(caption=table.caption, headings=[table.columns[place] for place in kept], rows=rows)
+    shown = squeeze.TextTable(caption=table.caption, headings=[table.columns[place] for place in kept], rows=rows)
     return shown, [f"{', '.join(dict.fromkeys(names))}: {words}." for words, names in below.items()]
 
 

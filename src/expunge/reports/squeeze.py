@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Column = Callable[[SqueezeCheck], str]
 
 
-class Table(Frozen):
+class TextTable(Frozen):
     """Rows of text under their headings."""
 
     caption: str
@@ -69,7 +69,7 @@ def low(check: SqueezeCheck) -> Estimate:
     return check.bands["mean"]["low"].mean_change
 
 
-def changes(squeeze: Squeeze) -> Table:
+def changes(squeeze: Squeeze) -> TextTable:
     """How the forget answers and each band moved, check by check."""
     columns: dict[str, Column] = {
         "answers": lambda check: signed(target(check).value),
@@ -83,7 +83,7 @@ def changes(squeeze: Squeeze) -> Table:
     )
 
 
-def tokens(squeeze: Squeeze) -> Table:
+def tokens(squeeze: Squeeze) -> TextTable:
     """What the next-token distributions along the forget answers looked like, and what answers drawn then held."""
     names = {
         "probability": "probability of the token",
@@ -102,14 +102,14 @@ def tokens(squeeze: Squeeze) -> Table:
     return _table("Token by token along the forget answers", squeeze, columns, first=0)
 
 
-def scores(squeeze: Squeeze) -> Table:
+def scores(squeeze: Squeeze) -> TextTable:
     """Both scores under both rankings."""
     units = {"mean": "log-probability a token", "sum": "log-probability of the whole answer"}
     rows = [
         [units[ranking], score_text(found.squeeze_high), score_text(found.persist)]
         for ranking, found in squeeze.scores.items()
     ]
-    return Table(
+    return TextTable(
         caption="Squeezing scores with their 95% intervals",
         headings=["Ranked and told by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
         rows=rows,
@@ -134,12 +134,12 @@ def signed(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
-def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> Table:
+def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> TextTable:
     rows = [
         [str(check.step), f"{check.epoch:.2f}", *(column(check) for column in columns.values())]
         for check in squeeze.checks[first:]
     ]
-    return Table(caption=caption, headings=["step", "epoch", *columns], rows=rows)
+    return TextTable(caption=caption, headings=["step", "epoch", *columns], rows=rows)
 
 
 def _plain(value: Estimate | None) -> str:

@@ -15,9 +15,14 @@ from expunge.reports.measures import (
     leaks,
     worst,
 )
-from expunge.reports.robustness import clause as attack_clause
-from expunge.reports.robustness import covers_little, only_share, said, spoken
-from expunge.reports.robustness import worst as worst_attack
+from expunge.reports.robustness import (
+    attack_title,
+    covers_too_little,
+    only_share,
+    worst_answers,
+    worst_attack,
+    worst_case_clause,
+)
 from expunge.reports.words import ASKED, metric_name, percent
 
 Outcome = Literal["forgotten", "partly", "not forgotten", "cannot be told", "no measure"]
@@ -128,9 +133,9 @@ def _attacks(record: Record) -> list[str]:
     """Each attack that got an answer, with how many forget rows it was tried on."""
     attacks = record.robustness.attacks if record.robustness else []
     return [
-        f"{spoken(one.name)} (attack, n={score.knowledge.n})"
+        f"{attack_title(one.name)} (attack, n={score.knowledge.n})"
         for one in attacks
-        if (score := said(one)) and not covers_little(one)
+        if (score := worst_answers(one)) and not covers_too_little(one)
     ]
 
 
@@ -141,9 +146,9 @@ def _untried(record: Record) -> list[str]:
     partly = {way: share for one in attacks for way, share in one.partly.items()}
     ways = [f"{way} ({only_share(partly[way])})" if way in partly else way for way in NEVER_TESTED if way not in tried]
     named = [
-        f"{spoken(one.name)} ({only_share(one.covered)})"
+        f"{attack_title(one.name)} ({only_share(one.covered)})"
         for one in attacks
-        if one.covered is not None and covers_little(one) and said(one) and not one.partly
+        if one.covered is not None and covers_too_little(one) and worst_answers(one) and not one.partly
     ]
     return [*ways, *named]
 
@@ -173,7 +178,7 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
         clause = WORST_CLAUSE[most.metric].format(share=_of(most, counted=most.score.n != after[0].score.n))
         earlier = next((leak for leak in before if leak.metric == most.metric), None)
         tail = f", {joint} {clause}" + (f" (before: {_of(earlier, counted=False)})" if earlier else "")
-    attacked = attack_clause(record.robustness) if record.robustness else ""
+    attacked = worst_case_clause(record.robustness) if record.robustness else ""
     tail += f"; attacked, at worst {attacked}" if attacked else ""
     few = min(leak.score.n for leak in after)
     doubt = f"; {few} questions are too few to rule out a leak" if few < FEWEST_QUESTIONS else ""

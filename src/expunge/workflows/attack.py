@@ -194,7 +194,7 @@ def broken(card: Robustness, which: str | None = None) -> list[AttackResult]:
 def show(record: AttackRecord, path: Path) -> Path:
     """Make the page of a record, or that of the run in whose directory it lies, with the run's model card; its path."""
     from expunge.reports.model_card import model_card
-    from expunge.reports.robustness import finding
+    from expunge.reports.robustness import robustness_section
     from expunge.reports.section import page
 
     folder = path.parent
@@ -212,7 +212,7 @@ def show(record: AttackRecord, path: Path) -> Path:
         seed=record.seed,
         provenance=record.provenance,
         seconds=record.robustness.seconds,
-        finding=finding(record.robustness, record.warnings),
+        finding=robustness_section(record.robustness, record.warnings),
     )
     with adding(folder):
         write_atomic(folder / PAGE_FILE, page(shown))

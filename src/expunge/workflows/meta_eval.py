@@ -18,7 +18,7 @@ from expunge.core.output_dir import adding, check_folder
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import Score
-from expunge.core.report_section import Finding, Table
+from expunge.core.report_section import ReportSection, Table
 from expunge.core.validation import check
 from expunge.data.example import Example
 from expunge.data.load import load_data
@@ -111,7 +111,7 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder / RECORD}: is there already; choose another --out")
 
 
-def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) -> Finding:
+def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) -> ReportSection:
     """The table, and in one sentence which metrics deserve trust."""
     trusted = [one.metric for one in metrics if one.verdict == "trust"]
     half = [one.metric for one in metrics if one.verdict == "faithful, robustness not measured"]
@@ -123,7 +123,7 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
     if half:
         sentence += f" Faithful, but robustness could not be measured: {', '.join(half)}."
     how = "symmetric" if pool.trust.symmetric else "plain"
-    return Finding(
+    return ReportSection(
         title="Which metrics deserve trust",
         sentence=sentence,
         notes=[

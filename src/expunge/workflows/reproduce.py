@@ -26,8 +26,8 @@ from expunge.evaluate.measure import measure
 from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
 from expunge.reports.claims import Claim, judge
-from expunge.reports.quantities import Column, Quantity
-from expunge.reports.reproduction import Point, Reported, Section, choose, table, untouched
+from expunge.reports.quantities import Column, RecordQuantity
+from expunge.reports.reproduction import GridPoint, Reported, Section, choose, table, untouched
 from expunge.train.teach import Teach
 from expunge.workflows.batch_runs import Runs
 from expunge.workflows.teach import execute_teach
@@ -105,10 +105,10 @@ class Reproduction(Subject):
         return bool(self.methods[method].get("choose", self.choose))
 
     @property
-    def kept(self) -> str | Quantity:
+    def kept(self) -> str | RecordQuantity:
         """What a strength must keep."""
         column = self.columns.get(self.utility)
-        return column if isinstance(column, Quantity) else self.utility
+        return column if isinstance(column, RecordQuantity) else self.utility
 
     def run_of(
         self, subject: Subject, method: str, seed: int, model: Path | None, strength: float, *, tune: bool
@@ -207,13 +207,13 @@ def _section(plan: Reproduction, name: str, subject: Subject, out: Path, series:
     target = None
     if subject.teach is not None:
         target = execute_teach(check(Teach, subject.teach, "teach"), None, progress).folder / MODEL_FOLDER
-    points: dict[str, list[Point]] = {}
+    points: dict[str, list[GridPoint]] = {}
     for method in filter(plan.chooses, plan.methods):
         points[method] = []
         for strength in plan.grid_of(method).values:
             run = plan.run_of(subject, method, plan.tune_seed, target, strength, tune=True)
             record = series.record(run, out / "tune" / f"{method}-{strength:g}")
-            points[method].append(Point.of(record, plan.grid_of(method).key, strength, plan.kept, plan.leak))
+            points[method].append(GridPoint.of(record, plan.grid_of(method).key, strength, plan.kept, plan.leak))
     chosen = {method: choose(found, plan.keep, plan.target) for method, found in points.items()}
     runs: dict[str, dict[float, list[dict[str, Any]]]] = {method: {} for method in plan.methods}
     for seed in plan.seeds:

@@ -13,7 +13,7 @@ from expunge.core import plugins
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen, Record, Score
-from expunge.core.report_section import Cell, Chart, Diagnosis, Finding, Mark, Series, Table
+from expunge.core.report_section import Cell, Chart, Diagnosis, Mark, ReportSection, Series, Table
 from expunge.core.toml import Tables, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
@@ -119,7 +119,7 @@ def _blocks(run: Run) -> tuple[int, ...]:
     return tuple(range(2, len(load_model(run.model).blocks())))
 
 
-def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequence[Record]]) -> Finding:
+def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequence[Record]]) -> ReportSection:
     plain = {line: [record.model_dump(mode="json") for record in some] for line, some in records.items()}
     cells = {
         heading: {line: [_cell(at_path(record, path)) for record in some] for line, some in plain.items()}
@@ -131,7 +131,7 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
         for line, some in records.items()
         for place, value in enumerate(values)
     ]
-    return Finding(
+    return ReportSection(
         title=plan.summary,
         sentence=f"{sum(map(len, records.values()))} runs: {plan.across} from {values[0]:g} to {values[-1]:g}.",
         notes=[

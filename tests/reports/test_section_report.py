@@ -11,9 +11,9 @@ import pytest
 from provenances import provenance_of
 
 from expunge.core.records import DataPrint, Score
-from expunge.core.report_section import Chart, Diagnosis, Finding, Mark, Series, Table
+from expunge.core.report_section import Chart, Diagnosis, Mark, ReportSection, Series, Table
 from expunge.reports.charts import draw
-from expunge.reports.section import page, print_finding, text
+from expunge.reports.section import page, print_section, text
 from expunge.reports.terminal import Terminal
 
 HOSTILE = "<script>alert('leak')</script>"
@@ -25,7 +25,7 @@ def chart(style: Any, series: Series, **more: Any) -> Chart:
     return Chart(title=style, caption=HOSTILE, across="block", up="value", style=style, series=[series], **more)
 
 
-FINDING = Finding(
+FINDING = ReportSection(
     title="Something",
     sentence=f"It was found in [forget] {HOSTILE}.",
     notes=["Read it so."],
@@ -90,7 +90,7 @@ def test_intervals_and_quartiles_reach_the_figure() -> None:
 
 def test_the_terminal_prints_sentence_table_and_notes() -> None:
     out = StringIO()
-    print_finding(FINDING, Terminal(file=out, width=100))
+    print_section(FINDING, Terminal(file=out, width=100))
     shown = out.getvalue()
     assert FINDING.sentence in " ".join(shown.split())
     assert "score [95%]" in shown
@@ -106,7 +106,7 @@ def test_a_narrow_terminal_cuts_no_number_and_says_long_things_once() -> None:
     rows.append(["attack c", Score(value=None, reason="no rows"), score, long, None])
     table = Table(caption="Numbers", columns=["attack", "before", "after", "counted", "nothing"], rows=rows)
     out = StringIO()
-    print_finding(FINDING.model_copy(update={"tables": [table]}), Terminal(file=out, width=40))
+    print_section(FINDING.model_copy(update={"tables": [table]}), Terminal(file=out, width=40))
     shown = out.getvalue()
     assert shown.count("[0.25, 0.75]") == 5
     assert "attack a, attack b, attack c: how often" in shown
@@ -114,7 +114,7 @@ def test_a_narrow_terminal_cuts_no_number_and_says_long_things_once() -> None:
     assert "nothing" not in shown, "an empty column takes no room"
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 40
     out = StringIO()
-    print_finding(FINDING.model_copy(update={"tables": [table]}), Terminal(file=out, width=30))
+    print_section(FINDING.model_copy(update={"tables": [table]}), Terminal(file=out, width=30))
     assert out.getvalue().count("[0.25, 0.75]") == 5, "two tables, one below the other"
     assert out.getvalue().count("attack a") == 3, "in both, and below them"
 
