@@ -1,4 +1,4 @@
-"""What the benchmarks share: the model, batches of a given shape, paired timing, a table."""
+"""Shared by the benchmarks: the model, batches of a given shape, paired timing, a table."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Which architectures work: tiny random models of every one, tried with recipes, evaluation, attacks, save and reload.
+"""Which architectures work: a tiny random model of each, run with recipes, evaluation, attacks, save and reload.
 
     python benchmarks/architectures.py [--only NAME ...] [--jobs N] [--results FOLDER] [--out FILE]
 
 prints a Markdown table. A cell is "ok", or the number of a footnote with the line that a user would read. A footnote in
-bold is a fault: an error that is no one-line refusal, or a result that differs from plain transformers calls.
+bold is a fault: an error other than a one-line refusal, or a result that differs from plain transformers calls.
 
-Every architecture is tried in a process of its own, so that one that ends it (a crash, a loop, lack of memory) loses
-nothing else. With `--results` each leaves a file, and a later call tries only those that have none, or that are named.
+Every architecture runs in its own process, so that a crash, an endless loop or lack of memory loses nothing else. With
+`--results` each leaves a file, and a later call runs only those without one, or those that are named.
 
-- *load*: the folder is loaded.
+- *load*: the folder loads.
 - *evaluate*: the probabilities that `expunge.measure` reports equal those of plain transformers calls, and answers
-  scored and generated from a kept cache equal plain passes over whole rows, all to 1e-5, on rows longer than sliding
+  scored and generated from a cache equal plain passes over whole rows, all to 1e-5, on rows longer than sliding
   windows.
 - a recipe: one epoch through `expunge.unlearn`, with the default attacks in the first column of recipes.
-- *reload*: plain transformers gives the saved model's logits as the model in memory does, to 1e-5; every weight that
-  was not trained has the bytes that it had.
+- *reload*: plain transformers computes the same logits from the saved model as the model in memory, to 1e-5; every weight
+  that was not trained is unchanged to the byte.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ LONGEST = 900.0
 HEAD = """# Architectures
 
 Tiny random models of the causal language models that transformers can build without a network, and of two that are
-none, each tried with recipes, evaluation, the default attacks, and save and reload. Of {count} model types {works} work
-throughout and {refused} are refused as a whole; the others work but for what a number stands for. This page is what
+not causal, each run with recipes, evaluation, the default attacks, and save and reload. Of {count} model types {works} work
+throughout and {refused} are refused entirely; the others work except for the numbered cells. This page is the output of
 
     python benchmarks/architectures.py --results FOLDER --out docs/architectures.md
 
-writes, with {versions} on a CPU (about ten seconds of one core for each type).
+with {versions} on a CPU (about ten seconds of one core per type).
 
-- *load*: the model folder is loaded; decoder, blocks and head are found by watching a pass over a few tokens.
+- *load*: the model folder loads; decoder, blocks and head are found by observing a pass over a few tokens.
 - *evaluate*: the probabilities that `expunge eval` reports equal those of plain transformers calls, and answers
-  scored and generated from kept states equal plain passes over whole rows, to a relative and absolute {tolerance} in
+  scored and generated from cached states equal plain passes over whole rows, to a relative and absolute {tolerance} in
   float32, with sliding windows of {window} tokens and rows of up to 30.
-- a recipe: one epoch; *attacks*: those that a run carries out by default, after `npo`.
-- *reload*: plain transformers reads the saved folder and gives the logits of the model in memory, and every weight that
-  was not trained, vision towers included, has the bytes that it had.
+- a recipe: one epoch; *attacks*: the default attacks of a run, after `npo`.
+- *reload*: plain transformers reads the saved folder and computes the logits of the model in memory, and every weight that
+  was not trained, vision towers included, is unchanged to the byte.
 
-A number is a refusal: one line, which stands below the table. One that is bold would be a fault. The names are those of
-transformers (`model_type`).
+A number refers to a one-line refusal below the table; a bold number would be a fault. Names are those of transformers
+(`model_type`).
 """
 
 _NAMES = ("Ann", "Bob", "Cleo", "Daniel", "Eva", "Fay", "Gus", "Hal", "Ida", "Jo", "Kimberley")
@@ -275,7 +275,7 @@ def try_architecture(name: str) -> dict[str, str]:
 
 
 def table(found: dict[str, dict[str, str]]) -> str:
-    """Markdown, with footnotes shared by all cells that say the same."""
+    """Markdown; cells with the same message share a footnote."""
     notes: dict[str, int] = {}
     lines = ["| architecture | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
     for name, cells in found.items():
@@ -334,16 +334,16 @@ def page(found: dict[str, dict[str, str]]) -> str:
         window=zoo.WINDOW,
     )
     left = [name for name in zoo.names() if name not in found]
-    rest = f"\n\nNot tried yet, though the command does: {', '.join(left)}." if left else ""
+    rest = f"\n\nNot run yet, though the command covers them: {', '.join(left)}." if left else ""
     return f"{head}\n{table(found)}{rest}\n"
 
 
 def main() -> None:
-    """Try the architectures that are asked for, or all."""
+    """Run the named architectures, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, as zoo.names() lists them")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many are tried at a time (1)")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep what is found; what is there stays")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many run at a time (1)")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep results there; finished architectures are skipped")
     parser.add_argument("--out", type=Path, help="write the page of the documentation there")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

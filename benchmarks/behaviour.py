@@ -1,7 +1,7 @@
 """Record what every command and recipe computes on a tiny model, and compare with an earlier commit's record.
 
 `python benchmarks/behaviour.py --out before.json` at one commit, `... --against before.json` at another: weights and
-row tables must be equal to the bit, records equal but for times. Meant for changes that should change no result.
+row tables must be equal to the bit, records equal except for times. For changes that must not change results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def observed(folder: Path, only: str) -> dict[str, dict[str, Any]]:
-    """Command -> file -> its content: of records without times, of weights and pages a hash or that they exist."""
+    """Command -> file -> its content: records without times; a hash of weights, or the existence of pages."""
     ground = kills.Ground(folder)
     run = next(command for command in ground.commands if command.name == "run npo_kl").words
     fixed = run[: run.index("--recipe")]

@@ -1,6 +1,6 @@
 """A BS-T step against GradDiff's, a BS-S epoch against its base's on the same rows: `python benchmarks/belief_step.py`.
 
-BS-T gathers k + 1 logits a position instead of building a target over the vocabulary. BS-S off-policy samples once,
+BS-T gathers k + 1 logits per position instead of building a target over the vocabulary. BS-S off-policy samples once,
 in `prepare`, from prompts that are encoded once for all their draws; its epoch then should cost what the base costs on
 stored answers and samples together. The sampling is timed beside it.
 """

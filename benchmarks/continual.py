@@ -31,7 +31,7 @@ AUTHORS = {"name": "fictional", "split": "all", "options": {"authors": 10, "ques
 
 
 def main(model: str, out: Path, seeds: list[int]) -> None:
-    """Run every sequence, then print one row a method and step: means over seeds."""
+    """Run every sequence, then print one row per method and step: means over seeds."""
     quiet_libraries()
     records: dict[str, list[SequenceRecord]] = {}
     for seed in seeds:
@@ -76,7 +76,7 @@ def _tables(method: str, model: str, seed: int) -> dict[str, object]:
 
 
 def _recall(record: SequenceRecord, step: int, which: int) -> float | None:
-    """Keyword recall over the requests that were asked at this step (0), before it (-1) or will be (1)."""
+    """Keyword recall over the requests made at this step (0), before it (-1) or after it (1)."""
     places = [place for place in range(len(record.requests)) if (place + 1 > step) - (place + 1 < step) == which]
     values = [record.steps[step].requests[place]["keyword_recall"].value for place in places]
     return sum(values) / len(values) if values else None

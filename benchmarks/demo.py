@@ -1,7 +1,7 @@
 """The demo over several seeds, as a table: `python benchmarks/demo.py [--set a.b=c ...] [SEED ...]` (default 4 5 6).
 
 Each seed is a whole `expunge run` in a process of its own. Settings were chosen on the `dev_` splits of `people` with
-other seeds; seeds 0 to 3 of the reported splits had been looked at with earlier settings (LOG.md).
+other seeds; seeds 0 to 3 of the reported splits had been run with earlier settings (LOG.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = [
 
 
 def main(arguments: list[str]) -> None:
-    """Run every seed and print one row a score."""
+    """Run every seed and print one row per score."""
     settings = [part for part in arguments if not part.isdigit()]
     seeds = [int(part) for part in arguments if part.isdigit()] or [4, 5, 6]
     results = {seed: _run(seed, settings) for seed in seeds}

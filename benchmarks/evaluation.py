@@ -1,4 +1,4 @@
-"""Evaluation against the least that it could cost: `python benchmarks/evaluation.py`.
+"""Evaluation against its minimum cost: `python benchmarks/evaluation.py`.
 
 The floor is one length-sorted forward over every distinct sequence (logits at label positions) plus one length-sorted
 generation over every prompt with transformers' own `generate`. Samples are left out, so that both do the same work.

@@ -3,7 +3,7 @@
 The plain way computes every metric by itself: full logits over every position of unsorted batches of 32 for each
 metric that is teacher-forced, and transformers' own `generate` of 64 tokens over unsorted, left-padded batches.
 ROWS_FOLDER holds JSONL files of TOFU rows named forget, retain, real_authors, world_facts, holdout (or pass `people`,
-whose splits stand in for them). Each side runs once in float32, then ours in bfloat16 autocast where that is fast.
+whose splits are used instead). Each side runs once in float32, then ours in bfloat16 autocast where that is fast.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ METRICS = {
 
 
 def load(folder: str, count: int) -> dict[str, tuple[Example, ...]]:
-    """The rows of each set; of `people`, the splits that stand in for it."""
+    """The rows of each set; of `people`, the splits used instead."""
     stand_in = ("forget", "retain", "neighbour", "general", "dev_retain")
     if folder == "people":
         specs = [DataSpec(name="people", split=split, limit=count) for split in stand_in]

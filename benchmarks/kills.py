@@ -1,8 +1,8 @@
-"""Kill every command at seeded moments, repeat it, compare with an unbroken one: benchmarks/kills.py --kills 200.
+"""Kill every command at seeded moments, repeat it, compare with an uninterrupted one: benchmarks/kills.py --kills 200.
 
 A process dies by SIGKILL just before its n-th change of a file or folder, or after a random share of its time. The same
 command is then given again, with `--resume` where it has that option. Weights must be the same to the bit, records the
-same but for times. Processes are forked from one that has loaded everything, so that a kill costs about two seconds.
+same except for times. Processes are forked from one that has loaded everything, so that a kill costs about two seconds.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "o
 """Python's audit events of what changes a folder; they come just before the change."""
 TIMES = {"seconds", "provenance", "peak_memory_mb", "created", "command"}
 FINISHED = ("never overwritten", "is there already")
-"""What a command says whose result was whole before the kill."""
+"""Messages of a command whose result was complete before the kill."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command line, and what must lie in its folder before."""
+    """One command line, and the files that its folder must hold beforehand."""
 
     name: str
     words: tuple[str, ...]
@@ -304,7 +304,7 @@ def campaign(folder: Path, kills: int, seed: int = 0, only: str = "", say: Calla
 
 
 def compare(whole: Path, place: Path) -> tuple[list[str], list[str], list[str]]:
-    """Files that lack, that are too many, and whose content differs."""
+    """Missing files, extra files, and files whose content differs."""
     ours, theirs = ({str(path.relative_to(one)): path for path in _files(one)} for one in (place, whole))
     both = sorted(set(ours) & set(theirs))
     unlike = [name for name in both if _content(ours[name]) != _content(theirs[name])]
@@ -317,7 +317,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _content(path: Path) -> Any:
-    """What must be the same: weights and tables to the bit, records without times; pages show times."""
+    """What must be equal: weights and tables to the bit, records without times; pages show times."""
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":

@@ -2,7 +2,7 @@
 
 False: a keyword of one row in question and answer of another row, whose subject and keywords are others, in texts of
 the other data set, and in the shipped refusals. Whole words there are mentions of the same word, which no way of
-matching can tell from a leak; what a looser way finds besides is listed with `--list`. Missed: forms of every
+matching can tell from a leak; `--list` prints the additional finds of a looser way. Missed: forms of every
 keyword of letters, made by rules, each in a sentence. No model, seconds.
 """
 

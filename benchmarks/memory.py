@@ -1,15 +1,15 @@
 """Memory of whole runs, stage by stage: `python benchmarks/memory.py [--rows 16] [ROW ...]`.
 
-A random Llama of 125 million float32 weights on the CPU, one process a row of the table. For each stage the table
-gives, in bytes a weight (4.0 is the model alone),
+A random Llama of 125 million float32 weights on the CPU, one process per row of the table. For each stage the table
+gives, in bytes per weight (4.0 is the model alone),
 
 - the most that all tensors took together at any moment: weights, gradients, an optimizer's state, copies, and
   activations, i.e. what a pass computes on the way,
 - what tensors are alive at the stage's end,
-- the peak of the resident set, less what the process held when a run of a tiny model was over. The allocator keeps
+- the peak of the resident set, minus what the process held after a run of a tiny model. The allocator keeps
   freed memory for a while, and mapped pages of a file that is read count as resident, so it is above the first.
 
-Every operation is watched for the memory of what it gives (`Tensors`). `before` measures the untouched model, so what
+The memory of the results of every operation is tracked (`Tensors`). `before` measures the untouched model, so what
 it takes above the weights is activations; `after` measures the same questions, and the last line compares the two: the
 peak of `after` less these activations should be at most 1.3 times the weights.
 """

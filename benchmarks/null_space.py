@@ -1,7 +1,7 @@
-"""What a null-space projection costs before the first step: `python benchmarks/null_space.py [AUTHORS]`.
+"""The cost of a null-space projection before the first step: `python benchmarks/null_space.py [AUTHORS]`.
 
-Three feed-forward matrices of the embedded model, 1536 inputs each, and questions about so many invented authors; 24
-give more than ten distinct tokens an input. The aim is under a minute. The rows stream through the blocks up to the
+Three feed-forward matrices of the embedded model, 1536 inputs each, and questions about AUTHORS invented authors; 24
+give more than ten distinct tokens per input. The aim is under a minute. The rows stream through the blocks up to the
 highest trained one; second moments are added up and decomposed in float64.
 """
 

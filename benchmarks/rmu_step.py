@@ -1,7 +1,7 @@
 """An RMU step against the plain way, on the same batches: `python benchmarks/rmu_step.py [REPEATS]`.
 
 Plain: two whole models, full forwards with logits, gradients for every tensor up to the steered layer, and only then an
-optimizer over three matrices. Ours: the states below the trained blocks and those of the original model are kept, the
+optimizer over three matrices. Ours: the states below the trained blocks and those of the original model are cached, the
 forward stops at the layer, and only three matrices get gradients. Time is that of one process running both in turn;
 peak memory that of a process of its own for each. Both in float32, so that their updates can be compared.
 """
@@ -78,7 +78,7 @@ def ours(network: LanguageModel) -> tuple[Run, Tensor]:
 
 
 def plain(network: LanguageModel, direction: Tensor) -> Run:
-    """The same step with nothing kept."""
+    """The same step without caches."""
     updated, frozen = network.base, copy.deepcopy(network.base).requires_grad_(False)
     updated.requires_grad_(True)
     for _, block in network.blocks()[LAYER + 1 :]:

@@ -181,7 +181,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     "zaya": {"num_experts_per_tok": 1},
 }
-"""Model type -> fields that differ from the rule; a table stands for a configuration inside the configuration."""
+"""Model type -> fields that differ from the rule; a table is a configuration inside the configuration."""
 
 
 def names() -> list[str]:
@@ -290,7 +290,7 @@ def _merge(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Build every model, run it on a few tokens, and say what failed."""
+    """Build every model, run it on a few tokens, and report failures."""
     warnings.simplefilter("ignore")
     chosen = sys.argv[1:] or names()
     ids = torch.randint(8, VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(0))
