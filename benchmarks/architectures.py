@@ -13,8 +13,8 @@ Every architecture runs in its own process, so that a crash, an endless loop or 
   scored and generated from a cache equal plain passes over whole rows, all to 1e-5, on rows longer than sliding
   windows.
 - a recipe: one epoch through `expunge.unlearn`, with the default attacks in the first column of recipes.
-- *reload*: plain transformers computes the same logits from the saved model as the model in memory, to 1e-5; every weight
-  that was not trained is unchanged to the byte.
+- *reload*: plain transformers computes the same logits from the saved model as the model in memory, to 1e-5; every
+  weight that was not trained is unchanged to the byte.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ LONGEST = 900.0
 HEAD = """# Architectures
 
 Tiny random models of the causal language models that transformers can build without a network, and of two that are
-not causal, each run with recipes, evaluation, the default attacks, and save and reload. Of {count} model types {works} work
-throughout and {refused} are refused entirely; the others work except for the numbered cells. This page is the output of
+not causal, each run with recipes, evaluation, the default attacks, and save and reload. Of {count} model types {works}
+work throughout and {refused} are refused; the others work except for the numbered cells. This page is written by
 
     python benchmarks/architectures.py --results FOLDER --out docs/architectures.md
 
@@ -94,8 +94,8 @@ with {versions} on a CPU (about ten seconds of one core per type).
   scored and generated from cached states equal plain passes over whole rows, to a relative and absolute {tolerance} in
   float32, with sliding windows of {window} tokens and rows of up to 30.
 - a recipe: one epoch; *attacks*: the default attacks of a run, after `npo`.
-- *reload*: plain transformers reads the saved folder and computes the logits of the model in memory, and every weight that
-  was not trained, vision towers included, is unchanged to the byte.
+- *reload*: plain transformers reads the saved folder and computes the logits of the model in memory, and every weight
+  that was not trained, vision towers included, is unchanged to the byte.
 
 A number refers to a one-line refusal below the table; a bold number would be a fault. Names are those of transformers
 (`model_type`).
@@ -343,7 +343,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="model types, as zoo.names() lists them")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many run at a time (1)")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep results there; finished architectures are skipped")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="keep results there; finished ones are skipped")
     parser.add_argument("--out", type=Path, help="write the page of the documentation there")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
