@@ -12,10 +12,10 @@ import torch
 from expunge.core.errors import UserError
 from expunge.data.example import Example
 from expunge.data.splits import Splits
-from expunge.localize._gradients import gradient_cosines
 from expunge.localize.base import Selection
 from expunge.localize.mutual_information import MutualInformation, multi_domain
 from expunge.models.base import LanguageModel
+from expunge.models.entanglement import gradient_cosines
 
 AUTHORS = ("Ana Bell", "Carl Dorn", "Eva Finch", "Gus Hale", "Ida Jones")
 PLACES = ("Lima", "Oslo", "Rome", "Kyiv", "Bern")

@@ -18,15 +18,15 @@ from expunge.diagnose._noise import profile
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect_sets
 from expunge.evaluate.evidence_plan import Ask
-from expunge.localize._blocks import parameter_names
-from expunge.localize._gradients import gradient_cosines
 from expunge.models.base import LanguageModel
 from expunge.models.batches import TOKENS, Budget, in_batches
 from expunge.models.block_outputs import label_states
 from expunge.models.causal_restore import CausalRestorer
 from expunge.models.continuations import continued
+from expunge.models.entanglement import gradient_cosines
 from expunge.models.forward import Needs, row_set, score_rows
 from expunge.models.matrices import block_matrices
+from expunge.models.module_names import parameter_names
 from expunge.models.tensor_store import StateMemory
 from expunge.train.squeeze import initial_neighbours, token_level
 

@@ -9,9 +9,9 @@ import pytest
 from random_models import random_network
 
 from expunge.core.errors import UserError
-from expunge.localize._blocks import parameter_names
 from expunge.models.base import LanguageModel
 from expunge.models.feed_forward import feed_forward_outputs
+from expunge.models.module_names import parameter_names
 
 EXPERTS = ("mlp.experts.down_proj", "mlp.shared_experts.down_proj")
 DEEP = {

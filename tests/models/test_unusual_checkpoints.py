@@ -18,11 +18,11 @@ from expunge.core.errors import UserError
 from expunge.core.permission import granted
 from expunge.core.progress import Bar
 from expunge.data.example import Example
-from expunge.localize._blocks import parameter_names
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode
 from expunge.models.load import load_model, wrap_model
+from expunge.models.module_names import parameter_names
 from expunge.models.prefix import encode_prompts
 from expunge.models.save import save_model
 from expunge.train.candidates import beam_search

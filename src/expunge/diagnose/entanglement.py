@@ -4,39 +4,50 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from expunge.core.records import LayerCurve
 from expunge.core.report_section import Cell, Chart, ReportSection, Series, Table
-from expunge.data.splits import Splits
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
-from expunge.localize.mutual_information import MutualInformation
 from expunge.models.base import LanguageModel
+from expunge.models.entanglement import BlockMeasure, block_measures, equal_samples, gradient_measure
+from expunge.models.module_names import parameter_names
+
+_TEXTS = 200
+"""Maximum number of rows of each set, as in the localizer `mutual_information`."""
 
 
 class Entanglement(Diagnostic):
-    """The evidence of the localizer `mutual_information`, of the original and of the unlearned model.
+    """The measures of the localizer `mutual_information`, of the original and of the unlearned model.
 
-    Jensen-Shannon divergence of the two sets' activations, the AUC of a linear probe, the cosine of their principal
-    subspaces and, if asked for, of their gradients.
+    Jensen-Shannon divergence of the two sets' activations, AUC of a linear probe, angle and cosine of their principal
+    subspaces and, on request, cosine of their gradients.
     """
 
     class Config(Diagnostic.Config):
-        """How it is estimated."""
+        """Options of the estimate."""
 
-        components: int = Field(1, ge=1, description="Principal components; each needs ten rows of both kinds")
-        gradient_cosine: bool = Field(False, description="The cosine of both sets' gradients too: a backward pass")
+        components: int = Field(1, ge=1, description="Principal components; each needs ten rows of both sets")
+        gradient_cosine: bool = Field(False, description="Also the cosine of both sets' gradients: a backward pass")
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """One value for each block, measure and model.
+        """One value per block, measure and model.
 
         Raises:
             UserError: too few rows, or activations that cannot be compared.
         """
-        options = self.config.model_dump(include={"components", "gradient_cosine"})
-        localizer = MutualInformation(MutualInformation.Config(**options))
 
-        def look(model: LanguageModel, rows: Rows) -> tuple[LayerCurve, ...]:
-            splits = Splits(tuple(rows["forget"]), tuple(rows.get("retain", ())))
-            return localizer.select(model, splits, context.seed).curves
+        def look(model: LanguageModel, rows: Rows) -> list[BlockMeasure]:
+            drawn = equal_samples(
+                rows["forget"], rows.get("retain", ()), _TEXTS, self.config.components, context.seed, self.name
+            )
+            forget, retain = ([model.encoder.example(row) for row in some] for some in drawn)
+            measures = block_measures(
+                model, forget, retain, "last", "js", self.config.components, context.seed, self.name
+            )
+            if self.config.gradient_cosine:
+                names = [parameter_names(model, [layer], ["mlp.down_proj"]) for layer in range(len(model.blocks()))]
+                measures.append(gradient_measure(model, forget, retain, names))
+            for one in measures:
+                one.check(self.name)
+            return measures
 
         found = {stage: context.on(stage, look) for stage in context.stages}
         first = found[context.stages[0]]

@@ -15,12 +15,13 @@ from expunge.core.records import Frozen, LayerCurve
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
 from expunge.data.splits import Splits
-from expunge.localize._blocks import best_window, parameter_names, share_of_depth
+from expunge.localize._blocks import best_window, share_of_depth
 from expunge.localize._facts import Fact, find_fact, subject_of
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
 from expunge.models.causal_restore import CausalRestorer, TraceResult, embedding_width, input_embeddings
 from expunge.models.forward import score_rows
+from expunge.models.module_names import parameter_names
 from expunge.models.sites import Site
 from expunge.numerics.intervals import Numbers, mean_band
 

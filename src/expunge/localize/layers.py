@@ -7,9 +7,10 @@ from pydantic import Field
 from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.data.splits import Splits
-from expunge.localize._blocks import parameter_names, share_of_depth, window_below
+from expunge.localize._blocks import share_of_depth, window_below
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
+from expunge.models.module_names import parameter_names
 
 
 class Layers(Localizer):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -17,61 +16,44 @@ from expunge.core.records import Frozen, LayerCurve
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.splits import Splits
-from expunge.localize._blocks import parameter_names, share_of_depth, window_below
-from expunge.localize._entanglement import (
-    Sample,
-    jensen_shannon,
-    paper_information,
-    probe_auc,
-    subspace_cosines,
-)
-from expunge.localize._gradients import gradient_cosines
+from expunge.localize._blocks import share_of_depth, window_below
 from expunge.localize.base import Localizer, Selection
 from expunge.models.base import LanguageModel
-from expunge.models.block_outputs import Pooling, block_outputs
-
-_TEXTS_A_COMPONENT = 10
-"""Fewer leave a density of that many dimensions to chance."""
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """One value for each block, and which way separates the two sets."""
-
-    name: str
-    values: list[float]
-    apart: Literal["high", "low", "near 0"]
-
-    def best(self, layers: Sequence[int]) -> list[int]:
-        """The blocks among `layers` that separate best: one, or all that tie."""
-        separation = {layer: self._separation(self.values[layer]) for layer in layers}
-        return [layer for layer, value in separation.items() if value == max(separation.values())]
-
-    def _separation(self, value: float) -> float:
-        return {"high": value, "low": -value, "near 0": -abs(value)}[self.apart]
+from expunge.models.block_outputs import Pooling
+from expunge.models.entanglement import (
+    TEXTS_PER_COMPONENT,
+    BlockMeasure,
+    Estimator,
+    activations,
+    block_measures,
+    equal_samples,
+    gradient_measure,
+    information,
+)
+from expunge.models.module_names import parameter_names
 
 
 class MutualInformation(Localizer):
     """The block where forget and retain activations are least entangled, and the blocks just below it.
 
-    The paper's own estimate (eq. 2-7) compares rows that nothing pairs and moves with the scale of the activations, so
-    `js` measures instead the information between an activation and the set it is from: the Jensen-Shannon divergence
-    of the two densities, 0 to ln 2 nats, low where they are entangled, and takes the largest. `paper` is the published
-    code, a heuristic kept for reproduction, and takes the smallest.
+    The paper's own estimate (eq. 2-7) pairs unrelated rows and changes with the scale of the activations. `js` instead
+    measures the information between an activation and the set it comes from: the Jensen-Shannon divergence of the two
+    densities, from 0 (entangled) to ln 2 nats, and selects the largest. `paper` is the published code, a heuristic kept
+    for reproduction, and selects the smallest.
 
-    With `eta` every topic of the forget rows is a domain F_i of its own, and eq. 7 is computed:
-    `sum_i I(F_i; R) + eta sum_{i<j} I(F_i; F_j)`, with the estimator's measure for I. A positive eta seeks a block
-    where the domains are far apart too, as the formula has it; a negative one where they are entangled, as the paper's
-    text has it. The paper gives no value and its code has no such term, so by default all forget rows are one domain.
+    With `eta`, every topic of the forget rows is a domain F_i, and eq. 7 is computed:
+    `sum_i I(F_i; R) + eta sum_{i<j} I(F_i; F_j)`, with the estimator's measure for I. A positive eta favours a block
+    where the domains are also far apart, as in the formula; a negative one a block where they are entangled, as in the
+    paper's text. The paper gives no value and its code has no such term, so by default all forget rows are one domain.
 
-    Beside either stand a linear probe, the angle between the sets' principal subspaces and, when asked for, the cosine
-    of their gradients; evidence names those that would have chosen another block.
+    The evidence also holds a linear probe, the angle between the sets' principal subspaces and, on request, the cosine
+    of their gradients, and names the measures that would have selected another block.
     """
 
     class Config(Frozen):
-        """What is compared, and which weights of the chosen blocks move."""
+        """Options of the comparison, and of the weights to train."""
 
-        estimator: Literal["js", "paper"] = Field(
+        estimator: Estimator = Field(
             "js", description="js: Jensen-Shannon divergence, largest wins; paper: its code's heuristic, smallest wins"
         )
         token: Pooling = Field("last", description="Output at a text's last token, or its mean over all tokens")
@@ -105,11 +87,12 @@ class MutualInformation(Localizer):
         num_layers = len(model.blocks())
         candidates = share_of_depth(config.depth, num_layers)
         groups = [parameter_names(model, [layer], config.modules) for layer in range(num_layers)]
-        forget, retain = (
-            [model.encoder.example(row) for row in rows] for rows in self._drawn(splits.forget, splits.retain, seed)
+        drawn = equal_samples(splits.forget, splits.retain, config.texts, config.components, seed, "localize")
+        forget, retain = ([model.encoder.example(row) for row in rows] for rows in drawn)
+        measures = block_measures(
+            model, forget, retain, config.token, config.estimator, config.components, seed, "localize"
         )
-        measures = self._measures(model, forget, retain, seed)
-        terms: list[_Measure] = []
+        terms: list[BlockMeasure] = []
         about_domains: dict[str, Any] = {}
         if config.eta is not None:
             domains = {
@@ -122,12 +105,9 @@ class MutualInformation(Localizer):
             measures[0] = replace(measures[0], name=name, values=values)
             about_domains = {"eta": config.eta, "domains": {name: len(rows) for name, rows in domains.items()}}
         if config.gradient_cosine:
-            cosines = gradient_cosines(model, forget, retain, groups)
-            measures.append(_Measure("gradient cosine", cosines, "near 0"))
+            measures.append(gradient_measure(model, forget, retain, groups))
         for measure in (*measures, *terms):
-            for layer, value in enumerate(measure.values):
-                if not math.isfinite(value):
-                    raise UserError(f"localize: block {layer}: the {measure.name} is not a number")
+            measure.check("localize")
         chosen = measures[0].best(candidates)[0]
         layers = list(window_below(chosen, config.window))
         others = {measure.name: measure.best(candidates) for measure in measures}
@@ -146,24 +126,6 @@ class MutualInformation(Localizer):
         curves = tuple(LayerCurve(name=measure.name, values=measure.values) for measure in (*measures, *terms))
         return Selection(parameter_names(model, layers, config.modules), evidence, curves)
 
-    def _drawn(
-        self, forget: Sequence[Example], retain: Sequence[Example], seed: int
-    ) -> tuple[list[Example], list[Example]]:
-        """Equally many rows of both."""
-        if not retain:
-            raise UserError("localize: mutual_information compares forget rows with retain rows; data.retain has none")
-        count = min(self.config.texts, len(forget), len(retain))
-        components = self.config.components
-        if count < _TEXTS_A_COMPONENT * components:
-            most = count // _TEXTS_A_COMPONENT
-            way_out = f"set localize.components = {most}" if most else 'choose the blocks: localize.name = "layers"'
-            raise UserError(
-                f"localize.components: {components} need {_TEXTS_A_COMPONENT * components} texts of each kind, got "
-                f"{count} (forget {len(forget)}, retain {len(retain)}, localize.texts {self.config.texts}); {way_out}"
-            )
-        draw = random.Random(f"{seed}/localize/texts")
-        return draw.sample(forget, count), draw.sample(retain, count)
-
     def _domains(self, forget: Sequence[Example], seed: int) -> dict[str, list[Example]]:
         """Forget rows of every topic, at most `texts` of each.
 
@@ -176,7 +138,7 @@ class MutualInformation(Localizer):
                 "localize.eta: compares forget rows of different topics, so every row of data.forget needs a field "
                 f"'topic', and there must be two or more; found {', '.join(topics) or 'none'}"
             )
-        needed = _TEXTS_A_COMPONENT * self.config.components
+        needed = TEXTS_PER_COMPONENT * self.config.components
         found = {topic: [row for row in forget if row.topic == topic] for topic in topics}
         for topic, rows in found.items():
             if len(rows) < needed:
@@ -188,57 +150,24 @@ class MutualInformation(Localizer):
         return {topic: draw.sample(rows, min(self.config.texts, len(rows))) for topic, rows in found.items()}
 
     def _terms(
-        self, model: LanguageModel, domains: Mapping[str, Sequence[Encoded]], retain: Sequence[Encoded], like: _Measure
-    ) -> list[_Measure]:
-        """I of every domain and the retain rows, then of every pair of domains, block by block."""
-        end, token = model.encoder.end_id, self.config.token
-        sets = {
-            name: block_outputs(model, [_open(row, end) for row in rows], token).double().numpy()
-            for name, rows in (*domains.items(), ("", retain))
-        }
-        pairs = [(name, "") for name in domains] + list(itertools.combinations(domains, 2))
+        self,
+        model: LanguageModel,
+        domains: Mapping[str, Sequence[Encoded]],
+        retain: Sequence[Encoded],
+        like: BlockMeasure,
+    ) -> list[BlockMeasure]:
+        """Per block, I of every domain and the retain rows, then of every pair of domains."""
+        sets = {name: activations(model, rows, self.config.token) for name, rows in (*domains.items(), ("", retain))}
         found = []
-        for one, other in pairs:
+        for one, other in [(name, "") for name in domains] + list(itertools.combinations(domains, 2)):
             count = min(len(sets[one]), len(sets[other]))
-            first, second = sets[one][:count], sets[other][:count]
+            pairs = zip(sets[one][:count].swapaxes(0, 1), sets[other][:count].swapaxes(0, 1), strict=True)
             try:
-                values = [self._score(first[:, layer], second[:, layer]) for layer in range(first.shape[1])]
+                values = [information(*pair, self.config.estimator, self.config.components) for pair in pairs]
             except (ValueError, np.linalg.LinAlgError) as error:
                 raise UserError(f"localize: '{one}': {str(error).splitlines()[0]}") from None
             found.append(replace(like, name=f"{like.name}, {one} and {other or 'retain'}", values=values))
         return found
-
-    def _measures(
-        self, model: LanguageModel, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> list[_Measure]:
-        """The score that chooses, then those beside it."""
-        end = model.encoder.end_id
-        first, second = (
-            block_outputs(model, [_open(row, end) for row in rows], self.config.token).double().numpy()
-            for rows in (forget, retain)
-        )
-        scores, probes, cosines = [], [], []
-        for layer in range(first.shape[1]):
-            one, other = first[:, layer], second[:, layer]
-            try:
-                scores.append(self._score(one, other))
-                probes.append(probe_auc(one, other, seed))
-                cosines.append(subspace_cosines(one, other, self.config.components))
-            except (ValueError, np.linalg.LinAlgError) as error:
-                raise UserError(f"localize: block {layer}: {str(error).splitlines()[0]}") from None
-        return [
-            _Measure("JS divergence (nats)", scores, "high")
-            if self.config.estimator == "js"
-            else _Measure("MI by the paper's heuristic (nats)", scores, "low"),
-            _Measure("linear probe AUC", probes, "high"),
-            _Measure("smallest principal angle (degrees)", [math.degrees(math.acos(c[0])) for c in cosines], "high"),
-            _Measure("subspace overlap (mean cosine)", [float(c.mean()) for c in cosines], "low"),
-        ]
-
-    def _score(self, forget: Sample, retain: Sample) -> float:
-        if self.config.estimator == "paper":
-            return paper_information(forget, retain)
-        return jensen_shannon(forget, retain, self.config.components)
 
 
 def multi_domain(num_domains: int, terms: Sequence[Sequence[float]], eta: float) -> list[float]:
@@ -253,8 +182,3 @@ def multi_domain(num_domains: int, terms: Sequence[Sequence[float]], eta: float)
     return [
         sum(weight * value for weight, value in zip(weights, block, strict=True)) for block in zip(*terms, strict=True)
     ]
-
-
-def _open(row: Encoded, end_id: int) -> Encoded:
-    """A row without the token that closes an answer: every answer ends in the same one, and texts have none."""
-    return replace(row, ids=row.ids[:-1]) if row.ids[-1] == end_id else row

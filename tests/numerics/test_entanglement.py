@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from expunge.localize._entanglement import (
+from expunge.numerics.entanglement import (
     Sample,
     jensen_shannon,
     paper_information,
