@@ -352,7 +352,8 @@ def main() -> None:
     start = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as scratch,
-        mock.patch("expunge.workflows.run._report", return_value=None),  # pages take longer than the models
+        # pages take longer than the models
+        mock.patch("expunge.workflows.run_directory._write_page", return_value=None),
     ):
         folder = arguments.results or Path(scratch)
         asked = arguments.only or [name for name in zoo.names() if not (folder / f"{name}.json").exists()]

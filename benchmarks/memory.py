@@ -155,7 +155,7 @@ def unlearn(folder: str, settings: list[str], attacks: list[str], count: int, ou
 
 def run(folder: str, settings: list[str], attacks: list[str], count: int, tracked: bool) -> None:
     """A run of a tiny model, then one of this process's model; prints its figures."""
-    import expunge.workflows.run as pipeline
+    import expunge.workflows.session as pipeline
     from expunge.cli._console import quiet_libraries
 
     quiet_libraries()

@@ -23,9 +23,10 @@ from expunge.models.forward import RowSet
 from expunge.retain.kl import KL
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.fit import fit
+from expunge.train.job import NOTHING, Stream, Task, TrainingJob
 from expunge.train.teach import Alone
-from expunge.train.trainer import NOTHING, Stream, Task
-from expunge.train.unlearn import fit, make_stream
+from expunge.train.unlearn import make_stream
 
 STEPS, BATCH = 5, 8
 PROMPT, ANSWER = 40, 20
@@ -44,7 +45,8 @@ def train(kind: str) -> None:
     }
     settings = TrainConfig(epochs=1, batch_size=BATCH, checkpoints=False)
     with tempfile.TemporaryDirectory() as folder:
-        fit(network, tasks[kind](), [], settings, GuardConfig(utility_floor=None, rows=8), 0, Path(folder))
+        guard = GuardConfig(utility_floor=None, rows=8)
+        fit(TrainingJob(network, settings, guard, 0, Path(folder)), tasks[kind]())
     print(json.dumps({"peak_mb": peak_memory_mb()}))
 
 

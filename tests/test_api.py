@@ -254,7 +254,7 @@ def test_after_a_failure_the_weights_are_back_too(
         raise RuntimeError("stopped here")
 
     if "fails" in options:
-        monkeypatch.setattr("expunge.workflows.run._save", stop)
+        monkeypatch.setattr("expunge.workflows.run.save_model", stop)
     with pytest.raises((UserError, RuntimeError), match=message) as raised:
         expunge.unlearn(
             lent_model,

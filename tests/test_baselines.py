@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,16 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.reference_weights import OriginalWeights
+from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.fit import TrainingResult
+from expunge.train.job import Method, TrainingJob
 from expunge.train.pairing import PairBatches
-from expunge.train.tuning import fine_tune
-from expunge.train.unlearn import Training, prepare, unlearn
+from expunge.train.teach import fine_tune
+from expunge.train.unlearn import prepare, unlearn
 from expunge.workflows.run import execute
 
 Rows = dict[str, tuple[Example, ...]]
-Runner = Callable[..., tuple[LanguageModel, Training]]
+Runner = Callable[..., tuple[LanguageModel, TrainingResult]]
 LEAN = {"evaluate": {"metrics": ["probability"], "max_rows": 2}, "attacks": {"names": []}}
 DOWN = "model.layers.1.mlp.down_proj.weight"
 ONE = ("localize.name=layers", "localize.layers=[1]", 'localize.modules=["mlp.down_proj"]')
@@ -49,21 +51,15 @@ def run(tiny_folder: Path, fact_files: dict[str, Path]) -> Callable[..., Run]:
 
 @pytest.fixture
 def unlearned(run: Callable[..., Run], tiny_folder: Path, examples: Rows, tmp_path: Path) -> Runner:
-    """Training as a run has it, without measuring and reports."""
+    """TrainingResult as a run has it, without measuring and reports."""
 
-    def carry_out(recipe: str, *settings: str) -> tuple[LanguageModel, Training]:
+    def carry_out(recipe: str, *settings: str) -> tuple[LanguageModel, TrainingResult]:
         plan, model = run(recipe, *settings), load_model(ModelConfig(name=str(tiny_folder)))
         model.freeze_but(plan.build("localize").select(model, None, 0).names)
-        prepared = prepare(
-            *(model, examples["forget"], examples["retain"]),
-            *(plan.build(slot) for slot in ("forget", "retain", "combine")),
-            plan.train,
-            plan.guard,
-            0,
-            edit=None if plan.edit.name == "none" else plan.build("edit"),
-            tune=partial(fine_tune, seed=0, folder=tmp_path / "tuned"),
-        )
-        return model, unlearn(model, prepared, plan.train, plan.guard, 0, tmp_path)
+        edit = plan.build("edit")
+        method = Method(*(plan.build(slot) for slot in ("forget", "retain", "combine")), edit if edit.changes else None)
+        job = TrainingJob(model, plan.train, plan.guard, 0, tmp_path)
+        return model, unlearn(job, prepare(job, method, examples["forget"], examples["retain"]))
 
     return carry_out
 
@@ -220,7 +216,7 @@ def test_a_task_vector_of_an_adapter_is_negated_in_the_matrices(
     seen: list[Tensor] = []
 
     def tune(setup: Setup, config: Any) -> OriginalWeights:
-        found = fine_tune(setup, config, seed=0, folder=tmp_path)
+        found = fine_tune(TrainingJob(tiny, TrainConfig(), GuardConfig(), 0, tmp_path), setup, config)
         with found.swapped_in():
             seen.append(layer.get_delta_weight("default").detach().clone())
         return found

@@ -26,6 +26,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import wrap_model
 from expunge.models.sample import Sample, Sampler
+from expunge.train.job import Method, TrainingJob
 from expunge.train.pairing import PairBatches
 from expunge.train.unlearn import prepare, unlearn
 
@@ -250,8 +251,9 @@ def test_official_recipes_are_the_published_loop(
     ours = small()
     ours.freeze_but([weight for weight, _ in ours.network.named_parameters()])
     fillers = [run.build(slot) for slot in ("forget", "retain", "combine")]
-    prepared = prepare(ours, rows["forget"], rows["retain"], *fillers, run.train, run.guard, 0)  # type: ignore[arg-type]
-    assert unlearn(ours, prepared, run.train, run.guard, 0, tmp_path).num_steps == STEPS
+    job = TrainingJob(ours, run.train, run.guard, 0, tmp_path)
+    prepared = prepare(job, Method(*fillers), rows["forget"], rows["retain"])  # type: ignore[arg-type]
+    assert unlearn(job, prepared).num_steps == STEPS
 
     plain = small()
     encoded = [[plain.encoder.example(row) for row in rows[split]] for split in ("forget", "retain")]
@@ -373,8 +375,8 @@ def test_zephyr_recipes_are_the_published_loop(
 
     monkeypatch.setattr(Orthogonal, "_combined", noting)
     fillers = [run.build(slot) for slot in ("forget", "retain", "combine")]
-    prepared = prepare(ours, forget, retain, *fillers, run.train, run.guard, 0)
-    assert unlearn(ours, prepared, run.train, run.guard, 0, tmp_path).num_steps == STEPS
+    job = TrainingJob(ours, run.train, run.guard, 0, tmp_path)
+    assert unlearn(job, prepare(job, Method(*fillers), forget, retain)).num_steps == STEPS
 
     encoded = [plain.encoder.example(row) for row in forget]
     kept = [plain.encoder.example(row) for row in retain]

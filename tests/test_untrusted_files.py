@@ -100,7 +100,7 @@ def test_no_pickle_of_a_foreign_checkpoint_is_loaded(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("expunge.workflows.run._save", stop)
+        patch.setattr("expunge.workflows.run.save_model", stop)
         with pytest.raises(KeyboardInterrupt):
             execute(run, out)
     checkpoints = sorted((out / "work").glob("checkpoint-*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,25 @@ def print_of(given: Rows, rows: Sequence[Example], understood: Sequence[DataSumm
     """Where rows came from, in the caller's words, which they were, and what of them was not read."""
     source = str(given) if isinstance(given, str | Path) else "given from Python"
     return DataPrint(source=source, rows=len(rows), sha256=fingerprint(rows), unused=unused_of(understood))
+
+
+def prints_of(splits: Splits, truncated: Collection[str] = ()) -> dict[str, DataPrint]:
+    """The same of every split that has rows.
+
+    Args:
+        splits: all rows.
+        truncated: ids of rows that were cut to the model's context.
+    """
+    return {
+        name: DataPrint(
+            source=splits.sources.get(name, "given from Python"),
+            rows=len(rows),
+            sha256=fingerprint(rows),
+            truncated=sum(row.id in truncated for row in rows),
+            unused=unused_of(splits.understood.get(name, ())),
+        )
+        for name, rows in splits.named()
+    }
 
 
 def is_loaded(model: Any) -> bool:

@@ -18,6 +18,7 @@ from expunge.models.config import ModelConfig
 from expunge.models.load import load_model
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
+from expunge.train.job import Method, TrainingJob
 from expunge.train.unlearn import prepare, unlearn
 
 Vectors = list[list[float] | None]
@@ -175,8 +176,8 @@ def trained(folder: Path, examples: dict[str, tuple[Example, ...]], work: Path, 
     losses = GradientAscent(GradientAscent.Config()), NLL(NLL.Config())
     rows = examples["forget"], examples["retain"]
     guard = GuardConfig(utility_floor=0.0)
-    prepared = prepare(model, *rows, *losses, rule, train, guard, 0)
-    done = unlearn(model, prepared, train, guard, 0, work)
+    job = TrainingJob(model, train, guard, 0, work)
+    done = unlearn(job, prepare(job, Method(*losses, rule), *rows))
     assert [0 <= step.values["gradient_conflict"] <= 1 for step in done.steps] == [True, True]
     return model
 

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from transformers import TrainerCallback
 from expunge.attacks.base import Attack, AttackContext
 from expunge.combine.base import Combine
 from expunge.core.plugins import find, names
-from expunge.core.progress import SILENT
 from expunge.core.records import StepLog
 from expunge.core.toml import read_toml
 from expunge.data.load import examples_from_rows
@@ -51,10 +50,11 @@ from expunge.models.config import LoraConfig, ModelConfig
 from expunge.models.load import load_model
 from expunge.models.save import save_model
 from expunge.train import scaling
-from expunge.train import unlearn as training
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.editing import edited
-from expunge.train.tuning import fine_tune
+from expunge.train.editing import apply_edit
+from expunge.train.fit import fit
+from expunge.train.job import Method, TrainingJob
+from expunge.train.unlearn import prepare
 from expunge.workflows.evaluate import data_plan, evaluate_models
 
 TOKENS = 3
@@ -178,16 +178,13 @@ class World:
         config = {"lr": 0.1, "epochs": 1, "batch_size": 1, "checkpoints": False, "optimizer": "sgd"} | options
         train, guard, waits = TrainConfig.model_validate(config), GuardConfig(utility_floor=None), Waits(self.gpu)
         before = flat(model.trainable())
-        parts = (forget, retain, combine, train, guard, 0)
-        tune = partial(fine_tune, seed=0, folder=self.folder / name / "tuned", checkpoints=False)
-        prepared = training.prepare(model, self.few.forget, self.few.retain, *parts, edit=edit, tune=tune)
+        job = TrainingJob(model, train, guard, 0, self.folder / name)
+        prepared = prepare(job, Method(forget, retain, combine, edit), self.few.forget, self.few.retain)
         for loss in (forget, retain):
             loss.start(model, combine.project)
         if prepared.edit is not None:
-            edited(prepared.edit, prepared.held_out, guard, 0, self.folder / name, SILENT)
-        done = training.fit(
-            model, prepared.task, prepared.held_out, train, guard, 0, self.folder / name, callbacks=[waits]
-        )
+            apply_edit(job, prepared.edit, prepared.held_out)
+        done = fit(job, prepared.task, prepared.held_out, callbacks=[waits])
         self.check_device(model)
         self.waits[name] = [step.total() for step in waits.steps]
         for step in waits.steps:

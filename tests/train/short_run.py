@@ -22,7 +22,9 @@ from expunge.models.config import LoraConfig
 from expunge.models.forward import score_rows
 from expunge.train.checkpoints import inputs_of
 from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
-from expunge.train.unlearn import Training, prepare, unlearn
+from expunge.train.fit import TrainingResult
+from expunge.train.job import Method, TrainingJob
+from expunge.train.unlearn import prepare, unlearn
 
 
 class Watching(Progress):
@@ -69,36 +71,28 @@ class Unlearning:
     module: str = ""
     """Train only the weights whose name holds this."""
 
-    def run(self, after_step: Callable[[int], None] = lambda _: None) -> Training:
+    def run(self, after_step: Callable[[int], None] = lambda _: None) -> TrainingResult:
         names = [name for name, _ in self.model.network.named_parameters() if self.module in name]
         if self.lora:
             add_lora(self.model, names, self.lora, self.seed)
         else:
             self.model.freeze_but(names)
-        progress = Watching(after_step)
-        prepared = prepare(
+        job = TrainingJob(
             self.model,
-            self.examples["forget"],
-            self.examples["retain"],
-            self.forget_loss or filler("forget", self.forget),
-            self.retain_loss or filler("retain", self.retain),
-            self.combine or WeightedSum(WeightedSum.Config()),
-            self.train,
-            self.guard,
-            self.seed,
-            progress,
-        )
-        return unlearn(
-            self.model,
-            prepared,
             self.train,
             self.guard,
             self.seed,
             self.folder,
-            progress,
-            self.squeeze,
+            Watching(after_step),
             inputs_of(self.model, [("forget", self.examples["forget"])]),
+            squeeze=self.squeeze,
         )
+        method = Method(
+            self.forget_loss or filler("forget", self.forget),
+            self.retain_loss or filler("retain", self.retain),
+            self.combine or WeightedSum(WeightedSum.Config()),
+        )
+        return unlearn(job, prepare(job, method, self.examples["forget"], self.examples["retain"]))
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of every weight that may move."""

@@ -15,7 +15,7 @@ from short_run import Unlearning
 from expunge.core.errors import UserError
 from expunge.train.checkpoints import check_inputs, checkpoints, inputs_of
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.unlearn import Training
+from expunge.train.fit import TrainingResult
 
 TRAIN = TrainConfig(lr=1e-3, epochs=2, batch_size=2, checkpoint_every=1)
 """8 steps, 4 an epoch."""
@@ -84,7 +84,7 @@ def test_damaged_checkpoints_are_passed_over(
         for file in files:
             damage(copy / file)
         resumed, steps = unlearning(folder=copy, **options), []
-        found: Training = resumed.run(steps.append)
+        found: TrainingResult = resumed.run(steps.append)
         assert steps[0] == first, name
         assert found.steps == expected.steps, name
         assert found.checks == expected.checks, name

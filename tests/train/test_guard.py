@@ -18,6 +18,7 @@ from expunge.models.config import LoraConfig
 from expunge.retain.nll import NLL
 from expunge.train.config import GuardConfig, TrainConfig
 from expunge.train.guard import check_bounds
+from expunge.train.job import Method
 from expunge.train.unlearn import hold_out
 
 RUINOUS = TrainConfig(lr=1e-3, epochs=10, batch_size=4, schedule="constant", checkpoints=False)
@@ -115,12 +116,12 @@ def test_a_bound_on_nothing_that_is_logged(option: str) -> None:
     forget, retain = filler("forget", "deviation"), filler("retain", "hidden_mse")
     combine = WeightedSum(WeightedSum.Config(watch_conflict=True))
     with pytest.raises(UserError, match=rf"guard\.{option}: no step logs .*'forget_cosin'; did you mean forget_cosine"):
-        check_bounds(GuardConfig(**{option: {"forget_cosin": 0.0}}), forget, retain, combine)
+        check_bounds(GuardConfig(**{option: {"forget_cosin": 0.0}}), Method(forget, retain, combine))
     known = ("loss", "retain_loss", "grad_norm", "forget_cosine", "retain_norm", "gradient_cosine")
-    check_bounds(GuardConfig(**{option: dict.fromkeys(known, 0.0)}), forget, retain, combine)
+    check_bounds(GuardConfig(**{option: dict.fromkeys(known, 0.0)}), Method(forget, retain, combine))
     plain = WeightedSum(WeightedSum.Config())
     with pytest.raises(UserError, match="no step logs a value 'gradient_cosine'"):
-        check_bounds(GuardConfig(**{option: {"gradient_cosine": 0.0}}), forget, retain, plain)
+        check_bounds(GuardConfig(**{option: {"gradient_cosine": 0.0}}), Method(forget, retain, plain))
 
 
 def test_a_bound_that_never_met_a_value_is_told(unlearning: Callable[..., Unlearning]) -> None:

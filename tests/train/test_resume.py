@@ -17,7 +17,7 @@ from expunge.forget.belief_sequence import BeliefSequence
 from expunge.models.config import LoraConfig
 from expunge.train.checkpoints import checkpoints
 from expunge.train.config import GuardConfig, TrainConfig
-from expunge.train.unlearn import Training
+from expunge.train.fit import TrainingResult
 
 TRAIN = TrainConfig(lr=1e-3, epochs=3, batch_size=2, checkpoint_every=1, warmup_epochs=0.5)
 """12 steps, 4 an epoch."""
@@ -37,7 +37,7 @@ class Killed(Exception):
     """Stands for a kill: nothing in the trainer catches it."""
 
 
-def same(run: Unlearning, found: Training, other: Unlearning, expected: Training) -> bool:
+def same(run: Unlearning, found: TrainingResult, other: Unlearning, expected: TrainingResult) -> bool:
     weights, wanted = run.weights(), other.weights()
     assert [entry.step for entry in found.steps] == [entry.step for entry in expected.steps]
     assert found.checks == expected.checks

@@ -105,4 +105,4 @@ def test_skipped_steps_are_counted_and_leave_the_weights(
     assert training.num_steps == 2
     assert all(value == value for step in training.steps for value in step.values.values())
     assert not any("grad_norm" in step.values for step in training.steps)
-    assert [warning for warning in training.warnings if warning.startswith("2 of 2 steps were left out")]
+    assert [warning for warning in training.warnings if warning.startswith("2 of 2 steps were skipped")]

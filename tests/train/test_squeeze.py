@@ -14,8 +14,8 @@ from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.train.candidates import target_of
 from expunge.train.config import SqueezeConfig, TrainConfig
+from expunge.train.fit import TrainingResult
 from expunge.train.squeeze import initial_neighbours, token_level
-from expunge.train.unlearn import Training
 
 SMALL = SqueezeConfig(prompts=3, beams=4, samples=4, max_new_tokens=16, top_k=5, dynamic=True)
 TRAIN = TrainConfig(lr=5e-4, epochs=2, batch_size=1, schedule="constant", checkpoint_every=3)
@@ -34,20 +34,20 @@ def kept() -> dict[str, Any]:
 
 
 @pytest.fixture
-def unbroken(unlearning: Callable[..., Unlearning], kept: dict[str, Any]) -> tuple[Unlearning, Training]:
+def unbroken(unlearning: Callable[..., Unlearning], kept: dict[str, Any]) -> tuple[Unlearning, TrainingResult]:
     if not kept:
         run = unlearning(**ASCENT)
         kept["run"] = (run, run.run())
-    done: tuple[Unlearning, Training] = kept["run"]
+    done: tuple[Unlearning, TrainingResult] = kept["run"]
     return done
 
 
-def result(training: Training) -> Squeeze:
+def result(training: TrainingResult) -> Squeeze:
     assert training.squeeze is not None
     return training.squeeze
 
 
-def test_looks_early_and_at_the_end_of_each_epoch(unbroken: tuple[Unlearning, Training]) -> None:
+def test_looks_early_and_at_the_end_of_each_epoch(unbroken: tuple[Unlearning, TrainingResult]) -> None:
     """8 steps an epoch: step 8 is both, and only the first epoch has early ones."""
     checks = result(unbroken[1]).checks
     assert [check.step for check in checks] == [0, 1, 2, 4, 8, 16]
@@ -55,7 +55,7 @@ def test_looks_early_and_at_the_end_of_each_epoch(unbroken: tuple[Unlearning, Tr
     assert [check.step for check in checks if check.rouge_l is not None] == [0, 8, 16]
 
 
-def test_ascent_lowers_the_target(unbroken: tuple[Unlearning, Training]) -> None:
+def test_ascent_lowers_the_target(unbroken: tuple[Unlearning, TrainingResult]) -> None:
     """Log-probability, probability and what samples still say of it all fall; nothing has moved at step 0."""
     first, *_, last = result(unbroken[1]).checks
     assert (first.target.mean_change.low, first.target.mean_change.high) == (0, 0)
@@ -69,14 +69,14 @@ def test_ascent_lowers_the_target(unbroken: tuple[Unlearning, Training]) -> None
     )
 
 
-def test_bands_start_in_their_order(unbroken: tuple[Unlearning, Training]) -> None:
+def test_bands_start_in_their_order(unbroken: tuple[Unlearning, TrainingResult]) -> None:
     first = result(unbroken[1]).checks[0].bands
     assert first["mean"]["high"].mean.value > first["mean"]["mid"].mean.value > first["mean"]["low"].mean.value
     assert first["sum"]["high"].total.value > first["sum"]["mid"].total.value > first["sum"]["low"].total.value
 
 
 def test_looking_changes_no_weight(
-    unlearning: Callable[..., Unlearning], unbroken: tuple[Unlearning, Training]
+    unlearning: Callable[..., Unlearning], unbroken: tuple[Unlearning, TrainingResult]
 ) -> None:
     plain = unlearning(**{**ASCENT, "squeeze": None})
     assert plain.run().squeeze is None
@@ -85,7 +85,7 @@ def test_looking_changes_no_weight(
 
 
 def test_an_interrupted_run_records_what_an_unbroken_one_does(
-    unlearning: Callable[..., Unlearning], unbroken: tuple[Unlearning, Training]
+    unlearning: Callable[..., Unlearning], unbroken: tuple[Unlearning, TrainingResult]
 ) -> None:
     """Killed after step 6, with a checkpoint of step 3: the looks at 0, 1 and 2 come from its log, that at 4 is new."""
 

@@ -22,7 +22,7 @@ def report(
     from expunge.reports.robustness import compared
     from expunge.reports.section import print_section
     from expunge.workflows.attack import read_card
-    from expunge.workflows.run import write_report
+    from expunge.workflows.run_directory import write_report
 
     if len(run_dirs) > 1:
         names = [folder.name for folder in run_dirs]

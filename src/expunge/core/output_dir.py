@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -88,6 +88,36 @@ def check_empty(out: Path, option: str = "--out") -> None:
     check_folder(out, option)
     if contents(out):
         raise UserError(f"{option} {out}: is not empty; results are never overwritten")
+
+
+def check_holds_only(out: Path, marker: str, besides: Collection[str] = ()) -> bool:
+    """Whether a folder holds an earlier result of the same command; refuse one that holds anything else.
+
+    Args:
+        out: the folder, which need not exist.
+        marker: the file by which a result of the command is recognised.
+        besides: names that a killed process of the command may leave without the marker.
+
+    Raises:
+        UserError: as `check_folder`, or there are other files.
+    """
+    check_folder(out)
+    if (out / marker).is_file():
+        return True
+    if any(path.name not in besides for path in contents(out)):
+        raise UserError(f"{out}: is not empty and holds no {marker}; choose another --out")
+    return False
+
+
+def check_absent(record: Path) -> None:
+    """Refuse to replace an earlier result, or to write where nothing can be written.
+
+    Raises:
+        UserError: as `check_folder`, or the record exists.
+    """
+    check_folder(record.parent)
+    if record.exists():
+        raise UserError(f"{record}: is there already; choose another --out")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from expunge.core.records import Frozen
 from expunge.losses.base import Setup
@@ -21,6 +21,9 @@ class Edit(ABC):
 
     class Config(Frozen):
         """Options of the edit."""
+
+    changes: ClassVar[bool] = True
+    """Whether there is anything to apply; false only for the plug-in `none`."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -9,5 +9,7 @@ from expunge.losses.base import Setup
 class NoEdit(Edit):
     """No edit."""
 
+    changes = False
+
     def apply(self, forget: Setup, retain: Setup, advance: Advance) -> None:
         """Leave the weights as they are."""

@@ -47,6 +47,11 @@ class Measured:
     """Of the sets that metrics over many rows read."""
 
     @property
+    def items(self) -> tuple[Evidence, Values, Kinds]:
+        """Evidence, values and kind of answer of every row, as `write_items` takes them."""
+        return self.evidence, self.values, self.kinds
+
+    @property
     def units(self) -> Units:
         """What the rows of each set are about."""
         return units_of(self.evidence)

@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from expunge.core.errors import ExpungeError, UserError
 from expunge.core.memory import memory_errors
-from expunge.core.progress import Progress
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
 from expunge.edit.base import Edit
-from expunge.losses.base import Loss, Setup
+from expunge.losses.base import Setup
 from expunge.models.batches import free_cached
-from expunge.train.config import GuardConfig, SqueezeConfig, TrainConfig
+from expunge.train.config import SqueezeConfig, TrainConfig
 from expunge.train.guard import Guard, share_kept
+from expunge.train.job import Method, TrainingJob
 
 
 @dataclass(frozen=True)
-class Edited:
-    """What an edit did."""
+class EditOutcome:
+    """Log and outcome of an edit."""
 
     checks: list[Check] = field(default_factory=list)
-    """The guard's looks before and after, both at step 0."""
+    """The guard's checks before and after, both at step 0."""
     steps: list[StepLog] = field(default_factory=list)
     """What the edit logged, as step 0."""
     guard: GuardOutcome = GuardOutcome(utility_floor=None)  # noqa: RUF009 - frozen
-    """Stopped where the edit was undone."""
+    """Stopped if the edit was undone."""
     warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Planned:
-    """An edit with the rows that it looks at."""
+class PlannedEdit:
+    """An edit with the rows that it uses."""
 
     edit: Edit
     forget: Setup
     retain: Setup
 
 
-def check_steps(
-    train: TrainConfig, forget: Loss, retain: Loss, edit: Edit | None, squeeze: SqueezeConfig | None
-) -> None:
+def check_steps(train: TrainConfig, method: Method, squeeze: SqueezeConfig | None) -> None:
     """Refuse a run that would change nothing, losses that would never be used, and training without a loss.
 
     Raises:
         UserError: any of them.
     """
-    losses = {"forget": forget, "retain": retain}
+    losses = {"forget": method.forget, "retain": method.retain}
     if train.takes_steps:
         if missing := [slot for slot, loss in losses.items() if not loss.trains]:
             raise UserError(
@@ -55,7 +52,7 @@ def check_steps(
                 "edit alone"
             )
         return
-    if edit is None:
+    if method.edit is None:
         raise UserError(
             "train.epochs: 0 and no edit would leave the model as it is; choose an edit, see `expunge edits`"
         )
@@ -65,38 +62,33 @@ def check_steps(
         raise UserError("diagnose.squeeze: follows training, and train.epochs is 0")
 
 
-def edited(
-    plan: Planned, held_out: list[Encoded], guard: GuardConfig, seed: int, folder: Path, bar: Progress
-) -> Edited:
-    """Apply an edit, and undo it where the guard says so.
+def apply_edit(job: TrainingJob, plan: PlannedEdit, held_out: list[Encoded]) -> EditOutcome:
+    """Apply an edit, and undo it if utility falls below the guard's floor.
 
     Args:
-        plan: the edit; the model is the original one and changed in place.
+        job: the original model, which is changed in place, and the folder for the weights from before the edit.
+        plan: the edit with its rows.
         held_out: encoded retain rows that the guard measures.
-        guard: its floor.
-        seed: of the guard's samples.
-        folder: where the guard keeps the weights before the edit.
-        bar: where to report.
 
     Raises:
         ExpungeError: weights or answers afterwards are not finite numbers, and no earlier weights were kept.
     """
-    model, edit = plan.forget.model, plan.edit
-    with bar.bar("editing", 1.0) as progress, memory_errors(_too_large(model.is_adapted)):
-        watch = Guard(model, plan.forget.sequences, held_out, guard, folder, 1, seed, progress)
-        before = _check(watch)
-        watch.keep()
-        edit.apply(plan.forget, plan.retain, progress.advance)
+    model, edit = job.model, plan.edit
+    with job.progress.bar("editing", 1.0) as bar, memory_errors(_too_large(model.is_adapted)):
+        guard = Guard(job, plan.forget.sequences, held_out, 1, bar)
+        before = _check(guard)
+        guard.keep()
+        edit.apply(plan.forget, plan.retain, bar.advance)
         free_cached(model.device)
         model.network.eval()
         model.settle()
-        after = _check(watch)
-        finite = watch.is_finite()
-    floor, outcome = watch.outcome.utility_floor, watch.outcome
+        after = _check(guard)
+        finite = guard.is_finite()
+    floor, outcome = guard.outcome.utility_floor, guard.outcome
     if floor is None and not finite:
         raise ExpungeError("the edit left weights or answers that are not finite numbers; make it weaker")
     if floor is not None and not (finite and after.utility >= floor * before.utility):
-        watch.go_back()
+        guard.go_back()
         outcome = outcome.model_copy(
             update={
                 "stopped": True,
@@ -106,11 +98,11 @@ def edited(
             }
         )
     steps = [StepLog(step=0, epoch=0.0, values=edit.logs)] if edit.logs else []
-    return Edited([before, after], steps, outcome, list(edit.warnings))
+    return EditOutcome([before, after], steps, outcome, list(edit.warnings))
 
 
-def _check(watch: Guard) -> Check:
-    forget, utility = watch.look()
+def _check(guard: Guard) -> Check:
+    forget, utility = guard.measure()
     return Check(step=0, epoch=0.0, forget=forget, utility=utility)
 
 

@@ -1,4 +1,4 @@
-"""The guard: looks at the model during training, and stops or rolls back before utility is lost.
+"""The guard: measures the model during training, and stops or rolls back before utility is lost.
 
 Checks are written to the trainer's own log, which checkpoints keep, so a resumed run decides as an unbroken one would.
 """
@@ -8,24 +8,22 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from expunge.combine.base import Combine
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import replacing
 from expunge.core.progress import Bar
 from expunge.core.records import Check, GuardOutcome, StepLog
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
-from expunge.losses.base import Loss
 from expunge.models.base import LanguageModel
 from expunge.models.forward import RowSet, row_set, score_rows
 from expunge.models.tensor_file import each_tensor, is_intact, write_tensors
 from expunge.train.config import GuardConfig
+from expunge.train.job import Method, TrainingJob
 
 _FORGET = "check_forget"
 _UTILITY = "check_utility"
@@ -38,35 +36,30 @@ class Guard(TrainerCallback):
     """Measures a sample of forget rows and held-out retain rows now and then, and decides.
 
     Args:
-        model: the model being trained.
+        job: the model being trained, thresholds, and the folder for the last good weights.
         forget: encoded forget rows.
         held_out: encoded retain rows that are not trained on; without any, the utility floor is off.
-        config: thresholds and frequency.
-        folder: where the last good weights are kept.
         steps_per_epoch: optimizer steps.
-        seed: of the sample.
         bar: progress of the training.
-        start: the look at the original model, where an edit came before the training.
+        start: the check of the original model, if an edit came before the training.
     """
 
     def __init__(
         self,
-        model: LanguageModel,
+        job: TrainingJob,
         forget: Sequence[Encoded],
         held_out: Sequence[Encoded],
-        config: GuardConfig,
-        folder: Path,
         steps_per_epoch: int,
-        seed: int,
         bar: Bar,
         start: Check | None = None,
     ) -> None:
+        model, config = job.model, job.guard
         self.model = model
-        self.forget = row_set(model, _sample(forget, config.rows, f"{seed}/guard/forget"))
-        self.utility = row_set(model, _sample(held_out, config.rows, f"{seed}/guard/utility"))
+        self.forget = row_set(model, _sample(forget, config.rows, f"{job.seed}/guard/forget"))
+        self.utility = row_set(model, _sample(held_out, config.rows, f"{job.seed}/guard/utility"))
         self.config = config
         self.every = config.every or steps_per_epoch
-        self.good = folder / _GOOD
+        self.good = job.folder / _GOOD
         self.trainer: Trainer | None = None
         self.bar = bar
         self.start = start
@@ -134,13 +127,13 @@ class Guard(TrainerCallback):
 
     def _check(self, state: TrainerState) -> Check:
         assert self.trainer is not None
-        forget, utility = self.look()
+        forget, utility = self.measure()
         self.trainer.log({_FORGET: forget, _UTILITY: utility})
         self.trainer.control.should_log = state.global_step > 0  # a log of our own must not replace the step's
         self.bar.note(f"forget {forget:.3f}  utility {utility:.3f}")
         return checks_of(state)[-1]
 
-    def look(self) -> tuple[float, float]:
+    def measure(self) -> tuple[float, float]:
         """Mean answer probability on forget rows and on held-out retain rows, now."""
         return _probability(self.model, self.forget), _probability(self.model, self.utility)
 
@@ -176,7 +169,7 @@ class Guard(TrainerCallback):
         """The last check whose weights were kept."""
         checks, floor = checks_of(state), self.outcome.utility_floor or 0.0
         start = self.start or checks[0]
-        return max((seen for seen in checks if seen.utility >= floor * start.utility), key=lambda seen: seen.step)
+        return max((check for check in checks if check.utility >= floor * start.utility), key=lambda check: check.step)
 
     def keep(self) -> None:
         """Write the trainable weights, so that a later check can fall back to them."""
@@ -238,13 +231,13 @@ def steps_of(state: TrainerState) -> list[StepLog]:
     ]
 
 
-def check_bounds(config: GuardConfig, forget: Loss, retain: Loss, combine: Combine) -> None:
+def check_bounds(config: GuardConfig, method: Method) -> None:
     """Refuse a bound on a value that no step logs: it would never stop anything.
 
     Raises:
-        UserError: a name that neither every training nor these fillers log, with those that there are.
+        UserError: a name that neither the trainer nor the method logs.
     """
-    known = [*_ALWAYS_LOGGED, *forget.logged, *retain.logged, *combine.logged]
+    known = [*_ALWAYS_LOGGED, *method.forget.logged, *method.retain.logged, *method.combine.logged]
     for option, bounds in (("stop_below", config.stop_below), ("stop_above", config.stop_above)):
         if unknown := next((name for name in bounds if name not in known), None):
             raise UserError(
@@ -255,12 +248,12 @@ def check_bounds(config: GuardConfig, forget: Loss, retain: Loss, combine: Combi
 
 def unseen_bounds(config: GuardConfig, steps: Sequence[StepLog]) -> list[str]:
     """Warnings of bounds on values that no step of a training logged, e.g. the loss of a stream of weight 0."""
-    seen = {name for step in steps for name in step.values}
+    logged = {name for step in steps for name in step.values}
     return [
         f"No step logged '{name}', so guard.{option} could not stop anything."
         for option, bounds in (("stop_below", config.stop_below), ("stop_above", config.stop_above))
         for name in bounds
-        if steps and name not in seen
+        if steps and name not in logged
     ]
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from expunge.combine.base import Combine
 from expunge.models.base import LanguageModel
 from expunge.models.source import files_to_copy, weight_files
 from expunge.train.config import TrainConfig
+from expunge.train.job import Method
 
 _MOMENTS = {"sgd": 0, "adafactor": 1}
 """Numbers that an optimizer keeps for each trained weight; the Adam family keeps two."""
+_OWN_MOMENTS = 6
+"""The most that a combination rule's own optimizer keeps: two Adams, and a weight in two parts."""
 _KEPT = 2
 """Checkpoints at a time: the older one goes before a third is written."""
 
 
 def bytes_written(
-    model: LanguageModel, train: TrainConfig, *, guarded: bool, own_moments: int | None = None, tunes: bool = False
+    model: LanguageModel, train: TrainConfig, *, guarded: bool = False, method: Method | None = None
 ) -> int:
     """The most that lies on the disk at once, in bytes: checkpoints, the guard's weights and the model that is saved.
 
@@ -23,13 +27,15 @@ def bytes_written(
         model: its trainable weights chosen.
         train: which optimizer, and whether and how often checkpoints are written.
         guarded: whether the guard keeps the last good weights.
-        own_moments: numbers that the combination rule's own optimizer keeps for each trained weight; None: it has none.
-        tunes: whether a method fine-tunes the model first, whose checkpoints stay as long as the run lasts.
+        method: which may bring an optimizer of its own, and fine-tune the model first; the checkpoints of that stay as
+            long as the run lasts.
     """
+    own_optimizer = method is not None and type(method.combine).optimizer is not Combine.optimizer
+    tunes = method is not None and method.tunes
     trained = sum(weight.numel() for weight in model.trainable())
     held = sum(weight.numel() * weight.element_size() for weight in model.trainable())
     whole = sum(weight.numel() * weight.element_size() for weight in model.network.parameters())
-    moments = _MOMENTS.get(train.optimizer, 2) if own_moments is None else own_moments
+    moments = _OWN_MOMENTS if own_optimizer else _MOMENTS.get(train.optimizer, 2)
     checkpoint = (held if model.is_adapted else whole) + 4 * moments * trained
     kept = _KEPT * (train.takes_steps + tunes) if train.checkpoints else 0
     guard = 2 * held if guarded else 0  # the new file is whole before it takes the place of the old one

@@ -12,19 +12,20 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from expunge.core.progress import SILENT, Bar, Progress
+from expunge.core.progress import Bar
 from expunge.core.records import Squeeze
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.data.generator import named_generator
-from expunge.data.matching import DEFAULT, Match, holds_any
+from expunge.data.matching import holds_any
 from expunge.data.rouge import scorer
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.forward import Forward
 from expunge.train.candidates import Followed, Generated, draw, pools, ranked, score, target_of
 from expunge.train.config import SqueezeConfig
+from expunge.train.job import TrainingJob
 from expunge.train.squeeze_scores import Counts, Snapshot, summarise
 
 EARLY_STEPS = (1, 2, 4, 8)
@@ -38,31 +39,28 @@ class Squeezing(TrainerCallback):
     """Scores targets and candidates now and then, and changes nothing.
 
     Args:
-        model: the original model now, the one being trained later.
-        followed: the prompts; none: there is nothing to look at.
-        counts: what became of the prompts and candidates.
+        job: the original model now, the one being trained later; seed and keyword matching.
         config: sizes.
+        followed: the prompts; if there are none, nothing is measured.
+        counts: how many prompts and candidates were kept and dropped.
         steps_per_epoch: optimizer steps.
-        seed: of the intervals and of dynamic samples.
-        match: how keywords are looked for in those.
     """
 
     def __init__(
         self,
-        model: LanguageModel,
+        job: TrainingJob,
+        config: SqueezeConfig,
         followed: Sequence[Followed],
         counts: Counts,
-        config: SqueezeConfig,
         steps_per_epoch: int,
-        seed: int,
-        match: Match = DEFAULT,
     ) -> None:
+        model = job.model
         self.model = model
         self.followed = followed
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        self.seed = seed
-        self.match = match
+        self.seed = job.seed
+        self.match = job.match
         self.counts = counts
         self.result: Squeeze | None = None
         self._neighbours = initial_neighbours(model, [one.target for one in followed], config.top_k)
@@ -124,30 +122,20 @@ class Squeezing(TrainerCallback):
         }
 
 
-def follow(
-    model: LanguageModel,
-    rows: Sequence[Example],
-    config: SqueezeConfig,
-    steps_per_epoch: int,
-    seed: int,
-    progress: Progress = SILENT,
-    match: Match = DEFAULT,
-) -> Squeezing:
-    """Choose prompts, ask the original model for candidates and rank them; call it before any weight moves.
+def follow(job: TrainingJob, config: SqueezeConfig, rows: Sequence[Example], steps_per_epoch: int) -> Squeezing:
+    """Choose prompts, generate candidates with the original model and rank them; call it before any weight moves.
 
     Args:
-        model: the original model.
-        rows: what is to be forgotten.
+        job: the original model, and the settings.
         config: how many prompts and candidates.
+        rows: what is to be forgotten.
         steps_per_epoch: optimizer steps.
-        seed: of everything random.
-        progress: where to report.
-        match: how keywords are looked for.
     """
+    model, seed = job.model, job.seed
     order = torch.randperm(len(rows), generator=named_generator(f"{seed}/squeeze/prompts"))[: config.prompts].tolist()
     chosen = [rows[index] for index in sorted(order)]
     targets = [target_of(model, row) for row in chosen]
-    with progress.bar("other wordings", 2 * len(chosen)) as bar:
+    with job.progress.bar("other wordings", 2 * len(chosen)) as bar:
         found = pools(model, chosen, targets, config, f"{seed}/squeeze", bar)
     places = [place for place, pool in enumerate(found) if len(pool.kept) >= _FEWEST]
     prompts = [targets[place].prompt for place in places]
@@ -156,7 +144,7 @@ def follow(
         Followed(chosen[place], targets[place], ids, ranked(scores))
         for place, ids, scores in zip(places, answers, score(model, prompts, answers), strict=True)
     ]
-    return Squeezing(model, followed, Counts.of(found, _FEWEST), config, steps_per_epoch, seed, match)
+    return Squeezing(job, config, followed, Counts.of(found, _FEWEST), steps_per_epoch)
 
 
 def levels(model: LanguageModel, followed: Sequence[Followed]) -> dict[str, list[list[float]]]:

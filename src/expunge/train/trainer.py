@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,18 +13,17 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from expunge.combine.base import Combine, Step
+from expunge.combine.base import Step
 from expunge.core.errors import ExpungeError, UserError, near
 from expunge.core.files import disk_errors
 from expunge.core.permission import check_logger
 from expunge.data.batch import Batch, collate
-from expunge.losses.base import Loss
-from expunge.models.base import LanguageModel
-from expunge.models.forward import Forward, RowSet
+from expunge.models.forward import Forward
 from expunge.models.precision import widest
 from expunge.models.save import savable_generation
 from expunge.train.checkpoints import checkpoints, remove, seal
 from expunge.train.config import TrainConfig
+from expunge.train.job import Stream, Task, TrainingJob
 from expunge.train.optimizer import check_optimizer, optimizer_arguments, own_optimizer
 from expunge.train.pairing import Pair, PairBatches
 from expunge.train.scaling import LossScaler
@@ -37,31 +35,6 @@ _LOCAL_LOGGERS = ("tensorboard", "codecarbon", "dvclive", "flyte")
 """Loggers that write files only; all others send what they log to a service."""
 
 
-@dataclass(frozen=True)
-class Stream:
-    """One of the two losses with its rows."""
-
-    name: str
-    """forget, retain or teach: its loss is logged as `NAME_loss`."""
-    loss: Loss | None
-    rows: RowSet
-    topics: tuple[str | None, ...] = ()
-    """Topic of each row."""
-
-
-NOTHING = Stream("nothing", None, RowSet([]))
-"""The second stream of a task that has only one."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one training run does: two streams, and how they become one gradient."""
-
-    forget: Stream
-    retain: Stream
-    combine: Combine
-
-
 class UnlearnTrainer(Trainer):
     """`transformers.Trainer` with the step of an unlearning task.
 
@@ -71,39 +44,26 @@ class UnlearnTrainer(Trainer):
     values of a step are read from there together, once.
 
     Args:
-        model: the model, its trainable weights chosen.
+        job: the model, its trainable weights chosen, and the settings.
         task: losses, rows and combination rule.
-        config: length and strength.
-        seed: of pairing and of everything random in the step.
-        folder: where checkpoints go.
         callbacks: more of transformers' callbacks.
-        inputs: hashes of what training starts from, which a checkpoint keeps.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        task: Task,
-        config: TrainConfig,
-        seed: int,
-        folder: Path,
-        callbacks: list[TrainerCallback],
-        inputs: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, job: TrainingJob, task: Task, callbacks: list[TrainerCallback]) -> None:
+        model, config = job.model, job.train
         self.language_model = model
-        self.inputs = inputs or {}
+        self.inputs = job.inputs
         self.task = task
         self.step_values: dict[str, list[float]] = {}
         self.scaler = LossScaler() if model.compute == torch.float16 else None
         self._pending: list[tuple[str, Tensor]] = []
         self._grad_norm: float | None = None
         self._step_size: dict[str, int] = {}
-        self.batches = batches_of(task, config, seed)
-        arguments = _arguments(config, seed, folder, len(self.batches), _whole_epochs(task))
-        self.folder = folder
+        self.batches = batches_of(job, task)
+        self.folder = job.folder
         super().__init__(
             model=model.network,
-            args=arguments,
+            args=_arguments(job, len(self.batches), _whole_epochs(task)),
             callbacks=callbacks,
             data_collator=self._collate,
             optimizer_cls_and_kwargs=own_optimizer(config),
@@ -339,19 +299,25 @@ def check_train(config: TrainConfig) -> None:
             check_logger("train.report_to", name)
 
 
-def batches_of(task: Task, config: TrainConfig, seed: int) -> PairBatches:
+def batches_of(job: TrainingJob, task: Task) -> PairBatches:
     """The micro-batches of a training run."""
+    config = job.train
     alternate = config.topics == "alternate"
     return PairBatches(
         len(task.forget.rows.sequences),
         len(task.retain.rows.sequences),
         config.batch_size,
         config.retain_ratio,
-        seed,
+        job.seed,
         shuffled=config.order == "shuffled",
         topics=task.forget.topics if alternate else (),
         retain_topics=task.retain.topics if alternate else (),
     )
+
+
+def steps_per_epoch(job: TrainingJob, task: Task) -> int:
+    """Optimizer steps in one pass over the forget rows."""
+    return -(-len(batches_of(job, task)) // job.train.accumulation)
 
 
 def _whole_epochs(task: Task) -> int:
@@ -360,10 +326,9 @@ def _whole_epochs(task: Task) -> int:
     return math.lcm(*(period for period in periods if period)) if any(periods) else 0
 
 
-def _arguments(
-    config: TrainConfig, seed: int, folder: Path, steps_per_epoch: int, whole_epochs: int
-) -> TrainingArguments:
-    updates = -(-steps_per_epoch // config.accumulation)
+def _arguments(job: TrainingJob, num_batches: int, whole_epochs: int) -> TrainingArguments:
+    config = job.train
+    updates = -(-num_batches // config.accumulation)
     unit = whole_epochs * updates or 1
     every = -(-(config.checkpoint_every or updates) // unit) * unit
     warmup = round(config.warmup_epochs * updates)
@@ -374,7 +339,7 @@ def _arguments(
         )
     try:
         return _Arguments(
-            output_dir=str(folder),
+            output_dir=str(job.folder),
             per_device_train_batch_size=config.batch_size,
             gradient_accumulation_steps=config.accumulation,
             num_train_epochs=config.epochs,
@@ -390,7 +355,7 @@ def _arguments(
             logging_steps=1,
             logging_nan_inf_filter=False,
             report_to=list(config.report_to) or "none",
-            seed=seed,
+            seed=job.seed,
             use_cpu=True,
             disable_tqdm=True,
             remove_unused_columns=False,

@@ -34,7 +34,7 @@ from expunge.models.load import check_model_name, load_model
 from expunge.models.save import CARD
 from expunge.models.stored_weights import stored_weights
 from expunge.targets import Target, is_run, load_splits, read_target
-from expunge.workflows.run import write_report
+from expunge.workflows.run_directory import write_report
 
 PAGE_FILE = "attacks.html"
 ACCESS = get_args(Access)

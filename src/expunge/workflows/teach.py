@@ -27,10 +27,10 @@ from expunge.models.load import check_model_name, load_model
 from expunge.models.save import save_model
 from expunge.retain.nll import NLL
 from expunge.train.checkpoints import inputs_of
+from expunge.train.fit import TrainingResult
 from expunge.train.space import bytes_written
 from expunge.train.teach import Teach, TeachRecord, teach
 from expunge.train.trainer import check_train
-from expunge.train.unlearn import Training
 
 RECORD = "teach.json"
 _MODEL = "model"
@@ -150,14 +150,14 @@ def _taught(
     work: Path,
     inputs: Mapping[str, str],
     progress: Progress,
-) -> Training:
+) -> TrainingResult:
     """Fine-tune and save."""
     names = [name for name, _ in model.network.named_parameters()]
     if plan.model.adapter == "lora":
         add_lora(model, names, plan.model.lora, plan.seed)
     else:
         model.freeze_but(names)
-    require_space(folder, bytes_written(model, plan.train, guarded=False), "teaching")
+    require_space(folder, bytes_written(model, plan.train), "teaching")
     work.mkdir(parents=True, exist_ok=True)
     training = teach(model, rows, NLL(NLL.Config()), plan.train, plan.seed, work, progress, inputs)
     save_model(model, folder / _MODEL)
