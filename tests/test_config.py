@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel
 
 from expunge.cli import show
-from expunge.config import SLOTS, Run, check_run, load_run, load_tables, read_recipe
+from expunge.config import Run, check_run, contracts, load_run, load_tables, read_recipe
 from expunge.core import plugins
 from expunge.core.catalog import RECIPES, recipe_names
 from expunge.core.errors import UserError
@@ -139,7 +139,7 @@ def test_every_recipe_loads_builds_and_survives_toml(name: str, tmp_path: Path) 
     """Also with values that TOML has no word for (no floor), and with options that differ from their defaults."""
     tables = {**BASE, "recipe": name, "seed": 4, "guard": {"utility_floor": None, "forget_target": 0.25}}
     run = load_run(None, tables, ["model.system_prompt=", "train.report_to=['tensorboard']", "train.lr=3e-7"])
-    for slot, base in SLOTS.items():
+    for slot, base in contracts().items():
         assert isinstance(run.build(slot), base)
         assert getattr(run, slot).name in plugins.names(slot)
     text = tomli_w.dumps(run.tables())
@@ -185,7 +185,7 @@ def test_every_option_has_a_text(recwarn: pytest.WarningsRecorder) -> None:
         return found
 
     options = fields(Run, "Run")
-    for slot, base in SLOTS.items():
+    for slot, base in contracts().items():
         for name in plugins.names(slot):
             options += fields(plugins.find(slot, name, base).Config, f"{slot}.{name}")
     assert len(options) > 40
@@ -275,7 +275,7 @@ def test_published_recipes_say_where_their_values_are_from(name: str) -> None:
     sources = tables["sources"]
     for option in sources:
         table, _, key = option.partition(".")
-        known = run[table]["options"] if table in SLOTS else run[table]
+        known = run[table]["options"] if table in contracts() else run[table]
         assert not key or key in known
     own = read_toml(RECIPES / f"{name}.toml")
     base = {key for one in own.get("extends", ()) if one[0] != "_" for key in read_recipe(one)}

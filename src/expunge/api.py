@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config import SLOTS, load_run, read_settings
+from expunge.config import load_run, read_settings
+from expunge.core.catalog import SLOTS
 from expunge.core.errors import UserError, near
 from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress

@@ -9,32 +9,20 @@ from typing import Any
 from pydantic import Field
 
 from expunge.attacks.config import AttackConfig
-from expunge.combine.base import Combine
 from expunge.core import plugins
-from expunge.core.catalog import OPTIONAL, extended, recipe, recipe_names
+from expunge.core.catalog import OPTIONAL, SLOTS, extended, recipe, recipe_names
 from expunge.core.errors import UserError, near
 from expunge.core.permission import check_remote_code
+from expunge.core.plugin_options import options_class
 from expunge.core.records import Frozen
 from expunge.core.toml import Tables, read_toml, read_value
 from expunge.core.validation import check
 from expunge.data.base import DataConfig, beside
-from expunge.edit.base import Edit
 from expunge.evaluate.config import EvaluateConfig
-from expunge.forget.base import ForgetLoss
-from expunge.localize.base import Localizer
 from expunge.models.config import ModelConfig
 from expunge.reports.base import ReportConfig
-from expunge.retain.base import RetainLoss
 from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
-SLOTS: dict[str, type[Any]] = {
-    "forget": ForgetLoss,
-    "retain": RetainLoss,
-    "combine": Combine,
-    "localize": Localizer,
-    "edit": Edit,
-}
-"""The choices of a run, each with its contract."""
 _NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens", "max_tokens"}
 """Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
@@ -75,7 +63,7 @@ class Run(Frozen):
     def build(self, slot: str) -> Any:
         """The object behind a slot's choice."""
         filler: Filler = getattr(self, slot)
-        kind = plugins.find(slot, filler.name, SLOTS[slot])
+        kind = plugins.find(slot, filler.name, contracts()[slot])
         return kind(check(kind.Config, filler.options, slot))
 
     def tables(self) -> Tables:
@@ -84,6 +72,17 @@ class Run(Frozen):
         for slot in SLOTS:
             tables[slot] = {"name": tables[slot]["name"], **tables[slot]["options"]}
         return tables
+
+
+def contracts() -> dict[str, type[Any]]:
+    """Slot -> the class that its choices extend; importing these imports torch."""
+    from expunge.combine.base import Combine
+    from expunge.edit.base import Edit
+    from expunge.forget.base import ForgetLoss
+    from expunge.localize.base import Localizer
+    from expunge.retain.base import RetainLoss
+
+    return {"forget": ForgetLoss, "retain": RetainLoss, "combine": Combine, "localize": Localizer, "edit": Edit}
 
 
 def load_run(file: Path | None = None, options: Tables | None = None, settings: Sequence[str] = ()) -> Run:
@@ -155,14 +154,13 @@ def check_run(tables: Tables) -> Run:
     """
     tables = dict(tables)
     fillers = {}
-    for slot, base in SLOTS.items():
+    for slot in SLOTS:
         table = tables.pop(slot, OPTIONAL.get(slot))
         table = {"name": table} if isinstance(table, str) else table
         if not isinstance(table, dict) or "name" not in table:
             raise UserError(f'{slot}: name a filler, e.g. {slot} = "{plugins.names(slot)[0]}"')
         options = {key: value for key, value in table.items() if key != "name"}
-        kind = plugins.find(slot, _text(table["name"], f"{slot}.name"), base)
-        checked = check(kind.Config, options, slot)
+        checked = check(options_class(slot, _text(table["name"], f"{slot}.name")), options, slot)
         fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json", exclude_none=True)}
     for name in ("train", "guard", "diagnose", "evaluate", "attacks", "report"):
         tables.setdefault(name, {})

@@ -43,14 +43,14 @@ _MEANINGLESS = {
 @cache
 def _options() -> list[tuple[str, dict[str, Any]]]:
     """Dotted path and JSON schema of every option of a run with the recipe of the good call."""
-    from expunge.config import SLOTS, Run, load_run
-    from expunge.core import plugins
+    from expunge.config import Run, load_run
+    from expunge.core.catalog import SLOTS
+    from expunge.core.plugin_options import options_class
 
     run = load_run(None, {"recipe": "npo"})
     found = list(_fields(Run, ""))
-    for slot, base in SLOTS.items():
-        kind = plugins.find(slot, getattr(run, slot).name, base)
-        found += list(_fields(kind.Config, f"{slot}."))
+    for slot in SLOTS:
+        found += list(_fields(options_class(slot, getattr(run, slot).name), f"{slot}."))
     return [one for one in found if not one[0].startswith(("data.", "diagnose.", "report.show"))]
 
 

@@ -22,18 +22,19 @@ def recipe(
 ) -> None:
     """Every option that a run with this recipe has: its value, where the value is from, and what it means."""
     from expunge.cli._console import console
-    from expunge.config import SLOTS, load_run, read_recipe
-    from expunge.core import plugins
+    from expunge.config import load_run, read_recipe
+    from expunge.core.catalog import SLOTS
     from expunge.core.catalog import recipe as shipped
+    from expunge.core.plugin_options import described
 
     tables = read_recipe(name)
     run = load_run(None, {"recipe": name})
     rows: list[dict[str, Any]] = []
-    for slot, base in SLOTS.items():
+    for slot in SLOTS:
         filler = getattr(run, slot)
-        kind = plugins.find(slot, filler.name, base)
-        rows.append({"name": slot, "value": filler.name, "meaning": (kind.__doc__ or "").split("\n", 1)[0]})
-        rows += _fields(slot, kind.Config, filler.options)
+        summary, options = described(slot, filler.name)
+        rows.append({"name": slot, "value": filler.name, "meaning": summary})
+        rows += _fields(slot, options, filler.options)
     rows += _metric_options(run.evaluate.options)
     for table in ("train", "guard", "diagnose", "model", "evaluate", "attacks", "report"):
         section = getattr(run, table)
@@ -53,11 +54,7 @@ def diagnostic(
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
     """Every option of a diagnostic: its default, and what it means."""
-    from expunge.core import plugins
-    from expunge.diagnose.base import Diagnostic
-
-    kind = plugins.find("diagnose", name, Diagnostic)  # type: ignore[type-abstract]
-    _print(_fields(name, kind.Config, kind.Config().model_dump(mode="json")), as_json)
+    _show_options("diagnose", name, name, as_json)
 
 
 @app.command()
@@ -66,11 +63,15 @@ def attack(
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
     """Every option of an attack: its default, and what it means."""
-    from expunge.attacks.base import Attack
-    from expunge.core import plugins
+    _show_options("attacks", name, f"attacks.{name}", as_json)
 
-    kind = plugins.find("attacks", name, Attack)  # type: ignore[type-abstract]
-    _print(_fields(f"attacks.{name}", kind.Config, kind.Config().model_dump(mode="json")), as_json)
+
+def _show_options(folder: str, name: str, table: str, as_json: bool) -> None:
+    """Every option of a plug-in, with its default."""
+    from expunge.core.plugin_options import options_class
+
+    options = options_class(folder, name)
+    _print(_fields(table, options, options().model_dump(mode="json")), as_json)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -106,16 +107,15 @@ def _value(value: Any) -> str:
 
 
 def _metric_options(given: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    from expunge.core import plugins
-    from expunge.evaluate.base import Metric, SetMetric
-    from expunge.evaluate.score import FOLDER, SET_FOLDER
+    from expunge.core.plugin_options import options_class
+    from expunge.core.plugins import names
 
-    kinds: dict[str, Any] = {name: plugins.find(FOLDER, name, Metric) for name in plugins.names(FOLDER)}
-    kinds |= {name: plugins.find(SET_FOLDER, name, SetMetric) for name in plugins.names(SET_FOLDER)}  # type: ignore[type-abstract]
     rows: list[dict[str, Any]] = []
-    for name, kind in kinds.items():
-        values = kind.Config(**given.get(name, {})).model_dump(mode="json")
-        rows += _fields(f"evaluate.options.{name}", kind.Config, values)
+    for folder in ("evaluate/metrics", "evaluate/set_metrics"):
+        for name in names(folder):
+            options = options_class(folder, name)
+            values = options(**given.get(name, {})).model_dump(mode="json")
+            rows += _fields(f"evaluate.options.{name}", options, values)
     return rows
 
 

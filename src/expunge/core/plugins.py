@@ -72,30 +72,31 @@ def attribute(folder: str, name: str, key: str) -> Any:
         ValueError: the value is not a literal.
     """
     package = folder.partition("/")[0]
-    for line in _lineages(f"expunge.{folder.replace('/', '.')}.{name}"):
+    for line in lineages(f"expunge.{folder.replace('/', '.')}.{name}"):
         if any(module.startswith(f"expunge.{package}.") and module.endswith(".base") for module, _ in line):
             values = [_assigned(body, key) for _, body in line]
             return next((ast.literal_eval(value) for value in values if value is not None), None)
     return None
 
 
-def _lineages(module: str) -> list[list[tuple[str, ast.ClassDef]]]:
+def lineages(module: str) -> list[list[tuple[str, ast.ClassDef]]]:
     """For each class of a module: the class and its base classes within the package, nearest first, with modules."""
-    return [_lineage(module, body.name) for body in _parsed(module).body if isinstance(body, ast.ClassDef)]
+    return [lineage(module, body.name) for body in parsed(module).body if isinstance(body, ast.ClassDef)]
 
 
-def _lineage(module: str, name: str) -> list[tuple[str, ast.ClassDef]]:
-    for node in _parsed(module).body:
+def lineage(module: str, name: str) -> list[tuple[str, ast.ClassDef]]:
+    """A class, as a module knows it by name, and its base classes within the package."""
+    for node in parsed(module).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             parents = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            return [(module, node), *(found for parent in parents for found in _lineage(module, parent))]
+            return [(module, node), *(found for parent in parents for found in lineage(module, parent))]
         if isinstance(node, ast.ImportFrom) and name in {one.name for one in node.names}:
-            return _lineage(node.module or "", name)
+            return lineage(node.module or "", name)
     return []
 
 
 @cache
-def _parsed(module: str) -> ast.Module:
+def parsed(module: str) -> ast.Module:
     """Syntax tree of a module of the package; empty for any other module."""
     path = ROOT.parent / f"{module.replace('.', '/')}.py"
     inside = module.startswith("expunge.") and path.is_file()

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from expunge.core.errors import UserError
+from expunge.core.plugin_options import options_class
 from expunge.core.plugins import find
 from expunge.core.validation import check
 from expunge.forget.base import ForgetLoss
@@ -83,12 +84,12 @@ class BeliefSequence(ForgetLoss):
             """Checked and with its defaults, as a slot's own options are."""
             if "base" not in info.data:
                 return value
-            options = check(_find(info.data["base"]).Config, value, "forget.base_options")
+            options = check(_options_of(info.data["base"]), value, "forget.base_options")
             return options.model_dump(mode="json", exclude_none=True)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        kind = _find(config.base)
+        kind = find("forget", config.base, ForgetLoss)  # type: ignore[type-abstract]
         options = check(kind.Config, config.base_options, "forget.base_options")
         self._on_answers, self._on_samples = kind(options), kind(options)
         self.logged = (*self._on_answers.logged, "belief_empty", "belief_duplicates", "belief_logp")
@@ -175,19 +176,19 @@ class BeliefSequence(ForgetLoss):
             return row_set(setup.model, sequences, self._on_samples.needs, reused=uses > 1)
 
 
-def _find(name: str) -> type[ForgetLoss]:
-    """The class of the base loss.
+def _options_of(name: str) -> type[BaseModel]:
+    """The options of the base loss.
 
     Raises:
-        UserError: no such loss, or this one.
+        UserError: no such loss, or one that has a base itself.
     """
     try:
-        kind = find("forget", name, ForgetLoss)  # type: ignore[type-abstract]
+        options = options_class("forget", name)
     except UserError as error:
         raise UserError(f"forget.base: {error}") from None
-    if issubclass(kind, BeliefSequence):
+    if "base_options" in options.model_fields:
         raise UserError(f"forget.base: '{name}' cannot be its own base; name another forget loss, e.g. belief_token")
-    return kind
+    return options
 
 
 def _describe(samples: Sequence[Sample]) -> dict[str, float]:

@@ -15,11 +15,11 @@ from expunge.core.errors import UserError
 from expunge.data.batch import Batch, collate, to_device
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.models import sites
 from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.forward import Needs
 from expunge.models.partial import site_outputs, started, trained_blocks
+from expunge.models.sites import Site
 from expunge.numerics.token import reduce_tokens, sequence_length, sequence_sum, widen
 
 Scope = Literal["all", "own", "answer", "labels"]
@@ -39,7 +39,7 @@ class StatesLossConfig(TokenLossConfig):
 class HiddenLossConfig(StatesLossConfig):
     """Options of every loss on the output of one block."""
 
-    site: ClassVar[sites.Site] = "hidden"
+    site: ClassVar[Site] = "hidden"
     layer: int | None = Field(
         None,
         description="Block whose output counts, negative: from the end; none: the highest with a trained weight",
@@ -54,7 +54,7 @@ class SiteLossConfig(StatesLossConfig):
         description="Block whose output counts, negative: from the end; none: the highest with a trained weight; "
         "trained: every block with one, which count alike",
     )
-    site: sites.Site = Field(
+    site: Site = Field(
         "hidden", description="Whose output: the whole block's (hidden), or its ffn's or attention's before it is added"
     )
 
