@@ -61,7 +61,7 @@ def test_three_numbers_come_before_the_long_sentence(tmp_path: Path) -> None:
     told = record(after=splits(forget(0.02, 0.10, 0.60), 0.9, 0.8))
     plain, most, kept = key_numbers(told)
     assert (plain.value, plain.interval != "") == ("2%", True)
-    assert (most.value, most.about) == ("60%", "the question in other words")
+    assert (most.value, most.about) == ("60%", "paraphrased questions")
     assert kept.name == "Utility kept"
     attacked = told.model_copy(update={"robustness": CARD})
     assert (key_numbers(attacked)[1].value, key_numbers(attacked)[1].about) == ("60%", "GCG, with its weights")

@@ -30,9 +30,9 @@ from expunge.core.records import (
 )
 from expunge.reports.figures import kinds
 from expunge.reports.html import write_html
-from expunge.reports.measures import kept
+from expunge.reports.leaks_and_utility import kept
 from expunge.reports.model_card import model_card
-from expunge.reports.table import comparison, print_table
+from expunge.reports.score_table import comparison, print_table
 from expunge.reports.terminal import Terminal
 from expunge.reports.verdict import verdict
 
@@ -171,7 +171,7 @@ def test_one_leaking_way_of_asking_is_enough(sampled: float | None, reworded: fl
 
 def test_a_leaking_paraphrase_is_named_with_its_interval() -> None:
     told = verdict(record(after=splits(forget(0.02, 0.10, 0.60), 0.9, 0.8)))
-    assert "but asking in other words draws it out for 60% [55, 65]" in told.sentence
+    assert "but it comes out for 60% [55, 65] through paraphrased questions" in told.sentence
     assert "(before: 95% [90, 100])" in told.sentence
 
 
@@ -181,7 +181,7 @@ def test_a_leak_in_the_reasoning_is_no_forgetting() -> None:
     before["reasoning_leak"], after["reasoning_leak"] = score(0.9), score(0.8)
     told = verdict(record(before=splits(before, 0.9, 0.8), after=splits(after, 0.9, 0.8)))
     assert told.outcome == "not forgotten"
-    assert "its reasoning gives it away for 80% [75, 85] (before: 90% [85, 95])" in told.sentence
+    assert "for 80% [75, 85] through reasoning before the answer (before: 90% [85, 95])" in told.sentence
     assert "reasoning before the answer (n=40)" in told.tested
     after["reasoning_leak"] = missing("the model wrote no reasoning")
     told = verdict(record(after=splits(after, 0.9, 0.8)))

@@ -50,8 +50,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 def print_result(record: Record) -> None:
     """A run's verdict, its warnings, its table, and what was not tested."""
+    from expunge.reports.score_table import print_table
     from expunge.reports.squeeze import print_squeeze
-    from expunge.reports.table import print_table
     from expunge.reports.verdict import verdict
 
     found = verdict(record)

@@ -58,7 +58,7 @@ def compare(
 
 def _print(found: Comparison, out: Terminal, everything: bool) -> None:
     """One line for each comparison, set by set."""
-    from expunge.reports.words import metric_name
+    from expunge.reports.metric_texts import metric_title
 
     doubtful = False
     for place, arm in enumerate(found.arms):
@@ -67,7 +67,7 @@ def _print(found: Comparison, out: Terminal, everything: bool) -> None:
         run = f" ({arm.recipe}, {arm.stage}{seeds})" if arm.recipe else ""
         out.print(f"\n{title}: {arm.name}{run}", style="bold", soft_wrap=True)
         if len(arm.seeds) > 1:
-            rows = [[score.set, metric_name(score.metric), _over_seeds(score)] for score in arm.scores]
+            rows = [[score.set, metric_title(score.metric), _over_seeds(score)] for score in arm.scores]
             out.table(["set", "metric", "mean over seeds [95%]"], rows, grouped=True)
         mine = [one for one in found.differences if one.arm == arm.name]
         shown = [one for one in mine if everything or one.shown]
@@ -83,18 +83,19 @@ def _print(found: Comparison, out: Terminal, everything: bool) -> None:
 
 
 def _over_seeds(score: ArmScore) -> str:
-    from expunge.reports.words import number
+    from expunge.reports.formats import number
 
     interval = "" if score.low is None or score.high is None else f" [{number(score.low)}, {number(score.high)}]"
     return f"{number(score.mean)}{interval}"
 
 
 def _row(one: Difference) -> list[str]:
-    from expunge.reports.words import metric_name, number
+    from expunge.reports.formats import number
+    from expunge.reports.metric_texts import metric_title
 
     return [
         one.set,
-        metric_name(one.metric),
+        metric_title(one.metric),
         number(one.first),
         number(one.second),
         f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",

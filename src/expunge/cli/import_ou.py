@@ -27,7 +27,7 @@ def import_ou(
     from expunge.core.errors import UserError
     from expunge.core.output_dir import check_file, write_result
     from expunge.evaluate.reference import SUFFIX, import_openunlearning
-    from expunge.reports.words import number
+    from expunge.reports.formats import number
 
     target = out or file.with_suffix(".reference.json")
     if target.suffix != SUFFIX:

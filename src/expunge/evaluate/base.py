@@ -107,6 +107,19 @@ class Metric(ABC):
     """False where an option made it another quantity: it then enters no aggregate."""
     opt_in: ClassVar[bool] = False
     """Computed only where it is named, or read by a set metric: costly, or of use to few."""
+    title: ClassVar[str] = ""
+    """Its name in reports; default: the file name with spaces. Reports read this and the following without an import,
+    so that each must be a literal."""
+    meaning: ClassVar[str] = ""
+    """One sentence for the reader of a report; default: the idea in the file's first line."""
+    headline: ClassVar[int | None] = None
+    """Place among the metrics that reports show first; None: listed below them."""
+    utility: ClassVar[bool] = False
+    """Whether it measures what is kept of other knowledge; reports take the first such headline metric with values."""
+    probe: ClassVar[str] = ""
+    """What it tries on the forget rows, as reports name it, e.g. `paraphrased questions`; empty: no verdict uses it."""
+    leak_mark: ClassVar[str] = ""
+    """Label of a single answer in which it finds the fact, e.g. `leaks`; empty: answers are not labelled by it."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -163,6 +176,10 @@ class SetMetric(ABC):
     """Whether it reads what the original model's values were."""
     roles: ClassVar[tuple[Role, ...]] = ("forget",)
     """Roles of the sets that it reads."""
+    title: ClassVar[str] = ""
+    """As `Metric.title`."""
+    meaning: ClassVar[str] = ""
+    """As `Metric.meaning`."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

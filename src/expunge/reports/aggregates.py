@@ -7,7 +7,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Aggregate, Aggregates, Component, Frozen, Record
-from expunge.reports.words import ABSENT, FAMILIES, SPLITS, metric_name, number, ordered
+from expunge.reports.formats import ABSENT, FAMILIES, SPLITS, number, ordered
+from expunge.reports.metric_texts import metric_title
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
@@ -100,7 +101,7 @@ def print_parts(stage: Aggregates, heading: str, terminal: Terminal) -> None:
     terminal.table(
         [heading, *splits],
         [
-            [metric_name(name), *(number(row[split]) if split in row else "" for split in splits)]
+            [metric_title(name), *(number(row[split]) if split in row else "" for split in splits)]
             for name, row in cells.items()
         ],
     )

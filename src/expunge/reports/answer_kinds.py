@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from expunge.core.records import FORGET_KINDS, OTHER_KINDS, Frozen, Kind, Record
-from expunge.reports.words import ABSENT, SPLITS, ordered, percent
+from expunge.reports.formats import ABSENT, SPLITS, ordered, percent
 
 COLUMNS = ("leak or correct", "refusal", "hallucination or wrong", "gibberish")
 """The places of `FORGET_KINDS` and `OTHER_KINDS`, which share a column."""

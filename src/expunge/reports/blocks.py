@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports.canvas import AFTER, BEFORE, FORGET, Picture, blank, ribbon
-from expunge.reports.words import number
+from expunge.reports.formats import number
 
 
 def chosen_layers(selection: SelectionPrint) -> list[int]:

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from expunge.core.records import Frozen
+from expunge.reports.formats import number
 from expunge.reports.quantities import Column, Plain, value_of
-from expunge.reports.words import number
 
 Verdict = Literal["holds", "does not hold", "no difference shown"]
 Direction = Literal["rises", "falls"]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from expunge.core.files import write_atomic
 from expunge.core.records import KEYWORD_METRICS, Frozen, Score, SequenceRecord
-from expunge.reports.measures import FALLBACK_METRICS, UTILITY_METRICS, UTILITY_SPLITS
+from expunge.reports.formats import number, score_text
+from expunge.reports.leaks_and_utility import UTILITY_SPLITS, fallback_metrics
+from expunge.reports.metric_texts import metric_meaning, metric_title, utility_metrics
 from expunge.reports.page import environment
 from expunge.reports.verdict import KEPT_SHARE, PLAIN_LEAK, WORST_LEAK
-from expunge.reports.words import METRICS, metric_name, number, score_text
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
@@ -49,7 +50,7 @@ def matrices(record: SequenceRecord) -> list[SequenceTable]:
     """The leak metrics over the requests, then the utility over the splits that should stay."""
     requests = [
         _matrix(metric, [_request(record, metric, index) for index in range(len(record.requests))])
-        for metric in _present(record, (*KEYWORD_METRICS, *FALLBACK_METRICS))
+        for metric in _present(record, (*KEYWORD_METRICS, *fallback_metrics()))
     ]
     return [*requests, *([whole] if (whole := _whole(record)) else []), *([kept] if (kept := _kept(record)) else [])]
 
@@ -63,7 +64,7 @@ def verdict(record: SequenceRecord) -> str:
     done = [line for line in found[0].lines if line.asked_at is not None and line.asked_at <= last]
     worst = max(done, key=lambda line: line.scores[last].value or 0)
     sentence = (
-        f"After {last} of {len(record.requests)} requests, {metric_name(found[0].metric)} is at most "
+        f"After {last} of {len(record.requests)} requests, {metric_title(found[0].metric)} is at most "
         f"{score_text(worst.scores[last])} on what was asked to be forgotten (worst: request {worst.asked_at})"
     )
     kept = [line for line in found[-1].lines if line.asked_at is None]
@@ -124,7 +125,7 @@ def print_sequence(record: SequenceRecord, terminal: Terminal) -> None:
             ]
             for line in matrix.lines
         ]
-        terminal.table([matrix.of, *steps], rows, title=metric_name(matrix.metric))
+        terminal.table([matrix.of, *steps], rows, title=metric_title(matrix.metric))
     terminal.print(f"{_NOW} the step that was to forget it", style="dim")
 
 
@@ -177,7 +178,7 @@ def _whole(record: SequenceRecord) -> SequenceTable | None:
 
 def _kept(record: SequenceRecord) -> SequenceTable | None:
     """The splits that should stay, by the first utility metric that they have."""
-    for metric in UTILITY_METRICS:
+    for metric in utility_metrics():
         lines = [
             Line(name=split, scores=[step.utility[split][metric] for step in record.steps])
             for split in UTILITY_SPLITS
@@ -189,4 +190,4 @@ def _kept(record: SequenceRecord) -> SequenceTable | None:
 
 
 def _matrix(metric: str, lines: list[Line], of: str = "request") -> SequenceTable:
-    return SequenceTable(metric=metric, explanation=METRICS.get(metric, ""), lines=lines, of=of)
+    return SequenceTable(metric=metric, explanation=metric_meaning(metric), lines=lines, of=of)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.core.records import Estimate, GuardOutcome, Record, Squeeze, SqueezeCheck
 from expunge.reports.canvas import AFTER, BEFORE, FORGET, KEEP, Picture, blank, ribbon
+from expunge.reports.formats import ordered
 from expunge.reports.squeeze import high, low, mid, span, target
-from expunge.reports.words import ordered
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.core.records import Evaluation, Score
 from expunge.reports.aggregates import aggregate_text, print_parts
-from expunge.reports.words import ABSENT, number
+from expunge.reports.formats import ABSENT, number
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal

@@ -11,16 +11,10 @@ from pydantic import Field, ValidationError
 
 from expunge.core.errors import UserError
 from expunge.core.records import ITEMS_FILE, Frozen
-from expunge.reports.words import SPLITS, ordered
+from expunge.reports.formats import SPLITS, ordered
+from expunge.reports.metric_texts import leak_marks
 
 KEYS = ("stage", "split", "id", "kind", "question", "answer", "generated", "reasoning", "samples")
-
-SIGNS = {
-    "keyword_recall": "leaks",
-    "paraphrase_keyword_recall": "leaks when reworded",
-    "sample_leak": "a sample leaks",
-    "reasoning_leak": "its reasoning leaks",
-}
 
 
 class StoredAnswer(Frozen):
@@ -71,7 +65,7 @@ class Pair(Frozen):
         if item is None:
             return []
         if self.split == "forget":
-            return [sign for metric, sign in SIGNS.items() if item.holds(metric)]
+            return [sign for metric, sign in leak_marks().items() if item.holds(metric)]
         known = self.before is not None and self.before.holds("keyword_recall")
         return ["lost"] if stage == "after" and known and item.scores.get("keyword_recall") == 0 else []
 

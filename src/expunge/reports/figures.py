@@ -8,8 +8,9 @@ from expunge.core.records import Record, Score
 from expunge.reports.answer_kinds import COLUMNS, kind_rows, refusals
 from expunge.reports.canvas import AFTER, BEFORE, GRID, HEIGHT, KEEP, Picture, blank, errors
 from expunge.reports.curves import checks, losses
-from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
-from expunge.reports.words import METRICS, SPLITS, metric_name, ordered, percent, reason
+from expunge.reports.formats import SPLITS, ordered, percent, reason, sentence_case
+from expunge.reports.leaks_and_utility import find, leak_metrics, leaks, utility, worst
+from expunge.reports.metric_texts import metric_meaning, metric_title
 
 KIND_COLOURS = ("#56b4e9", "#cc79a7", "#e69f00", "#c9cfd8")
 """Of leak or correct, refusal, hallucination or wrong, gibberish (Okabe and Ito's): apart for colour-blind eyes too."""
@@ -130,12 +131,12 @@ def bars(record: Record, metric: str) -> Picture:
     absent = [f"{split} ({reason(record.after[split][metric])})" for split in splits if split not in shown]
     about: dict[str, Any] = {
         "name": f"bars-{metric}",
-        "title": metric_name(metric).capitalize(),
-        "caption": " ".join([METRICS.get(metric, ""), *([f"Absent: {', '.join(absent)}."] if absent else [])]).strip(),
+        "title": sentence_case(metric_title(metric)),
+        "caption": " ".join([metric_meaning(metric), *([f"Absent: {', '.join(absent)}."] if absent else [])]).strip(),
     }
     if not shown:
-        return Picture(**about, missing=f"Left out: {metric_name(metric)} is absent on every split.")
-    figure = blank("", metric_name(metric))
+        return Picture(**about, missing=f"Left out: {metric_title(metric)} is absent on every split.")
+    figure = blank("", metric_title(metric))
     for name, colour, scores in (("Before", BEFORE, record.before), ("After", AFTER, record.after)):
         found = [find(scores, split, metric) or Score(value=None) for split in shown]
         figure.add_bar(
@@ -154,7 +155,7 @@ def bars(record: Record, metric: str) -> Picture:
     figure.update_yaxes(rangemode="tozero")
     pairs = ((split, find(record.before, split, metric), find(record.after, split, metric)) for split in shown)
     told = [f"{split} {_plain(before)} to {_plain(after)}" for split, before, after in pairs]
-    return Picture(**about, alt=f"{metric_name(metric)} before and after: {', '.join(told)}.", figure=figure)
+    return Picture(**about, alt=f"{metric_title(metric)} before and after: {', '.join(told)}.", figure=figure)
 
 
 def _reach(score: Score, end: str) -> float:

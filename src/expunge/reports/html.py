@@ -14,18 +14,17 @@ from expunge.reports import squeeze
 from expunge.reports.aggregates import wholes
 from expunge.reports.answer_kinds import COLUMNS, MEANINGS, kind_rows
 from expunge.reports.examples import Pair, StoredAnswer, pair, read_items
-from expunge.reports.key_numbers import key_numbers, short_verdict
-from expunge.reports.page import environment, plotly_script
-from expunge.reports.table import Row, comparison, headline
-from expunge.reports.verdict import Outcome, verdict
-from expunge.reports.words import (
+from expunge.reports.formats import (
     ABSENT,
-    HEADLINE,
-    METRICS,
     SPLITS,
     numbers_only,
     ordered,
 )
+from expunge.reports.key_numbers import key_numbers, short_verdict
+from expunge.reports.metric_texts import headline_metrics, metric_meaning
+from expunge.reports.page import environment, plotly_script
+from expunge.reports.score_table import Row, comparison, headline
+from expunge.reports.verdict import Outcome, verdict
 
 if TYPE_CHECKING:
     from expunge.reports.canvas import Picture
@@ -202,13 +201,13 @@ def _measures(rows: list[Row]) -> list[Measure]:
     return [
         Measure(
             name=metric,
-            explanation=METRICS.get(metric, ""),
+            explanation=metric_meaning(metric),
             references="; ".join(
                 dict.fromkeys(row.reference for row in rows if row.metric == metric and row.reference)
             ),
             rows=[row for row in rows if row.metric == metric],
         )
-        for metric in ordered((row.metric for row in rows), HEADLINE)
+        for metric in ordered((row.metric for row in rows), headline_metrics())
     ]
 
 

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from expunge.core.records import Frozen, Record
-from expunge.reports.measures import find, leak_metrics, leaks, utility, worst
+from expunge.reports.formats import ABSENT, percent, sentence_case
+from expunge.reports.leaks_and_utility import find, leak_metrics, leaks, utility, worst
+from expunge.reports.metric_texts import metric_title, probe
 from expunge.reports.robustness import HAS, worst_attack
-from expunge.reports.words import ABSENT, metric_name, percent
-
-WORST_WAY = {
-    "keyword_recall": "the plain question",
-    "sample_leak": "one of several sampled answers",
-    "paraphrase_keyword_recall": "the question in other words",
-    "reasoning_leak": "the reasoning before the answer",
-}
-"""Ways of asking, in a few words."""
 
 
 class KeyNumber(Frozen):
@@ -49,7 +42,7 @@ def short_verdict(outcome: str, cost: str) -> str:
 def _plain(record: Record) -> KeyNumber:
     metrics = leak_metrics(record.after)
     after = leaks(record.after, metrics)
-    name = "Asked plainly" if not metrics or metrics[0] == "keyword_recall" else metric_name(metrics[0]).capitalize()
+    name = "Asked plainly" if not metrics or metrics[0] == "keyword_recall" else sentence_case(metric_title(metrics[0]))
     if not after:
         return KeyNumber(name=name, value=ABSENT, about="the forget rows have no score")
     before = find(record.before, "forget", after[0].metric)
@@ -68,7 +61,7 @@ def _worst(record: Record) -> KeyNumber:
         return _number(name, attack.value, score.low, score.high, f"{attack.name}, with {HAS[attack.attack.access]}")
     if asked is None:
         return KeyNumber(name=name, value=ABSENT, about="no attack on what it says was carried out")
-    about = WORST_WAY.get(asked.metric, metric_name(asked.metric))
+    about = probe(asked.metric)
     return _number(name, asked.value, asked.score.low, asked.score.high, about)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports.blocks import chosen_layers, curve_picture, named_layers
+from expunge.reports.formats import numbers_only
 from expunge.reports.page import environment, plotly_script
 from expunge.reports.squeeze import TextTable
-from expunge.reports.words import numbers_only
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Cell, Terminal

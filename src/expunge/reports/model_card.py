@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
 from expunge.core.records import Record
-from expunge.reports.table import absences, comparison, headline
+from expunge.reports.formats import SPLITS, score_text
+from expunge.reports.metric_texts import metric_title
+from expunge.reports.score_table import absences, comparison, headline
 from expunge.reports.verdict import verdict
-from expunge.reports.words import SPLITS, metric_name, score_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -79,7 +80,7 @@ def _method(record: Record) -> list[str]:
 
 def _scores(record: Record) -> list[str]:
     rows = [row for row in headline(comparison(record)) if not row.absent]
-    cells = [[r.split, metric_name(r.metric), score_text(r.before), score_text(r.after), r.n, r.words] for r in rows]
+    cells = [[r.split, metric_title(r.metric), score_text(r.before), score_text(r.after), r.n, r.words] for r in rows]
     return [
         "## Scores",
         "Mean [95% bootstrap interval] over n items; those about one person or document are drawn together.",

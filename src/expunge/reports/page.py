@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.reports.aggregates import aggregate_text
-from expunge.reports.words import ABSENT, duration, metric_name, number, score_text
+from expunge.reports.formats import ABSENT, duration, number, score_text
+from expunge.reports.metric_texts import metric_title
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,7 +31,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(metric_name=metric_name, duration=duration, with_interval=with_interval)
+    environment.filters.update(metric_title=metric_title, duration=duration, with_interval=with_interval)
     environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
     return environment
 

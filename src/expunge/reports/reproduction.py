@@ -7,8 +7,8 @@ from typing import Any
 
 from expunge.core.records import Frozen, Record
 from expunge.reports.claims import Judged
+from expunge.reports.formats import number
 from expunge.reports.quantities import Column, Plain, RecordQuantity, cell, value_of
-from expunge.reports.words import number
 
 
 class GridPoint(Frozen):

@@ -8,10 +8,10 @@ from functools import cache
 from typing import NamedTuple
 
 from expunge.core.attack_record import MOST_WEIGHTS, Access, AttackPoint, AttackResult, AttackScore, Robustness
-from expunge.core.plugins import describe, names
+from expunge.core.plugins import attribute, describe, names
 from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Series, Table
 from expunge.core.schema import Score
-from expunge.reports.words import percent
+from expunge.reports.formats import percent
 
 ATTACKS = "attacks"
 """The folder whose files are the attacks."""
@@ -57,6 +57,13 @@ def attack_title(name: str) -> str:
         return plain
     title = describe(ATTACKS, name).summary.partition(":")[0]
     return title if title.casefold() == plain.casefold() and title.isupper() else plain
+
+
+@cache
+def threats() -> tuple[str, ...]:
+    """Every threat that a shipped attack can test (`Attack.tries`), those that need the least access first."""
+    shipped = sorted(names(ATTACKS), key=lambda name: list(HAS).index(attribute(ATTACKS, name, "access")))
+    return tuple(dict.fromkeys(threat for name in shipped for threat in attribute(ATTACKS, name, "tries") or ()))
 
 
 def _title(name: str) -> str:

@@ -9,8 +9,8 @@ from expunge.core.report_section import Cell, Diagnosis, ReportSection, Series, 
 from expunge.reports import squeeze
 from expunge.reports.canvas import Picture
 from expunge.reports.charts import draw
+from expunge.reports.formats import number, score_text
 from expunge.reports.page import environment, plotly_script
-from expunge.reports.words import number, score_text
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Estimate, Frozen, Squeeze, SqueezeCheck
-from expunge.reports.words import number, score_text
+from expunge.reports.formats import number, score_text
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal

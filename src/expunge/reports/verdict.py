@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from expunge.core.records import FEWEST_QUESTIONS, KEYWORD_METRICS, Frozen, Record
-from expunge.reports.measures import (
+from expunge.reports.formats import percent
+from expunge.reports.leaks_and_utility import (
+    LEAK_METRICS,
     Kept,
     Leak,
     kept,
@@ -15,15 +17,16 @@ from expunge.reports.measures import (
     leaks,
     worst,
 )
+from expunge.reports.metric_texts import metric_title, probe
 from expunge.reports.robustness import (
     attack_title,
     covers_too_little,
     only_share,
+    threats,
     worst_answers,
     worst_attack,
     worst_case_clause,
 )
-from expunge.reports.words import ASKED, metric_name, percent
 
 Outcome = Literal["forgotten", "partly", "not forgotten", "cannot be told", "no measure"]
 Cost = Literal["unharmed", "unclear", "harmed", "no measure"]
@@ -40,17 +43,6 @@ PARTLY_SHARE = 0.5
 KEPT_SHARE = 0.9
 """A split that keeps less than this share of its own score was harmed."""
 
-NEVER_TESTED = (
-    "relearning on a few rows",
-    "quantization",
-    "adversarial (optimised) prompts",
-    "prefilled answers",
-    "questions in other languages",
-    "membership inference",
-    "white-box probing",
-)
-"""What is not tried unless an attack says that it tries it (`Attack.tries`, in these words)."""
-
 LEADS: dict[Outcome, str] = {
     "forgotten": "Forgotten, as far as it was tested",
     "partly": "Partly forgotten",
@@ -61,13 +53,6 @@ LEADS: dict[Outcome, str] = {
 HELD = {"neighbour": "neighbours keep", "general": "general knowledge keeps", "retain": "retained rows keep"}
 
 UNMEASURED = {"neighbour": "; neighbours were not measured", "general": "; general knowledge was not measured"}
-
-WORST_CLAUSE = {
-    "keyword_recall": "the plain question draws out the answer for {share}",
-    "sample_leak": "one of several sampled answers gives it away for {share}",
-    "paraphrase_keyword_recall": "asking in other words draws it out for {share}",
-    "reasoning_leak": "its reasoning gives it away for {share}",
-}
 
 
 class Verdict(Frozen):
@@ -97,12 +82,12 @@ def verdict(record: Record) -> Verdict:
     cost: Cost = "unharmed" if shares else "no measure"
     if any(not _unharmed(share) for share in shares):
         cost = "harmed" if any(map(_harmed, shares)) else "unclear"
-    absent = [ASKED[metric] for metric in KEYWORD_METRICS if metric not in metrics]
+    absent = [probe(metric) for metric in KEYWORD_METRICS if metric not in metrics]
     return Verdict(
         sentence=f"{_forget_clause(record, outcome, before, after)}; {_cost_clause(shares)}.",
         outcome=outcome,
         cost=cost,
-        tested=[*(f"{ASKED[leak.metric]} (n={leak.score.n})" for leak in after), *_attacks(record)],
+        tested=[*(f"{probe(leak.metric)} (n={leak.score.n})" for leak in after), *_attacks(record)],
         not_tested=[*absent, *_untried(record)],
         guard=_guard(record),
         warnings=record.warnings,
@@ -144,7 +129,7 @@ def _untried(record: Record) -> list[str]:
     attacks = record.robustness.attacks if record.robustness else []
     tried = {way for one in attacks for way in one.tries}
     partly = {way: share for one in attacks for way, share in one.partly.items()}
-    ways = [f"{way} ({only_share(partly[way])})" if way in partly else way for way in NEVER_TESTED if way not in tried]
+    ways = [f"{way} ({only_share(partly[way])})" if way in partly else way for way in threats() if way not in tried]
     named = [
         f"{attack_title(one.name)} ({only_share(one.covered)})"
         for one in attacks
@@ -175,9 +160,10 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
         tail = ", and no other way of asking drew out more" if len(after) > 1 else ""
     else:
         joint = "but" if most.upper > WORST_LEAK else "and at worst,"
-        clause = WORST_CLAUSE[most.metric].format(share=_of(most, counted=most.score.n != after[0].score.n))
+        share = _of(most, counted=most.score.n != after[0].score.n)
         earlier = next((leak for leak in before if leak.metric == most.metric), None)
-        tail = f", {joint} {clause}" + (f" (before: {_of(earlier, counted=False)})" if earlier else "")
+        tail = f", {joint} it comes out for {share} through {probe(most.metric)}"
+        tail += f" (before: {_of(earlier, counted=False)})" if earlier else ""
     attacked = worst_case_clause(record.robustness) if record.robustness else ""
     tail += f"; attacked, at worst {attacked}" if attacked else ""
     few = min(leak.score.n for leak in after)
@@ -187,11 +173,11 @@ def _forget_clause(record: Record, outcome: Outcome, before: list[Leak], after: 
 
 def _plain(after: Leak, before: Leak) -> str:
     earlier = _of(before, counted=False)
-    if after.metric in WORST_CLAUSE:
-        how = "asked plainly, the model gives the answer to" if after.metric == "keyword_recall" else "it comes out of"
-        return f"{how} {_of(after)} (before: {earlier})"
-    name = "word overlap with" if after.metric == "rouge_l_recall" else "probability of"
-    return f"there are no keywords to look for, but the {name} the stored answer is {_share(after)} (before: {earlier})"
+    if after.metric == KEYWORD_METRICS[0]:
+        return f"asked plainly, the model gives the answer to {_of(after)} (before: {earlier})"
+    if after.metric in LEAK_METRICS:
+        return f"the answer comes out for {_of(after)} through {probe(after.metric)} (before: {earlier})"
+    return f"there are no keywords to look for, but the {probe(after.metric)} is {_share(after)} (before: {earlier})"
 
 
 def _of(leak: Leak, counted: bool = True) -> str:
@@ -201,7 +187,7 @@ def _of(leak: Leak, counted: bool = True) -> str:
 
 def _share(leak: Leak) -> str:
     score = leak.score
-    return f"{metric_name(leak.metric)} {percent(leak.value, score.low, score.high)}, n={score.n}"
+    return f"{metric_title(leak.metric)} {percent(leak.value, score.low, score.high)}, n={score.n}"
 
 
 def _unharmed(share: Kept) -> bool:
@@ -227,7 +213,7 @@ def _cost_clause(shares: list[Kept]) -> str:
         return "what it cost was not measured"
     unmeasured = [name for split, name in UNMEASURED.items() if split not in {share.split for share in shares}]
     metrics = {share.metric for share in shares}
-    own = f"own {metric_name(metrics.pop())}" if len(metrics) == 1 else "own score"
+    own = f"own {metric_title(metrics.pop())}" if len(metrics) == 1 else "own score"
     parts = []
     for share in sorted(shares, key=lambda share: share.value):
         only = " only" if _harmed(share) else ""

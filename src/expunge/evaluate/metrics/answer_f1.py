@@ -14,6 +14,7 @@ class AnswerF1(Metric):
     Case, marks and articles do not count.
     """
 
+    title = "answer F1"
     needs = frozenset({"greedy"})
     opt_in = True
 

@@ -14,6 +14,7 @@ class ChoiceAccuracy(Metric):
     Chance is 1 / options, where all rows of a pass have equally many.
     """
 
+    meaning = "Share of multiple-choice questions whose right option is the model's first choice."
     needs = frozenset({"choices"})
     yes_or_no = True
 

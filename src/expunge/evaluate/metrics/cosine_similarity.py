@@ -36,6 +36,7 @@ class CosineSimilarity(Metric):
             "original", description="Compare with the original model's greedy answer, or with the stored answer"
         )
 
+    meaning = "Whether the model's answer still means what the reference says, by a sentence encoder."
     needs = frozenset({"greedy"})
 
     def __init__(self, config: Any) -> None:

@@ -46,6 +46,7 @@ class Entailment(Metric):
             description="A row of smaller ROUGE-L recall is not entailed, whatever the model says; 0: its raw label",
         )
 
+    meaning = "Share of answers that imply the stored one (forget) or follow from it (others), by an NLI model."
     needs = frozenset({"greedy"})
     yes_or_no = True
 

@@ -19,6 +19,7 @@ class ExactMemorization(Metric):
             False, description=f"{OU_COMPAT}the last token of a document is left out like an end token"
         )
 
+    meaning = "Share of the stored answer's tokens that are the model's first choice."
     needs = frozenset({"answer"})
 
     def value(self, item: Item, split: str) -> float:

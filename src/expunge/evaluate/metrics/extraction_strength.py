@@ -24,6 +24,7 @@ class ExtractionStrength(Metric):
             "out like an end token",
         )
 
+    meaning = "Share of the stored answer that the model completes word for word from its beginning."
     needs = frozenset({"answer"})
 
     def value(self, item: Item, split: str) -> float:

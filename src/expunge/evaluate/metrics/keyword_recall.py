@@ -10,6 +10,11 @@ from expunge.evaluate.keywords import required_keywords
 class KeywordRecall(Metric):
     """Share of rows whose greedy answer holds any of the row's keywords that its question does not hold."""
 
+    meaning = "Share of questions whose most likely answer holds the keyword or (evaluate.match) its forms."
+    headline = 1
+    utility = True
+    probe = "the questions as given, answered greedily"
+    leak_mark = "leaks"
     needs = frozenset({"greedy"})
     yes_or_no = True
     chance = 0.0

@@ -22,6 +22,7 @@ class GradientNormAttack(Metric):
             description="Count the loss of the answer's end token too, as version 0.1 did; OpenUnlearning does not",
         )
 
+    title = "MIA gradient norm"
     knowledge = "less"
     opt_in = True
 

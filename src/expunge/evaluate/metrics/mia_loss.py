@@ -8,6 +8,7 @@ from expunge.evaluate.base import Item, Metric, mean_nll
 class LossAttack(Metric):
     """Mean token loss, in nats, of the answer with its end token."""
 
+    title = "MIA loss"
     needs = frozenset({"answer"})
     knowledge = "less"
     opt_in = True

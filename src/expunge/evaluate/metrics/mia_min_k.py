@@ -20,6 +20,7 @@ class MinKAttack(Metric):
             False, description=f"{OU_COMPAT}the last token of a document is left out like an end token"
         )
 
+    title = "MIA Min-K%"
     needs = frozenset({"answer"})
     knowledge = "less"
     opt_in = True

@@ -28,6 +28,7 @@ class MinKPlusPlusAttack(Metric):
             False, description=f"{OU_COMPAT}the last token of a document is left out like an end token"
         )
 
+    title = "MIA Min-K%++"
     needs = frozenset({"answer", "moments"})
     knowledge = "less"
     opt_in = True

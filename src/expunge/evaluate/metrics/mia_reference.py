@@ -8,6 +8,7 @@ from expunge.evaluate.base import Absent, Item, Metric, mean_nll
 class ReferenceAttack(Metric):
     """Mean token loss of the answer, less the same under the reference model: what is easy for both is no evidence."""
 
+    title = "MIA reference"
     needs = frozenset({"answer"})
     knowledge = "less"
     opt_in = True

@@ -14,6 +14,7 @@ class ZlibAttack(Metric):
     A repetitive text is easy for every model: that is no sign of membership.
     """
 
+    title = "MIA zlib"
     needs = frozenset({"answer"})
     knowledge = "less"
     opt_in = True

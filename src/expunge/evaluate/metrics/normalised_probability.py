@@ -19,6 +19,7 @@ class NormalisedProbability(Metric):
 
         ou_compat: bool = Field(False, description=f"{OU_COMPAT}1e-10 is added to the denominator")
 
+    meaning = "Probability of the stored answer against that of the wrong ones."
     needs = frozenset({"answer", "perturbed_answer"})
 
     def value(self, item: Item, split: str) -> float:

@@ -10,6 +10,10 @@ from expunge.evaluate.keywords import required_keywords
 class ParaphraseKeywordRecall(Metric):
     """Share of rows whose greedy answer to the paraphrased question holds a keyword."""
 
+    meaning = "Keyword recall when the same question is asked in other words."
+    headline = 3
+    probe = "paraphrased questions"
+    leak_mark = "leaks when reworded"
     needs = frozenset({"paraphrased_greedy"})
     yes_or_no = True
     chance = 0.0

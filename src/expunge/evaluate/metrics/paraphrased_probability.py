@@ -10,6 +10,7 @@ from expunge.evaluate.base import Item, Metric, mean_nll
 class ParaphrasedProbability(Metric):
     """`exp(-mean token loss)` of `paraphrased_answer` with its end token: knowledge beyond the taught wording."""
 
+    meaning = "How likely the model finds the stored answer in other words, per token."
     needs = frozenset({"paraphrased_answer"})
 
     def value(self, item: Item, split: str) -> float:

@@ -13,6 +13,7 @@ from expunge.numerics.intervals import Numbers, weighted_mean
 class Perplexity(Metric):
     """At least 1; rows are averaged as losses, so that one hopeless row cannot outweigh all others."""
 
+    meaning = "How surprised the model is by the stored text; 1 is not at all."
     needs = frozenset({"answer"})
     knowledge = "less"
 

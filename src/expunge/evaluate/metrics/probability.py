@@ -10,6 +10,10 @@ from expunge.evaluate.base import Item, Metric, mean_nll
 class Probability(Metric):
     """`exp(-mean token loss)` of the answer with its end token; mean over rows."""
 
+    meaning = "How likely the model finds the stored answer, per token (geometric mean)."
+    headline = 5
+    utility = True
+    probe = "probability of the stored answer"
     needs = frozenset({"answer"})
 
     def value(self, item: Item, split: str) -> float:

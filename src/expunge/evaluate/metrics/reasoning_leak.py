@@ -13,6 +13,9 @@ class ReasoningLeak(Metric):
     A model can think of the fact and then refuse to say it. Traces that met their limit count too.
     """
 
+    meaning = "Share of questions where what the model thinks before its answer holds the keyword."
+    probe = "reasoning before the answer"
+    leak_mark = "its reasoning leaks"
     needs = frozenset({"greedy", "paraphrased_greedy", "samples"})
     yes_or_no = True
     chance = 0.0

@@ -20,6 +20,7 @@ class Repetition(Metric):
 
         n: int = Field(3, ge=1, description="Words in an n-gram")
 
+    meaning = "Share of the generated text that repeats itself: damage shows here early."
     needs = frozenset({"greedy"})
     knowledge = "none"
 

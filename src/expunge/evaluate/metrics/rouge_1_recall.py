@@ -12,6 +12,7 @@ class RougeOneRecall(Metric):
     class Config(RougeConfig):
         """Options of ROUGE-1 recall."""
 
+    title = "ROUGE-1 recall"
     needs = frozenset({"greedy"})
     opt_in = True
 

@@ -12,6 +12,7 @@ class RougeLF1(Metric):
     class Config(RougeConfig):
         """Options of ROUGE-L F1."""
 
+    title = "ROUGE-L F1"
     needs = frozenset({"greedy"})
     opt_in = True
 

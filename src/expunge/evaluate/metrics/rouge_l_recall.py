@@ -12,6 +12,11 @@ class RougeLRecall(Metric):
     class Config(RougeConfig):
         """Options of ROUGE-L recall."""
 
+    title = "ROUGE-L recall"
+    meaning = "Share of the stored answer's words that the model's answer repeats in the same order."
+    headline = 4
+    utility = True
+    probe = "word overlap with the stored answer"
     needs = frozenset({"greedy"})
 
     def value(self, item: Item, split: str) -> float:

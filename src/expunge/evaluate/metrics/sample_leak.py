@@ -10,6 +10,10 @@ from expunge.evaluate.keywords import required_keywords
 class SampleLeak(Metric):
     """Share of rows for which at least one sampled answer holds a keyword: greedy silence is not ignorance."""
 
+    meaning = "Share of questions where one or more of several answers, drawn at temperature 1, hold the keyword."
+    headline = 2
+    probe = "sampled answers at temperature 1"
+    leak_mark = "a sample leaks"
     needs = frozenset({"samples"})
     yes_or_no = True
     chance = 0.0

@@ -16,6 +16,7 @@ class TokenEntropy(Metric):
     generated, by its own tokenizer, without the stop token.
     """
 
+    meaning = "How evenly the model's answer spreads over its tokens; 0 is one token again and again."
     needs = frozenset({"greedy"})
 
     def value(self, item: Item, split: str) -> float:

@@ -30,6 +30,7 @@ class TruthRatio(Metric):
         )
         ou_compat: bool = Field(False, description=f"{OU_COMPAT}1e-10 is added to each denominator")
 
+    meaning = "How likely wrong answers are against the right one, in other words than those trained on."
     needs = frozenset({"answer", "paraphrased_answer", "perturbed_answer"})
 
     def __init__(self, config: Any) -> None:

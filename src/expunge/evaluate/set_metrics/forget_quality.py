@@ -18,6 +18,7 @@ class ForgetQuality(SetMetric):
     A p-value near 1: the two cannot be told apart by it. It falls with the number of rows: compare equal numbers only.
     """
 
+    meaning = "p-value that the truth ratios are a retrained model's; near 1 they cannot be told apart."
     needs_values = (_ROWS,)
 
     def scores(

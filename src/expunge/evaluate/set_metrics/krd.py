@@ -28,6 +28,7 @@ class KRD(SetMetric):
         )
         chance: float = Field(0.25, ge=0, lt=1, description="A guesser's value, e.g. 1 / options")
 
+    title = "KRD"
     needs_original = True
 
     def __init__(self, config: Any) -> None:

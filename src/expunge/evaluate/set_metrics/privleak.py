@@ -17,6 +17,8 @@ class PrivLeak(SetMetric):
     class Config(AgainstRetrainedConfig):
         """Options of the privacy leak."""
 
+    title = "privacy leak"
+    meaning = "Membership against the retrained model's, in percent: 0 agrees, below still looks like a member."
     roles = ("forget", "holdout")
 
     def __init__(self, config: AgainstRetrainedConfig) -> None:

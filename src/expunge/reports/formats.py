@@ -16,42 +16,6 @@ SPLITS = {
 }
 """The usual splits, in the order of a report, and what each is."""
 
-HEADLINE = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall", "rouge_l_recall", "probability")
-"""Metrics shown first, in this order, where they exist."""
-
-METRICS = {
-    "keyword_recall": "Share of questions whose most likely answer holds the keyword or (evaluate.match) its forms.",
-    "sample_leak": "Share of questions where one or more of several answers, drawn at temperature 1, hold the keyword.",
-    "paraphrase_keyword_recall": "Keyword recall when the same question is asked in other words.",
-    "reasoning_leak": "Share of questions where what the model thinks before its answer holds the keyword.",
-    "rouge_l_recall": "Share of the stored answer's words that the model's answer repeats in the same order.",
-    "probability": "How likely the model finds the stored answer, per token (geometric mean).",
-    "truth_ratio": "How likely wrong answers are against the right one, in other words than those trained on.",
-    "extraction_strength": "Share of the stored answer that the model completes word for word from its beginning.",
-    "exact_memorization": "Share of the stored answer's tokens that are the model's first choice.",
-    "perplexity": "How surprised the model is by the stored text; 1 is not at all.",
-    "repetition": "Share of the generated text that repeats itself: damage shows here early.",
-    "token_entropy": "How evenly the model's answer spreads over its tokens; 0 is one token again and again.",
-    "cosine_similarity": "Whether the model's answer still means what the reference says, by a sentence encoder.",
-    "entailment": "Share of answers that imply the stored one (forget) or follow from it (others), by an NLI model.",
-    "normalised_probability": "Probability of the stored answer against that of the wrong ones.",
-    "paraphrased_probability": "How likely the model finds the stored answer in other words, per token.",
-    "choice_accuracy": "Share of multiple-choice questions whose right option is the model's first choice.",
-    "forget_quality": "p-value that the truth ratios are a retrained model's; near 1 they cannot be told apart.",
-    "privleak": "Membership against the retrained model's, in percent: 0 agrees, below still looks like a member.",
-}
-"""One line for each metric that is known; others are shown under their bare names."""
-
-ASKED = {
-    "keyword_recall": "the questions as they stand, answered greedily",
-    "sample_leak": "sampled answers at temperature 1",
-    "paraphrase_keyword_recall": "paraphrased questions",
-    "reasoning_leak": "reasoning before the answer",
-    "rouge_l_recall": "word overlap with the stored answer",
-    "probability": "probability of the stored answer",
-}
-"""What each headline metric tries on the forget split."""
-
 FAMILIES = {
     "fe": "forget efficacy: 1 - mean of the parts",
     "mu": "model utility: harmonic mean of the parts",
@@ -66,16 +30,16 @@ FAMILIES = {
 ABSENT = "absent"
 
 
-def metric_name(metric: str) -> str:
-    """`rouge_l_recall` -> `ROUGE-L recall`; any other name with its underscores as spaces."""
-    return metric.replace("rouge_l", "ROUGE-L").replace("rouge_1", "ROUGE-1").replace("_", " ")
-
-
 def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
     """The distinct `names`: those in `first` in that order, then the rest as they came."""
     known = list(dict.fromkeys(names))
     head = [name for name in first if name in known]
     return head + [name for name in known if name not in head]
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter; the others keep theirs."""
+    return text[:1].upper() + text[1:]
 
 
 def number(value: float) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from expunge.core.records import KEYWORD_METRICS, REASONING_METRIC, Change, Frozen, Record, Score, Scores
+from expunge.reports.metric_texts import utility_metrics
 
-FALLBACK_METRICS = ("rouge_l_recall", "probability")
-"""What stands in for them when the data have no keywords."""
-
-UTILITY_METRICS = ("keyword_recall", "rouge_l_recall", "probability")
-"""How well a split that should stay is still known: the first that both stages have."""
+LEAK_METRICS = (*KEYWORD_METRICS, REASONING_METRIC)
+"""Metrics of a fact's keyword in what the model says; the first asks the plain question."""
 
 UTILITY_SPLITS = ("neighbour", "general", "retain")
 
@@ -51,8 +49,13 @@ def find(scores: Scores, split: str, metric: str) -> Score | None:
 
 def leak_metrics(scores: Scores) -> list[str]:
     """The keyword metrics that the forget split has, or else its first fallback, or else nothing."""
-    asked = [metric for metric in (*KEYWORD_METRICS, REASONING_METRIC) if find(scores, "forget", metric)]
-    return asked or [metric for metric in FALLBACK_METRICS if find(scores, "forget", metric)][:1]
+    leaking = [metric for metric in LEAK_METRICS if find(scores, "forget", metric)]
+    return leaking or [metric for metric in fallback_metrics() if find(scores, "forget", metric)][:1]
+
+
+def fallback_metrics() -> list[str]:
+    """Metrics that measure forgetting where the data have no keywords, the preferred first."""
+    return [metric for metric in utility_metrics() if metric not in LEAK_METRICS]
 
 
 def leaks(scores: Scores, metrics: list[str]) -> list[Leak]:
@@ -93,7 +96,7 @@ def kept(record: Record, split: str) -> Kept | None:
 
     Returns None when no metric is there at both stages with a value of at least LEAST_KNOWN before.
     """
-    for metric in UTILITY_METRICS:
+    for metric in utility_metrics():
         before, after = find(record.before, split, metric), find(record.after, split, metric)
         if before is None or after is None or before.value is None or after.value is None:
             continue

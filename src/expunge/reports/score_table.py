@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from expunge.core.records import Change, Frozen, Record, Score
 from expunge.reports.aggregates import print_aggregates
 from expunge.reports.answer_kinds import COLUMNS, kind_rows
-from expunge.reports.measures import change_shown
-from expunge.reports.words import ABSENT, HEADLINE, SPLITS, metric_name, ordered, reason, score_text
+from expunge.reports.formats import ABSENT, SPLITS, ordered, reason, score_text
+from expunge.reports.leaks_and_utility import change_shown
+from expunge.reports.metric_texts import headline_metrics, metric_title
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
@@ -80,15 +81,16 @@ def comparison(record: Record) -> list[Row]:
                 after=after.get(metric, UNTOLD),
                 change=changes.get(metric),
             )
-            for metric in ordered([*before, *after], HEADLINE)
+            for metric in ordered([*before, *after], headline_metrics())
         ]
     return rows
 
 
 def headline(rows: list[Row]) -> list[Row]:
-    """The rows worth a first look: the headline metrics, or everything on a split that has none of them."""
-    plain = {split: [row for row in rows if row.split == split] for split in dict.fromkeys(row.split for row in rows)}
-    return [row for some in plain.values() for row in ([row for row in some if row.metric in HEADLINE] or some)]
+    """The rows of headline metrics; all rows of a split that has none of these."""
+    main = [row for row in rows if row.metric in headline_metrics()]
+    covered = {row.split for row in main}
+    return [row for row in rows if row in main or row.split not in covered]
 
 
 def print_table(record: Record, terminal: Terminal) -> None:
@@ -102,7 +104,7 @@ def print_table(record: Record, terminal: Terminal) -> None:
         [
             [
                 row.split,
-                metric_name(row.metric),
+                metric_title(row.metric),
                 score_text(row.before),
                 score_text(row.after),
                 row.n,
@@ -135,6 +137,6 @@ def absences(rows: list[Row]) -> list[str]:
             groups.setdefault(why, {}).setdefault(row.metric, []).append(row.split)
     return [
         f"{ABSENT}, {why}: "
-        + ", ".join(f"{metric_name(metric)} ({', '.join(splits)})" for metric, splits in metrics.items())
+        + ", ".join(f"{metric_title(metric)} ({', '.join(splits)})" for metric, splits in metrics.items())
         for why, metrics in groups.items()
     ]
