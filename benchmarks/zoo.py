@@ -183,6 +183,76 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 }
 """Model type -> fields that differ from the rule; a table is a configuration inside the configuration."""
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama, one key head": ("llama", {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),
+    "llama, tied": ("llama", {"tie_word_embeddings": True, "head_dim": 16}),
+    "llama, llama3 positions": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
+    "llama, dynamic positions": (
+        "llama",
+        {
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+            "max_position_embeddings": 24,
+        },
+    ),
+    "llama, yarn positions": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
+    "phi3, long positions": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+                "original_max_position_embeddings": 24,
+            },
+            "original_max_position_embeddings": 24,
+        },
+    ),
+    "phi3, partly rotated": (
+        "phi3",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "gpt_neox, one after another": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
+    "stablelm, normalized": ("stablelm", {"qk_layernorm": True, "use_parallel_residual": True}),
+    "falcon, one key head": ("falcon", {"multi_query": True, "new_decoder_architecture": False, "parallel_attn": True}),
+    "falcon, grouped": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon, alibi": ("falcon", {"alibi": True, "multi_query": False, "new_decoder_architecture": False, "num_kv_heads": 4}),
+    "opt, projected": ("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    "gpt2, scaled": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
+    "gpt_bigcode, all key heads": ("gpt_bigcode", {"multi_query": False}),
+    "bloom, post-norm residual": ("bloom", {"apply_residual_connection_post_layernorm": True}),
+    "qwen2, windows above": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]},
+    ),
+    "qwen3_moe, one dense": ("qwen3_moe", {"mlp_only_layers": [0], "norm_topk_prob": True}),
+    "deepseek_v3, whole queries": ("deepseek_v3", {"q_lora_rank": None}),
+    "mistral, no window": ("mistral", {"sliding_window": None, "head_dim": 16}),
+}
+"""Name -> model type and fields that differ from the zoo's own configuration: settings that published models have."""
+
 
 def names() -> list[str]:
     """Model types, each with a model class of its own, text models first, those that must be refused last."""
@@ -191,7 +261,7 @@ def names() -> list[str]:
         if name in CONFIG_MAPPING and (kind not in found or name.endswith("_text")):
             found[kind] = name
     texts = list(found.values())
-    return [*texts, *(name for name in (*WRAPPERS, *OTHERS) if name not in texts and name in CONFIG_MAPPING)]
+    return [*texts, *VARIANTS, *(name for name in (*WRAPPERS, *OTHERS) if name not in texts and name in CONFIG_MAPPING)]
 
 
 def configuration(name: str) -> Any:
@@ -200,10 +270,12 @@ def configuration(name: str) -> Any:
     Raises:
         Exception: whatever the configuration class makes of sizes that do not fit each other.
     """
+    name, changes = VARIANTS.get(name, (name, {}))
     kind = CONFIG_MAPPING[name]
     content = _plain(kind().to_dict())
     _shrink(content)
     _merge(content, EXCEPTIONS.get(name, {}))
+    content |= changes
     for key in ("transformers_version", "architectures", "model_type"):
         content.pop(key, None)
     return kind.from_dict(content)
