@@ -128,9 +128,30 @@ def test_a_model_that_cannot_read_a_text_alone_is_refused(wrap: Wrap) -> None:
         wrap(network)
 
 
+def projected_opt() -> Any:
+    """Blocks of width 32 between projections from and to 16, as OPT-350M has them."""
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        hidden_size=32,
+        ffn_dim=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        word_embed_proj_dim=16,
+        max_position_embeddings=64,
+        do_layer_norm_before=False,
+        init_std=0.3,
+        vocab_size=128,
+        pad_token_id=0,
+    )
+    return transformers.OPTForCausalLM(config)
+
+
+@pytest.mark.parametrize("build", [gptj, projected_opt])
 @pytest.mark.parametrize("first", [1, 2, 3])
-def test_blocks_that_give_tuples_can_be_skipped(wrap: Wrap, first: int) -> None:
-    model = wrap(gptj())
+def test_blocks_that_give_tuples_or_are_wider_than_the_final_states_can_be_skipped(
+    wrap: Wrap, first: int, build: Callable[[], Any]
+) -> None:
+    model = wrap(build())
     batch = collate([Encoded(tuple(row), 2) for row in IDS.tolist()], [0, 1])
     expected = model.decoder(input_ids=IDS).last_hidden_state
     (hidden,) = site_outputs(model, batch, [first - 1], "hidden")

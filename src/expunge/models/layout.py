@@ -30,7 +30,7 @@ class NetworkLayout:
     blocks: str
     """The list of decoder blocks."""
     width: int
-    """D, the size of a final hidden state."""
+    """D, the size of what a block gives for each token; the final hidden states may be narrower (OPT-350M)."""
     one_vector: bool
     """Whether what a block gives is one vector of that size for each token."""
     extras: tuple[int | None, ...]
@@ -91,8 +91,8 @@ def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
     layout = NetworkLayout(
         decoder=decoder,
         blocks=blocks,
-        width=hidden.shape[-1],
-        one_vector=last.shape == hidden.shape,
+        width=last.shape[-1],
+        one_vector=last.shape[:-1] == hidden.shape[:-1],
         extras=tuple(watch.extras[blocks]),
         context=min(tables.sizes, default=None),
         plain_head=watch.reads(hidden) and watch.writes(logits),
