@@ -238,7 +238,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm, normalized": ("stablelm", {"qk_layernorm": True, "use_parallel_residual": True}),
     "falcon, one key head": ("falcon", {"multi_query": True, "new_decoder_architecture": False, "parallel_attn": True}),
     "falcon, grouped": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
-    "falcon, alibi": ("falcon", {"alibi": True, "multi_query": False, "new_decoder_architecture": False, "num_kv_heads": 4}),
+    "falcon, alibi": (
+        "falcon",
+        {"alibi": True, "multi_query": False, "new_decoder_architecture": False, "num_kv_heads": 4},
+    ),
     "opt, projected": ("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
     "gpt2, scaled": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
     "gpt_bigcode, all key heads": ("gpt_bigcode", {"multi_query": False}),
