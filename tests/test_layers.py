@@ -19,7 +19,7 @@ LISTED = (
     "optimizers",
     "evaluate/metrics",
     "evaluate/set_metrics",
-    "evaluate/depth",
+    "evaluate/whitebox",
     "diagnose",
     "attacks",
     "data/formats",

@@ -121,8 +121,8 @@ def test_two_processes_find_what_one_finds(expunge: Any, tiny_folder: Path, suit
         (["--folder", "."], "only a suite"),
         (["--suite", "{suite}", "--set", "evaluate.metrics=['probabilty']"], "did you mean probability"),
         (["--suite", "{suite}", "--set", "evaluate.set_metrics=['privleek']"], "did you mean privleak"),
-        (["--suite", "{suite}", "--depth", "uds"], "--depth: needs the original"),
-        (["--suite", "{suite}", "--depth", "udss"], "did you mean uds"),
+        (["--suite", "{suite}", "--whitebox", "uds"], "--whitebox: needs the original"),
+        (["--suite", "{suite}", "--whitebox", "udss"], "did you mean uds"),
     ],
 )
 def test_what_cannot_be_right_is_refused(

@@ -37,7 +37,10 @@ def test_eval_takes_each_thing_once_and_by_name(expunge: Any, fact_files: dict[s
     given = ["eval", "m", "--data", facts]
     refused(expunge(*given, "--data", facts), "forget is named twice")
     refused(expunge("eval", "m", "--data", "forget="), "names no data")
-    refused(expunge(*given, "--depth", ","), "--depth", "names with commas")
+    refused(expunge(*given, "--whitebox", ","), "--whitebox", "names with commas")
+    old = expunge(*given, "--depth", ",").err.splitlines()
+    assert old[0] == "warning: --depth is now called --whitebox; the old name will be removed in the next release"
+    assert "names with commas" in old[1]
     refused(expunge(*given, "--lm-eval", "mmlu,,"), "--lm-eval")
     refused(expunge(*given, "--set", "model.name=other"), "model.name")
     refused(expunge(*given, "--seed", str(2**32)), "--seed")

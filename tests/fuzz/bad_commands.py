@@ -17,7 +17,7 @@ _WRONG_TEXT = {
     "--attack": ["nope", "", ",", "sampling,nope"],
     "--by": ["nope", "", "os:path"],
     "--suite": ["nope", "", "tofu:nope", "missing.toml"],
-    "--depth": ["nope", ","],
+    "--whitebox": ["nope", ","],
     "--lm-eval": [","],
     "--recipe": ["nope", ""],
     "--model": ["nope", "", "./nowhere", "/nowhere", "missing.gguf"],

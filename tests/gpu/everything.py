@@ -262,7 +262,9 @@ class World:
         roles = {"forget": "forget", "retain": "retain", "holdout": "neighbour"}
         data = {role: self.folder / f"{split}.jsonl" for role, split in roles.items()}
         plan = data_plan(data, config, 0, {"device": self.device, "precision": self.precision})
-        (found,) = evaluate_models([folder], plan, original=folder, reference=folder, depth=names("evaluate/depth"))
+        (found,) = evaluate_models(
+            [folder], plan, original=folder, reference=folder, whitebox=names("evaluate/whitebox")
+        )
         scores = found.record.scores
         return {role: {name: score.value for name, score in one.items()} for role, one in scores.items()}
 

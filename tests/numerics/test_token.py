@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from expunge.numerics.token import Reduction, reduce_tokens, sequence_length, sequence_sum, token_logp
+from expunge.numerics.token import Reduction, prediction, reduce_tokens, sequence_length, sequence_sum, token_logp
 
 VALUES = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
 ROWS = torch.tensor([0, 0, 0, 1])
@@ -39,3 +39,12 @@ def test_token_logp_of_two_tokens() -> None:
     logp = token_logp(logits, torch.tensor([0, 1]))
     assert logp.tolist() == pytest.approx([math.log(3 / 4), math.log(1 / 4)], abs=1e-7)
     assert token_logp(logits.bfloat16(), torch.tensor([0, 1])).dtype == torch.float32
+
+
+def test_prediction_of_two_tokens() -> None:
+    """Logits (ln 3, 0), p = 3/4 and 1/4: mean log-probability ln 3/4 * 3/4 + ln 1/4 / 4, variance 3/16 ln(3)^2."""
+    found = prediction(torch.tensor([[math.log(3), 0.0]]))
+    mean = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
+    wanted = [mean, 3 / 16 * math.log(3) ** 2, math.log(3), math.log(4), -mean, math.log(0.75)]
+    assert [float(one) for one in (*found, found.entropy, found.top_logp)] == pytest.approx(wanted, abs=1e-6)
+    assert prediction(torch.zeros(1, 2, dtype=torch.float64)).mean.dtype == torch.float64

@@ -12,6 +12,7 @@ import torch
 
 from expunge.core.errors import UserError
 from expunge.core.metric_trust import MetaRecord
+from expunge.core.permission import granted
 from expunge.data.example import Example
 from expunge.evaluate.pool import load_pool
 from expunge.models.base import LanguageModel
@@ -62,7 +63,7 @@ def pool(
     return {
         "original": str(tiny_folder),
         "retrained": str(retrained_folder),
-        "depth": ["uds"],
+        "whitebox": ["uds"],
         "data": {"forget": str(fact_files["forget"]), "retain": str(fact_files["retain"])},
         "evaluate": {"metrics": METRICS, "set_metrics": [], "max_new_tokens": 8, "samples": 0},
         "relearn": {"lr": 1e-3},
@@ -142,7 +143,7 @@ def test_the_record_reads_back_and_tells(record: MetaRecord, tmp_path: Path) -> 
 
 
 def test_a_pool_without_unlearned_models_still_tells_who_is_faithful(pool: dict[str, Any], tmp_path: Path) -> None:
-    less = {key: value for key, value in pool.items() if key not in ("original", "retrained", "depth", "models")}
+    less = {key: value for key, value in pool.items() if key not in ("original", "retrained", "whitebox", "models")}
     less["models"] = [pool["models"][0], pool["models"][4]]
     less["evaluate"] = {**pool["evaluate"], "metrics": ["probability"]}
     found = meta_evaluate(load_pool(written(less, tmp_path)))
@@ -170,8 +171,8 @@ def test_a_suite_names_the_rows(pool: dict[str, Any], fact_files: dict[str, Path
     [
         ({"suite": "own"}, "name either a suite or a table"),
         ({"data": None}, "name either a suite or a table"),
-        ({"retrained": None}, "depth: needs 'original' and 'retrained' too"),
-        ({"depth": ["udz"]}, "no 'udz'; did you mean uds"),
+        ({"retrained": None}, "whitebox: needs 'original' and 'retrained' too"),
+        ({"whitebox": ["udz"]}, "no 'udz'; did you mean uds"),
         ({"evaluate": {"metrics": ["probabilty"]}}, "did you mean probability"),
         ({"models": []}, "models: "),
         ({"models": [{"path": "nowhere/at/all"}]}, r"models\.0\.path: nowhere/at/all: no such file or folder"),
@@ -181,7 +182,7 @@ def test_a_suite_names_the_rows(pool: dict[str, Any], fact_files: dict[str, Path
         ({"trust": {"min_utility": -1}}, r"trust\.min_utility: "),
         ({"quantize": {"levels": "int3"}}, r"quantize\.levels: "),
         ({"model": {"templat": "plain"}}, r"unknown key 'model\.templat'; did you mean template"),
-        ({"depth_options": {"uds": {"thresold": 1}}}, r"unknown key 'depth\.options\.uds\.thresold'"),
+        ({"whitebox_options": {"uds": {"thresold": 1}}}, r"unknown key 'whitebox\.options\.uds\.thresold'"),
     ],
 )
 def test_mistakes_are_told_before_any_model_is_loaded(
@@ -204,3 +205,15 @@ def test_the_example_is_a_pool_file() -> None:
     """Its models are the user's to make: the first of them is what is missing."""
     with pytest.raises(UserError, match=r"models\.0\.path: taught/full/model: no such file or folder"):
         load_pool(Path(__file__).parents[2] / "examples" / "pool.toml")
+
+
+def test_the_old_names_of_the_whitebox_keys_still_load(pool: dict[str, Any], tmp_path: Path) -> None:
+    old = {("depth" if key == "whitebox" else key): value for key, value in pool.items()}
+    lines: list[str] = []
+    with granted(tell=lines.append):
+        found = load_pool(written({**old, "depth_options": {"uds": {"threshold": 0.1}}}, tmp_path))
+    assert (found.whitebox, found.whitebox_options) == (("uds",), {"uds": {"threshold": 0.1}})
+    assert [line.split(": ", 1)[1].split(";")[0] for line in lines] == [
+        "'depth' is now called 'whitebox'",
+        "'depth_options' is now called 'whitebox_options'",
+    ]

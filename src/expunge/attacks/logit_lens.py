@@ -64,7 +64,6 @@ def _likeliest(model: LanguageModel, seen: ChoiceStates) -> Tensor:
     """(S, L) 1 where the first answer has the highest mean log-probability, and no other as high a one."""
     scores = []
     for labels, states in zip(seen.labels, seen.deciding(), strict=True):
-        flat = read_states(model, states.flatten(0, 2), labels.repeat(states.shape[0] * states.shape[1]))
-        scores.append(flat.view(states.shape[:3]).mean(-1))
+        scores.append(read_states(model, states, labels).mean(-1))
     right, *wrong = scores
     return (right > torch.stack(wrong).amax(0)).float()

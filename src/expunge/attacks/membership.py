@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from pydantic import Field
@@ -12,7 +13,9 @@ from expunge.attacks.base import Attack, AttackContext, Attempt, InternalMeasure
 from expunge.core.records import Frozen
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
+from expunge.evaluate.membership import flagged, win_shares
 from expunge.evaluate.score import item_values, load_metrics, needs_of
+from expunge.numerics.intervals import Numbers
 
 
 class MembershipInference(Attack):
@@ -73,26 +76,21 @@ class MembershipInference(Attack):
 
 
 def shares(members: Sequence[Value], others: Sequence[Value]) -> list[Value]:
-    """For each member the share of the others above it, ties half: M numbers whose mean is the AUC.
-
-    A member without a number keeps its reason; others without one are left out.
-    """
-    numbers = np.asarray(_numbers(others))
-    return _each(members, others, lambda value: float(((np.sign(numbers - value) + 1) / 2).mean()))
+    """`win_shares` of the members that have a number; the rest keep their reasons."""
+    return _each(members, others, win_shares)
 
 
 def flags(members: Sequence[Value], others: Sequence[Value], rate: float) -> list[Value]:
-    """1 for a member below the first of the others that may not be flagged any more: M numbers, or reasons."""
-    numbers = sorted(_numbers(others))
-    return _each(members, others, lambda value: float(value < numbers[int(rate * len(numbers) + 1e-9)]))
+    """`flagged` for the members that have a number; the rest keep their reasons."""
+    return _each(members, others, partial(flagged, rate=rate))
 
 
-def _numbers(values: Sequence[Value]) -> list[float]:
-    return [value for value in values if not isinstance(value, str)]
-
-
-def _each(members: Sequence[Value], others: Sequence[Value], number: Callable[[float], float]) -> list[Value]:
-    """A number of each member that has one itself, if any of the others has."""
-    if not _numbers(others):
+def _each(
+    members: Sequence[Value], others: Sequence[Value], test: Callable[[Numbers, Numbers], Numbers]
+) -> list[Value]:
+    """A number for each member that has a value, if any of the others has one."""
+    mine, theirs = (np.array([one for one in side if not isinstance(one, str)]) for side in (members, others))
+    if not len(theirs):
         return [f"no holdout row has a number: {next(iter(others), 'there is none')}"] * len(members)
-    return [value if isinstance(value, str) else number(value) for value in members]
+    found = iter(test(mine, theirs).tolist())
+    return [value if isinstance(value, str) else next(found) for value in members]

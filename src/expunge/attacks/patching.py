@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,10 +14,12 @@ from expunge.attacks._prompt_slots import asked_as_text
 from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, InternalMeasure, Value
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
+from expunge.evaluate.whitebox.base import gap_shares
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import label_states
-from expunge.models.patching import Patched, patch
+from expunge.models.patching import patch
 from expunge.models.tensor_store import RowStore
+from expunge.numerics.intervals import Numbers
 
 NO_BLOCK = "no block of the original model loses the answer when its states say nothing of the row"
 
@@ -59,19 +63,16 @@ class Patching(Attack):
         gaps = []
         for row, own, uninformed in zip(rows, states, floor, strict=True):
             context.check_time()
-            gaps.append(_gaps(patch(original, row, [own, uninformed])))
-        lost, most = torch.stack(gaps).unbind(1)
-        kept = (1 - lost.clamp(min=0) / most).clamp(min=0)
-        counted = most > self.config.threshold
-        weights = torch.where(counted, most, torch.zeros_like(most))
-        left = (weights * torch.where(counted, kept, torch.zeros_like(kept))).sum(1) / weights.sum(1)
+            gaps.append(patch(original, row, [own, uninformed]).gaps)
+        lost, most = np.stack(gaps, axis=1)
+        shares, means = gap_shares(most, lost, self.config.threshold)
         source = "mean states" if context.load_retrained is None else "the retrained model's states"
         yield Attempt(
             "",
-            _values(left, counted.any(dim=1)),
+            _values(1 - means),
             given=len(rows),
             along="block",
-            curve=[CurvePoint(layer, _values(kept[:, layer], counted[:, layer])) for layer in range(kept.shape[1])],
+            curve=[CurvePoint(layer, _values(1 - values)) for layer, values in enumerate(shares.T)],
             inside=InternalMeasure(
                 f"answer left when the original reads this model's states; 0: as little as with {source}",
                 chance=0.0,
@@ -108,10 +109,5 @@ def others_mean(states: RowStore | list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _gaps(found: Patched) -> Tensor:
-    """(2, L) what either source costs at each block, in nats."""
-    return (found.plain - found.patched).double()
-
-
-def _values(numbers: Tensor, there: Tensor) -> list[Value]:
-    return [float(value) if has else NO_BLOCK for value, has in zip(numbers.tolist(), there.tolist(), strict=True)]
+def _values(numbers: Numbers) -> list[Value]:
+    return [NO_BLOCK if math.isnan(value) else value for value in numbers.tolist()]

@@ -12,7 +12,7 @@ import typer
 
 from expunge.core.printable import one_line
 
-_NAMES = ("which", "by", "depth", "metrics")
+_NAMES = ("which", "by", "whitebox", "depth", "metrics")
 """Parameters of commands that hold names of plug-ins, with commas between them."""
 _TRUST = Annotated[
     bool,

@@ -33,10 +33,13 @@ def evaluate(
         str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
     ] = None,
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
-    depth: Annotated[
+    whitebox: Annotated[
         str | None,
-        typer.Option(help="Comma-separated names of `expunge depth`: look inside; needs --original and --reference."),
+        typer.Option(
+            help="White-box measures (`expunge whitebox`), separated by commas; needs --original and --reference."
+        ),
     ] = None,
+    depth: Annotated[str | None, typer.Option(hidden=True, help="Old name of --whitebox.")] = None,
     lm_eval: Annotated[
         str | None,
         typer.Option(help="Comma-separated tasks of lm-eval (pip install 'expunge[lm-eval]'), e.g. wmdp_bio,mmlu."),
@@ -79,7 +82,11 @@ def evaluate(
         check_out(out)
     asked = {"samples": samples, "max_new_tokens": max_new_tokens}
     tables = _tables(settings or (), asked, {"template": template})
-    tasks, depths = _names(lm_eval, "--lm-eval"), _names(depth, "--depth")
+    if depth is not None:
+        typer.echo(
+            "warning: --depth is now called --whitebox; the old name will be removed in the next release", err=True
+        )
+    tasks, measures = _names(lm_eval, "--lm-eval"), _names(whitebox or depth, "--whitebox")
     data = data or ([] if tasks else None)
     plan = _suite_plan(suite, folder, tables, seed) if suite is not None else _data_plan(data, tables, seed)
     quiet_libraries()
@@ -90,7 +97,7 @@ def evaluate(
             plan,
             original=original,
             reference=reference,
-            depth=depths,
+            whitebox=measures,
             lm_eval=tasks,
             command=shlex.join(["expunge", *sys.argv[1:]]),
             progress=progress_for(quiet),

@@ -16,7 +16,8 @@ _FOLDERS = {
     "optimizers": ("optimizers", "Optimizers beside those of transformers."),
     "metrics": ("evaluate/metrics", "What is measured."),
     "set-metrics": ("evaluate/set_metrics", "What is measured of many rows at once."),
-    "depth": ("evaluate/depth", "How deep forgetting goes, inside."),
+    "whitebox": ("evaluate/whitebox", "Measures of the hidden states and weights."),
+    "depth": ("evaluate/whitebox", "Old name of `whitebox`; will be removed in the next release."),
     "attacks": ("attacks", "Ways to get the knowledge back."),
 }
 

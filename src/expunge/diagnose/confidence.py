@@ -22,7 +22,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 from expunge.models.forward import score_each
 from expunge.numerics.intervals import Numbers
-from expunge.numerics.token import widen
+from expunge.numerics.token import prediction
 
 
 class ConfidenceMeasure(NamedTuple):
@@ -120,10 +120,8 @@ class Confidence(Diagnostic):
 
 def quantities(logits: Tensor) -> Tensor:
     """Those of `QUANTITIES`: (N, V) -> (N, 4), at least float32."""
-    logits = widen(logits)
-    probability = logits.softmax(-1)
-    entropy = torch.special.entr(probability).sum(-1)
-    return torch.stack([logits.amax(-1), probability.amax(-1), entropy, logits.logsumexp(-1)], -1)
+    found = prediction(logits)
+    return torch.stack([found.top_logit, found.top_logp.exp(), found.entropy, found.energy], -1)
 
 
 def _distances(before: Numbers, after: Numbers) -> tuple[float, float]:

@@ -8,18 +8,21 @@ from typing import Any
 from pydantic import Field
 
 from expunge.core.errors import UserError
-from expunge.core.permission import check_remote_code
+from expunge.core.permission import check_remote_code, tell
 from expunge.core.records import Frozen
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.evaluate.config import EvaluateConfig
-from expunge.evaluate.deep import load_depth
 from expunge.evaluate.metric_trust import TrustConfig
 from expunge.evaluate.score import load_metrics, load_set_metrics
+from expunge.evaluate.whitebox.engine import load_whitebox
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name
 from expunge.models.quantize import Quantization
+
+_RENAMED = {"depth": "whitebox", "depth_options": "whitebox_options"}
+"""Keys of version 0.1 and their names now."""
 
 
 class Member(Frozen):
@@ -61,8 +64,8 @@ class Pool(Frozen):
     data: PoolData | None = None
     model: dict[str, Any] = Field(default_factory=dict, description='Keys of `[model]`, e.g. template = "plain"')
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="What is measured, without a suite")
-    depth: tuple[str, ...] = Field((), description="Measures of depth; they need original and retrained")
-    depth_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Options of these by name")
+    whitebox: tuple[str, ...] = Field((), description="White-box measures; they need original and retrained")
+    whitebox_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Options of these by name")
     original: str | None = Field(None, description="The model that unlearning starts from: full utility, least depth")
     retrained: str | None = Field(None, description="A model that never saw the forget rows: reference of relearning")
     relearn: RelearnConfig = Field(default_factory=RelearnConfig)
@@ -77,11 +80,16 @@ def load_pool(file: Path) -> Pool:
     Raises:
         UserError: no such file, unknown key, wrong type, no such model, or something that does not go together.
     """
-    pool = check(Pool, read_toml(file), "")
+    tables = read_toml(file)
+    for old, new in _RENAMED.items():
+        if old in tables:
+            tell(f"{file}: '{old}' is now called '{new}'; the old key will be removed in the next release")
+            tables.setdefault(new, tables.pop(old))
+    pool = check(Pool, tables, "")
     if (pool.suite is None) == (pool.data is None):
         raise UserError(f"{file}: name either a suite or a table [data]")
-    if pool.depth and not (pool.original and pool.retrained):
-        raise UserError("depth: needs 'original' and 'retrained' too")
+    if pool.whitebox and not (pool.original and pool.retrained):
+        raise UserError("whitebox: needs 'original' and 'retrained' too")
     paths = [member.path for member in pool.models]
     if repeated := next((path for path in paths if paths.count(path) > 1), None):
         raise UserError(f"models: '{repeated}' is there more than once")
@@ -94,5 +102,5 @@ def load_pool(file: Path) -> Pool:
         check_remote_code()
     load_metrics(pool.evaluate)
     load_set_metrics(pool.evaluate, by_default=False)
-    load_depth(pool.depth, pool.depth_options)
+    load_whitebox(pool.whitebox, pool.whitebox_options)
     return pool

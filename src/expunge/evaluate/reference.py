@@ -16,7 +16,7 @@ from expunge.core.records import Frozen
 from expunge.evaluate.aliases import Named, openunlearning
 from expunge.evaluate.base import RowNumbers, SetValues
 from expunge.evaluate.config import Role
-from expunge.evaluate.set_metrics._auc import Sides, auc
+from expunge.evaluate.membership import Sides
 from expunge.evaluate.sets import Sets
 
 SUFFIX = ".json"
@@ -137,7 +137,7 @@ def _read(name: str, log: Any, where: str) -> list[tuple[Role, str, list[float |
             _check_mean(one.get("agg_value"), [_mean(numbers)], f"{where}.{role}")
             found.append((role, name, numbers))
         both = Sides(*(RowNumbers(np.array([one for one in numbers if one is not None])) for _, _, numbers in found))
-        _check_mean(log.get("auc"), [auc(both)], f"{where}.auc")
+        _check_mean(log.get("auc"), [both.auc()], f"{where}.auc")
         return found
     meant = openunlearning().get(name)
     if meant is None or "value_by_index" not in log:

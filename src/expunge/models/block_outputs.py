@@ -133,21 +133,23 @@ def read_states(model: LanguageModel, states: Tensor, labels: Tensor, chunk: int
 
     Args:
         model: any model; the states may be of another one of the same width.
-        states: (N, D) what some block gave.
+        states: (..., N, D) outputs of blocks at the positions that predict the labels.
         labels: (N,) tokens.
         chunk: states that are read at a time.
 
     Returns:
-        (N,) log-probability of each label, float32 on the CPU.
+        (..., N) log-probability of each label, float32 on the CPU.
     """
     found = []
-    for some, tokens in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
+    flat = states.reshape(-1, states.shape[-1])
+    every = labels.repeat(len(flat) // len(labels))
+    for some, tokens in zip(torch.split(flat, chunk), torch.split(every, chunk), strict=True):
         ids = torch.zeros(len(some), 1, dtype=torch.long, device=model.device)
         given = some[:, None].to(model.device)
         with model.evaluating(), model.autocast(), entering(model, len(model.blocks()), given):
             hidden = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[:, 0]
             found.append(token_logp(model.head(hidden), tokens.to(model.device)).cpu())
-    return torch.cat(found)
+    return torch.cat(found).view(states.shape[:-1])
 
 
 def _weights(batch: Batch, pooling: Pooling) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from expunge.data.batch import to_device
 from expunge.data.reasoning import Watch
 from expunge.models.prefix import Prefix
-from expunge.numerics.token import logp_moments, token_logp
+from expunge.numerics.token import prediction, token_logp
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ def _look_up(found: Tensor, logits: Tensor, ids: Tensor, rows: Tensor, places: T
     found[0, rows, places] = token_logp(logits, labels)
     found[1, rows, places] = (logits.argmax(-1) == labels).float()
     if moments:
-        top = logits.amax(-1)
-        seen = torch.stack([*logp_moments(logits), top, top - logits.logsumexp(-1)])
-        found[2:, rows, places] = seen
+        found_here = prediction(logits)
+        found[2:, rows, places] = torch.stack([*found_here[:3], found_here.top_logp])
 
 
 def score_answers(

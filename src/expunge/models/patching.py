@@ -25,6 +25,7 @@ from expunge.models.cache import earlier
 from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
 from expunge.models.sites import check_states
+from expunge.numerics.intervals import Numbers
 from expunge.numerics.token import token_logp
 
 _TOKENS = 12
@@ -39,7 +40,13 @@ class Patched(NamedTuple):
 
     plain: float
     patched: Tensor
-    """(S, L) with the states of each of S sources in the place of each block's own, float32 on the CPU."""
+    """(S, L) with the states of each of S sources instead of each block's own, float32 on the CPU."""
+
+    @property
+    def gaps(self) -> Numbers:
+        """(S, L) nats that replacing the output of a block costs."""
+        found: Numbers = self.plain - self.patched.double().numpy()
+        return found
 
 
 @torch.no_grad()

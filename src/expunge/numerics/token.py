@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +20,37 @@ def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def logp_moments(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the log-probability of a token that the model itself draws: (N, V) -> (N,), (N,)."""
-    logp = torch.log_softmax(logits.float(), dim=-1)
+class Prediction(NamedTuple):
+    """How confident N next-token distributions are; each field is (N,)."""
+
+    mean: Tensor
+    """Expected log-probability of a token drawn from the distribution: minus its entropy, in nats."""
+    variance: Tensor
+    """Variance of the same."""
+    top_logit: Tensor
+    """Largest logit."""
+    energy: Tensor
+    """Log of the sum of the exponentials of the logits."""
+
+    @property
+    def entropy(self) -> Tensor:
+        """In nats."""
+        return -self.mean
+
+    @property
+    def top_logp(self) -> Tensor:
+        """Log-probability of the most likely token."""
+        return self.top_logit - self.energy
+
+
+def prediction(logits: Tensor) -> Prediction:
+    """Statistics of next-token distributions, in float32 or wider: (N, V) -> (N,) each."""
+    logits = widen(logits)
+    logp = torch.log_softmax(logits, dim=-1)
     probability = logp.exp()
     mean = (probability * logp).sum(-1)
-    return mean, ((logp - mean[:, None]).square() * probability).sum(-1)
+    variance = ((logp - mean[:, None]).square() * probability).sum(-1)
+    return Prediction(mean, variance, logits.amax(-1), logits.logsumexp(-1))
 
 
 def sequence_sum(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:

@@ -22,7 +22,6 @@ from expunge.data.splits import SPLITS
 from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
 from expunge.evaluate.config import EvaluateConfig
-from expunge.evaluate.deep import load_depth, measure_depth
 from expunge.evaluate.harness import check_tasks, harness_scores
 from expunge.evaluate.items import write_items
 from expunge.evaluate.measure import Measured, Reference, measure
@@ -31,6 +30,7 @@ from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import Suite
 from expunge.evaluate.validity import answer_warnings, check_keywords, known_warnings, row_warnings
+from expunge.evaluate.whitebox.engine import load_whitebox, measure_whitebox
 from expunge.inputs import Rows, is_loaded, model_name, print_of, read_data, read_model
 from expunge.models.base import LanguageModel
 from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
@@ -105,7 +105,7 @@ def evaluate_models(
     *,
     original: Any = None,
     reference: Any = None,
-    depth: Sequence[str] = (),
+    whitebox: Sequence[str] = (),
     lm_eval: Sequence[str] = (),
     tokenizer: Any = None,
     command: str = "",
@@ -119,7 +119,7 @@ def evaluate_models(
         original: the model before unlearning: similarity is to its answers, and it is asked once.
         reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
             set metrics compare with it.
-        depth: measures of `evaluate/depth`, which look inside all three kinds of model.
+        whitebox: measures of `evaluate/whitebox`, which need all three kinds of model.
         lm_eval: tasks of EleutherAI's harness, scored with the same loaded model.
         tokenizer: needed with loaded networks.
         command: the command line, for the records.
@@ -136,10 +136,10 @@ def evaluate_models(
         progress.say(f"warning: {warning}")
     labeller = Labeller(plan.config.kinds)
     forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
-    if depth:
-        load_depth(depth, {})
+    if whitebox:
+        load_whitebox(whitebox, {})
         if original is None or reference is None or is_reference_file(reference) or not forget:
-            raise UserError("--depth: needs the original model, the retrained model and forget rows")
+            raise UserError("--whitebox: needs the original model, the retrained model and forget rows")
 
     options = dict(plan.model_config)
 
@@ -184,10 +184,10 @@ def evaluate_models(
         prompting = model.encoder.prompting()
         source, sha256, where = model.source, model.fingerprint(), model.machine
         del model
-        if depth:
+        if whitebox:
             place_of = next(name for name, one in plan.sets.items() if one.role == "forget")
-            result.scores[place_of] |= measure_depth(
-                depth,
+            result.scores[place_of] |= measure_whitebox(
+                whitebox,
                 partial(loaded, original),
                 partial(loaded, given),
                 partial(loaded, reference),

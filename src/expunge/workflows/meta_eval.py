@@ -26,7 +26,6 @@ from expunge.data.splits import Splits
 from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.base import Metric
-from expunge.evaluate.deep import DepthSession
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.measure import Measured, Reference, measure
 from expunge.evaluate.metric_trust import metric_trust
@@ -35,6 +34,7 @@ from expunge.evaluate.score import load_metrics
 from expunge.evaluate.sets import Sets, sets_of
 from expunge.evaluate.suite import load_suite
 from expunge.evaluate.validity import check_keywords, row_warnings
+from expunge.evaluate.whitebox.engine import WhiteBoxSession
 from expunge.inputs import print_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
@@ -72,9 +72,9 @@ def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Pr
     scorer = _Scorer(pool, plan, progress)
     retrained = scorer.retrained()
     models = [scorer.member(member) for member in pool.models]
-    inside = scorer.depth()
-    models = [_with_depth(model, inside, "") for model in models]
-    retrained = None if retrained is None else _with_depth(retrained, inside, _REFERENCE)
+    inside = scorer.whitebox()
+    models = [_with_whitebox(model, inside, "") for model in models]
+    retrained = None if retrained is None else _with_whitebox(retrained, inside, _REFERENCE)
     names = dict.fromkeys(name for model in models for name in model.before)
     metrics = [metric_trust(name, models, retrained, pool.trust, pool.seed) for name in names]
     ordered = sorted(metrics, key=_rank)
@@ -201,7 +201,7 @@ class _Scorer:
         if pool.original is not None:
             self._original = self._measure(self._load(pool.original), "the original", is_original=True, remember=True)
             self._full = _utility(self._original, plan.sets)
-        self._session = self._start_depth() if pool.depth else None
+        self._session = self._start_whitebox() if pool.whitebox else None
 
     def retrained(self) -> PoolModel | None:
         """The retrained model before and after relearning; other models are compared with it from now on."""
@@ -260,7 +260,7 @@ class _Scorer:
 
     def _scored(self, model: LanguageModel, path: str, stage: str, group: str = "") -> _Scored:
         if self._session is not None:
-            self._session.look(model, _label(group, stage, path))
+            self._session.observe(model, _label(group, stage, path))
         found = self._measure(
             model,
             f"{Path(path).name}, {stage}",
@@ -277,19 +277,19 @@ class _Scorer:
         utility = _utility(found, self._plan.sets)
         return _Scored(scores, None if utility is None or not self._full else utility / self._full)
 
-    def depth(self) -> dict[str, dict[str, Score]]:
-        """Scores of depth by label, when all models were looked at."""
+    def whitebox(self) -> dict[str, dict[str, Score]]:
+        """White-box scores by label, once every model has been observed."""
         return {} if self._session is None else self._session.scores()
 
-    def _start_depth(self) -> DepthSession:
+    def _start_whitebox(self) -> WhiteBoxSession:
         assert self._pool.original is not None
         assert self._pool.retrained is not None
-        return DepthSession(
-            self._pool.depth,
+        return WhiteBoxSession(
+            self._pool.whitebox,
             partial(self._load, self._pool.original),
             partial(self._load, self._pool.retrained),
             [row for place in self._forget for row in self._rows(place)],
-            options=self._pool.depth_options,
+            options=self._pool.whitebox_options,
             seed=self._pool.seed,
             progress=self._progress,
         )
@@ -307,8 +307,8 @@ class _Scorer:
             teach(model, rows, NLL(NLL.Config()), train, self._pool.seed, Path(folder), self._progress)
 
 
-def _with_depth(model: PoolModel, inside: dict[str, dict[str, Score]], group: str) -> PoolModel:
-    """The model's scores with those of depth."""
+def _with_whitebox(model: PoolModel, inside: dict[str, dict[str, Score]], group: str) -> PoolModel:
+    """The model's scores with the white-box ones."""
     stages = {stage: getattr(model, stage) for stage in ("before", "quantized", "relearned")}
     more = {stage: inside.get(_label(group, stage, model.path), {}) for stage in stages}
     return model.model_copy(update={stage: {**scores, **more[stage]} for stage, scores in stages.items()})

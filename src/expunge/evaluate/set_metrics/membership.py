@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from expunge.core.records import Score
 from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._auc import auc, auc_draws, sides, tpr_draws
+from expunge.evaluate.membership import sides
 from expunge.numerics.intervals import percentiles
 
 _RATE = 0.01
 _PREFIX = "mia_"
 
 
-class Membership(SetMetric):
+class MembershipAUC(SetMetric):
     """AUC, and true-positive rate at 1% false positives, of every attack `mia_*`: forget rows against holdout rows.
 
     AUC 1: the forget rows are recognised as members; 0.5: they look like unseen rows, which is wanted; below: they
@@ -35,9 +35,9 @@ class Membership(SetMetric):
                 found |= dict.fromkeys(names, Score(value=None, reason=both))
                 continue
             counts = {"n": both.num_rows, "clusters": both.clusters}
-            low, high = percentiles(auc_draws(both, seed))
-            found[names[0]] = Score(value=auc(both), low=low, high=high, **counts, chance=0.5)
-            rate, draws = tpr_draws(both, _RATE, seed)
-            low, high = percentiles(draws)
+            low, high = percentiles(both.auc_draws(seed))
+            found[names[0]] = Score(value=both.auc(), low=low, high=high, **counts, chance=0.5)
+            low, high = percentiles(both.tpr_draws(_RATE, seed))
+            rate = both.tpr(_RATE)
             found[names[1]] = Score(value=rate, low=low, high=high, **counts, better="lower", chance=_RATE)
         return found

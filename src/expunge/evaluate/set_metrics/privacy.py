@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from expunge.core.records import Score
 from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._auc import auc, auc_draws, sides
+from expunge.evaluate.membership import sides
 from expunge.numerics.intervals import percentiles
 
 _ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
@@ -29,30 +29,26 @@ class Privacy(SetMetric):
 
 
 def _score(attack: str, values: SetValues, reference: SetValues | None, original: SetValues | None, seed: int) -> Score:
-    name = "retrained; original"
-    mine = sides(values, attack)
-    retrained = sides(reference, attack, "retrained reference: ")
-    before = sides(original, attack, "original model: ")
-    for some in (mine, retrained, before):
-        if isinstance(some, str):
-            return Score(value=None, better="higher", reference=name, reason=some)
-    assert not isinstance(mine, str)
-    assert not isinstance(retrained, str)
-    assert not isinstance(before, str)
-    room = abs(auc(before) - auc(retrained))
+    absent = Score(value=None, better="higher", reference="retrained; original")
+    models = ((values, ""), (reference, "retrained reference: "), (original, "original model: "))
+    found = [sides(some, attack, whose) for some, whose in models]
+    known = [one for one in found if not isinstance(one, str)]
+    if reason := next((one for one in found if isinstance(one, str)), None):
+        return absent.model_copy(update={"reason": reason})
+    mine, ideal, before = (one.auc() for one in known)
+    room = abs(before - ideal)
     if room == 0:
         reason = "the original model's AUC is the retrained one's: there is nothing to make private"
-        return Score(value=None, better="higher", reference=name, reason=reason)
-    now, ideal, then = (auc_draws(some, seed) for some in (mine, retrained, before))
-    rooms = abs(then - ideal)
-    draws = (1 - abs(now - ideal)[rooms > 0] / rooms[rooms > 0]).clip(0)
-    low, high = percentiles(draws)
+        return absent.model_copy(update={"reason": reason})
+    now, goals, then = (one.auc_draws(seed) for one in known)
+    rooms = abs(then - goals)
+    low, high = percentiles((1 - abs(now - goals)[rooms > 0] / rooms[rooms > 0]).clip(0))
     return Score(
-        value=max(0.0, 1 - abs(auc(mine) - auc(retrained)) / room),
+        value=max(0.0, 1 - abs(mine - ideal) / room),
         low=low,
         high=high,
-        n=mine.num_rows,
-        clusters=mine.clusters,
+        n=known[0].num_rows,
+        clusters=known[0].clusters,
         better="higher",
-        reference=name,
+        reference=absent.reference,
     )

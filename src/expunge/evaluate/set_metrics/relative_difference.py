@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from expunge.core.records import Score
-from expunge.evaluate.base import SetMetric, SetValues
-from expunge.evaluate.set_metrics._against_retrained import AgainstRetrainedConfig, against_retrained
+from expunge.evaluate.set_metrics._against_retrained import AgainstRetrained
+from expunge.numerics.intervals import Numbers
 
 
-class RelativeDifference(SetMetric):
+class RelativeDifference(AgainstRetrained):
     """`100 (A - A_retrained) / A_retrained`: OpenUnlearning's `rel_diff`. Positive: more like members than wanted."""
 
-    class Config(AgainstRetrainedConfig):
-        """Options of the relative difference."""
+    score_name = "relative_difference"
 
-    roles = ("forget", "holdout")
-
-    def __init__(self, config: AgainstRetrainedConfig) -> None:
-        super().__init__(config)
-        self.needs_values = (config.attack,)
-
-    def scores(
-        self, values: SetValues, reference: SetValues | None, seed: int, original: SetValues | None = None
-    ) -> dict[str, Score]:
-        """`relative_difference`, in percent."""
-        score = against_retrained(
-            self.config, values, reference, seed, lambda mine, retrained: (mine - retrained, retrained)
-        )
-        return {"relative_difference": score}
+    @staticmethod
+    def fraction(auc: Numbers, retrained: Numbers) -> tuple[Numbers, Numbers]:
+        """`A - A_retrained` and `A_retrained`."""
+        return auc - retrained, retrained

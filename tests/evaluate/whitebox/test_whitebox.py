@@ -1,4 +1,4 @@
-"""Depth of forgetting: the two ends on taught models, what lies between, and each formula by hand."""
+"""White-box measures: the two ends on taught models, what lies between, and each formula by hand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.data.example import Example
-from expunge.evaluate.deep import FOLDER, DepthSession, counted, measure_depth
-from expunge.evaluate.depth import cka
-from expunge.evaluate.depth._result import depth_score, gap_depth
-from expunge.evaluate.depth.cka import Kernel, weighted_cka
+from expunge.evaluate.whitebox import cka
+from expunge.evaluate.whitebox._scores import depth_score
+from expunge.evaluate.whitebox.base import gap_shares
+from expunge.evaluate.whitebox.cka import Kernel, weighted_cka
+from expunge.evaluate.whitebox.engine import FOLDER, WhiteBoxSession, counted, measure_whitebox
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import label_states, read_states
 from expunge.models.config import ModelConfig
@@ -41,8 +42,8 @@ Load = Callable[[], LanguageModel]
 def test_the_original_is_not_deep_and_the_retrained_is(original: Load, retrained: Load, examples: Examples) -> None:
     """By construction: 0 where nothing was done, 1 where the reference itself is measured, whatever the measure."""
     rows = examples["forget"]
-    nothing = measure_depth(NAMES, original, original, retrained, rows)
-    all_of_it = measure_depth(NAMES, original, retrained, retrained, rows)
+    nothing = measure_whitebox(NAMES, original, original, retrained, rows)
+    all_of_it = measure_whitebox(NAMES, original, retrained, retrained, rows)
     for name in NAMES:
         for score, value in ((nothing[name], 0.0), (all_of_it[name], 1.0)):
             assert score.value == pytest.approx(value, abs=1e-4), name
@@ -64,7 +65,7 @@ def test_half_way_is_between(original: Load, retrained: Load, examples: Examples
                     weight.lerp_(theirs[name], share)
         return model
 
-    found = measure_depth(NAMES, original, lambda: towards(0.5), lambda: towards(1), examples["forget"])
+    found = measure_whitebox(NAMES, original, lambda: towards(0.5), lambda: towards(1), examples["forget"])
     for name, score in found.items():
         assert score.value is not None
         assert score.low is not None
@@ -83,7 +84,7 @@ def test_a_refusing_head_leaves_the_states_as_they_are(original: Load, retrained
             model.output_matrix.weight = torch.nn.Parameter(-model.output_matrix.weight)  # type: ignore[operator, arg-type]
         return model
 
-    found = measure_depth(["uds", "logit_lens", "cka"], original, mute, retrained, examples["forget"])
+    found = measure_whitebox(["uds", "logit_lens", "cka"], original, mute, retrained, examples["forget"])
     assert [score.value for score in found.values()] == pytest.approx([0, 0, 0], abs=1e-4)
 
 
@@ -100,10 +101,10 @@ def test_models_are_loaded_one_at_a_time_and_only_when_wanted(
         return loader
 
     parts = noted("original", original), noted("unlearned", original), noted("retrained", retrained)
-    measure_depth(["uds", "cka"], *parts, examples["forget"][:2])
+    measure_whitebox(["uds", "cka"], *parts, examples["forget"][:2])
     assert loaded == ["retrained", "unlearned", "original"]
     loaded.clear()
-    measure_depth(["masked_fisher"], *parts, examples["forget"][:2])
+    measure_whitebox(["masked_fisher"], *parts, examples["forget"][:2])
     assert loaded == ["original", "retrained", "unlearned", "original"]
 
 
@@ -115,13 +116,13 @@ def test_several_models_beside_the_same_two(original: Load, retrained: Load, exa
         return lambda: loads.append(name) or load()  # type: ignore[func-returns-value]
 
     rows = examples["forget"][:3]
-    session = DepthSession(NAMES, noted("original", original), noted("retrained", retrained), rows)
+    session = WhiteBoxSession(NAMES, noted("original", original), noted("retrained", retrained), rows)
     for label, load in (("one", original), ("other", retrained)):
-        session.look(load(), label)
+        session.observe(load(), label)
     found = session.scores()
     assert loads == ["original", "retrained", "original"]
     for label, load in (("one", original), ("other", retrained)):
-        alone = measure_depth(NAMES, original, load, retrained, rows)
+        alone = measure_whitebox(NAMES, original, load, retrained, rows)
         assert {name: score.value for name, score in found[label].items()} == pytest.approx(
             {name: score.value for name, score in alone.items()}, abs=1e-4
         )
@@ -129,9 +130,11 @@ def test_several_models_beside_the_same_two(original: Load, retrained: Load, exa
 
 def test_gaps_by_hand() -> None:
     """Blocks with gaps 0.04 (below 0.05), 1 and 3: (clip(0.5) + clip(4 -> 3)) / 4; a gap below 0 counts as none."""
-    assert gap_depth(np.array([0.04, 1.0, 3.0]), np.array([9.0, 0.5, 4.0]), 0.05) == pytest.approx(3.5 / 4)
-    assert gap_depth(np.array([1.0, 3.0]), np.array([-1.0, 3.0]), 0.05) == pytest.approx(3 / 4)
-    assert gap_depth(np.array([0.04, 0.05]), np.array([1.0, 1.0]), 0.05) is None
+    reference = np.array([[0.04, 1.0, 3.0], [0.05, 1.0, 3.0], [0.04, 0.05, 0.0]])
+    shares, means = gap_shares(reference, np.array([[9.0, 0.5, 4.0], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0]]), 0.05)
+    nan = np.nan
+    np.testing.assert_allclose(shares, [[nan, 0.5, 1], [nan, 0, 1], [nan, nan, nan]])
+    np.testing.assert_allclose(means, [3.5 / 4, 3 / 4, nan])
 
 
 @pytest.mark.parametrize("columns", [2048, 3])
@@ -177,7 +180,7 @@ def test_the_tokens_that_count(original: Load, examples: Examples) -> None:
 
 
 def test_nothing_to_forget_is_absent(original: Load, examples: Examples) -> None:
-    for name, score in measure_depth(NAMES, original, original, original, examples["forget"][:3]).items():
+    for name, score in measure_whitebox(NAMES, original, original, original, examples["forget"][:3]).items():
         assert score.value is None, name
         assert score.reason is not None
         assert "nothing that could have been forgotten" in score.reason
@@ -186,11 +189,11 @@ def test_nothing_to_forget_is_absent(original: Load, examples: Examples) -> None
 def test_mistakes(original: Load, examples: Examples) -> None:
     rows = examples["forget"][:2]
     with pytest.raises(UserError, match="no 'udz'; did you mean uds"):
-        measure_depth(["udz"], original, original, original, rows)
-    with pytest.raises(UserError, match=r"depth\.options\.uds\.threshold: .*greater than or equal to 0"):
-        measure_depth(["uds"], original, original, original, rows, options={"uds": {"threshold": -1}})
+        measure_whitebox(["udz"], original, original, original, rows)
+    with pytest.raises(UserError, match=r"whitebox\.options\.uds\.threshold: .*greater than or equal to 0"):
+        measure_whitebox(["uds"], original, original, original, rows, options={"uds": {"threshold": -1}})
     with pytest.raises(UserError, match="no forget rows"):
-        measure_depth(["uds"], original, original, original, [])
+        measure_whitebox(["uds"], original, original, original, [])
 
     def shorter() -> LanguageModel:
         model = original()
@@ -198,5 +201,5 @@ def test_mistakes(original: Load, examples: Examples) -> None:
         model.base.config.num_hidden_layers -= 1
         return model
 
-    with pytest.raises(UserError, match="differs from the rest in tokenizer, blocks or width"):
-        measure_depth(["uds"], original, shorter, original, rows)
+    with pytest.raises(UserError, match="differs from the other models in tokenizer, blocks or width"):
+        measure_whitebox(["uds"], original, shorter, original, rows)

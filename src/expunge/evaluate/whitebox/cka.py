@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from expunge.core.records import Score
-from expunge.evaluate.depth._result import depth_score
-from expunge.evaluate.depth.base import Depth, Look, Stage
+from expunge.evaluate.whitebox._scores import depth_score
+from expunge.evaluate.whitebox.base import Observed, Stage, WhiteBoxMeasure
 from expunge.models.tensor_store import RowStore
 from expunge.numerics.intervals import Clusters, Numbers
 
@@ -21,7 +21,7 @@ _COLUMNS = 2048
 """Columns of a kernel that are computed together."""
 
 
-class CKADepth(Depth):
+class CKADepth(WhiteBoxMeasure):
     """Linear centred kernel alignment of states at the answers' tokens, all rows together, block by block.
 
     `e_l = clip((CKA(unl, ret) - CKA(orig, ret)) / (1 - CKA(orig, ret)), 0, 1)`, averaged over the blocks with weights
@@ -35,10 +35,10 @@ class CKADepth(Depth):
         self._states: dict[tuple[Stage, str], RowStore] = {}
         self._rows: list[int] = []
 
-    def look(self, stage: Stage, look: Look) -> None:
+    def observe(self, stage: Stage, observed: Observed) -> None:
         """Keep the states of all rows."""
-        self._states[stage, look.label] = look.states
-        self._rows = [row for row, one in enumerate(look.rows) for _ in one.labels]
+        self._states[stage, observed.label] = observed.states
+        self._rows = [row for row, one in enumerate(observed.rows) for _ in one.labels]
 
     def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """Over all tokens; a resampled row brings all of its tokens."""

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from expunge.core.records import Frozen, Score
 from expunge.data.encode import Encoded
-from expunge.evaluate.depth._result import depth_score
-from expunge.evaluate.depth.base import Depth, Look, Stage
+from expunge.evaluate.whitebox._scores import depth_score
+from expunge.evaluate.whitebox.base import Observed, Stage, WhiteBoxMeasure
 from expunge.models.base import LanguageModel
 from expunge.models.gradients import answer_gradients
 from expunge.models.tensor_store import TensorStore
 from expunge.numerics.intervals import Clusters, Numbers
 
 
-class MaskedFisherDepth(Depth):
+class MaskedFisherDepth(WhiteBoxMeasure):
     """Squared gradients of each row's loss on the answer's tokens, at the weights where they differ most.
 
     An answer that a model knows hardly pulls at its weights, one that it does not know does. F is the mean over rows of
@@ -45,21 +45,23 @@ class MaskedFisherDepth(Depth):
         self._masks: list[Tensor] = []
         self._rows: dict[tuple[Stage, str], Numbers] = {}
 
-    def look(self, stage: Stage, look: Look) -> None:
+    def observe(self, stage: Stage, observed: Observed) -> None:
         """Find the mask from the original and the retrained model, then keep each model's mean over it, row by row."""
         if stage == "original_first":
-            self._fisher = TensorStore(look.memory)
-            for block, mean in enumerate(_mean_squares(look)):
+            self._fisher = TensorStore(observed.memory)
+            for block, mean in enumerate(_mean_squares(observed)):
                 self._fisher.put(block, mean)
             return
         if stage == "retrained":
-            assert self._fisher is not None, "the original has its turn first"
+            assert self._fisher is not None, "the original is observed first"
             self._masks = [
                 (retrained - self._fisher[block]).topk(max(1, round(self.config.share * len(retrained)))).indices
-                for block, retrained in enumerate(_mean_squares(look))
+                for block, retrained in enumerate(_mean_squares(observed))
             ]
             self._fisher = None
-        self._rows[stage, look.label] = np.array([_means(look.model, row, self._masks) for row in look.rows])
+        self._rows[stage, observed.label] = np.array(
+            [_means(observed.model, row, self._masks) for row in observed.rows]
+        )
 
     def score(self, label: str, clusters: Clusters, seed: int) -> Score:
         """With the mask as it is; rows are resampled."""
@@ -97,21 +99,21 @@ def _parts(model: LanguageModel) -> list[_Part]:
     return found
 
 
-def _mean_squares(look: Look) -> list[Tensor]:
+def _mean_squares(observed: Observed) -> list[Tensor]:
     """For each block, the mean over rows of its weights' squared gradients, flat, on the CPU."""
-    parts = _parts(look.model)
+    parts = _parts(observed.model)
     sizes = Counter[int]()
     for part in parts:
         sizes[part.block] += part.weight.numel()
-    sums = [torch.zeros(sizes[block]) for block in range(len(look.model.blocks()))]
+    sums = [torch.zeros(sizes[block]) for block in range(len(observed.model.blocks()))]
 
     def add(place: int, gradient: Tensor) -> None:
         part = parts[place]
         sums[part.block][part.start : part.start + gradient.numel()] += gradient.float().flatten().square().cpu()
 
-    for row in look.rows:
-        answer_gradients(look.model, row, [part.weight for part in parts], add)
-    return [total.div_(len(look.rows)) for total in sums]
+    for row in observed.rows:
+        answer_gradients(observed.model, row, [part.weight for part in parts], add)
+    return [total.div_(len(observed.rows)) for total in sums]
 
 
 def _means(model: LanguageModel, row: Encoded, masks: Sequence[Tensor]) -> list[float]:

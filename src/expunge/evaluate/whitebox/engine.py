@@ -1,4 +1,4 @@
-"""How deep forgetting goes: three models looked at one after another, and a score for each measure."""
+"""Runs white-box measures: loads the original, retrained and unlearned models one after another and scores them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from expunge.core.records import Score
 from expunge.core.validation import check
 from expunge.data.encode import Encoded, Encoder
 from expunge.data.example import Example
-from expunge.evaluate.depth.base import Depth, Look, Stage
+from expunge.evaluate.whitebox.base import Observed, Stage, WhiteBoxMeasure
 from expunge.models.base import LanguageModel
 from expunge.models.tensor_store import StateMemory
 
-FOLDER = "evaluate/depth"
+FOLDER = "evaluate/whitebox"
 
 Loader = Callable[[], LanguageModel]
 
 
-def measure_depth(
+def measure_whitebox(
     names: Sequence[str],
     load_original: Loader,
     load_unlearned: Loader,
@@ -32,35 +32,35 @@ def measure_depth(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Score]:
-    """Measure how far inside the unlearned model is from the original one to the retrained one.
+    """Measure how far the unlearned model has moved inside, from the original model to the retrained one.
 
-    Each loader is called once, that of the original twice where a measure needs it; one model is held at a time.
+    One model is in memory at a time. Each loader is called once, that of the original twice if a measure needs it.
 
     Args:
-        names: files of `evaluate/depth`, or dotted paths of a user's own.
+        names: files of `evaluate/whitebox`, or dotted paths of a user's own.
         load_original: the model before unlearning.
         load_unlearned: the model that is measured.
-        load_retrained: a model that was taught the same without the forget rows.
-        rows: forget rows. The tokens that count are those of the answer's keywords, or all of the answer.
+        load_retrained: a model trained on the same data without the forget rows.
+        rows: forget rows. The tokens that count are those of the answer's keywords, or else all of the answer.
         options: of measures by name.
         seed: of the intervals.
         progress: where to report.
 
     Returns:
-        Name -> score: 0 where the unlearned model is still the original inside, 1 where it is like the retrained.
+        Name -> score: 0 if the unlearned model still is the original inside, 1 if it is like the retrained model.
 
     Raises:
         UserError: no such measure or option, no rows, or models that differ in tokenizer, blocks or width.
     """
-    session = DepthSession(names, load_original, load_retrained, rows, options=options, seed=seed, progress=progress)
-    session.look(load_unlearned())
+    session = WhiteBoxSession(names, load_original, load_retrained, rows, options=options, seed=seed, progress=progress)
+    session.observe(load_unlearned())
     return session.scores()[""]
 
 
-class DepthSession:
-    """Looks at any number of unlearned models beside one original and one retrained, which are loaded for all of them.
+class WhiteBoxSession:
+    """Measures any number of unlearned models against one original and one retrained model, each loaded once for all.
 
-    At most one model is held at a time, besides those that are looked at. The arguments are those of `measure_depth`.
+    Besides the model passed to `observe`, at most one is in memory. The arguments are those of `measure_whitebox`.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class DepthSession:
         progress: Progress = SILENT,
     ) -> None:
         if not rows:
-            raise UserError("depth: no forget rows to look at")
-        self._measures = load_depth(names, options or {})
+            raise UserError("whitebox: there are no forget rows to measure on")
+        self._measures = load_whitebox(names, options or {})
         self._loaders: dict[Stage, Loader] = {
             "original_first": load_original,
             "retrained": load_retrained,
@@ -89,56 +89,61 @@ class DepthSession:
         self._labels: list[str] = []
         self._memory = StateMemory()
         for stage in ("original_first", "retrained"):
-            self._turn(stage)
+            self._load_and_observe(stage)
 
-    def look(self, model: LanguageModel, label: str = "") -> None:
-        """Keep what is needed of an unlearned model, and nothing of the model itself.
+    def observe(self, model: LanguageModel, label: str = "") -> None:
+        """Keep what the measures need of an unlearned model, and no reference to the model itself.
 
         Args:
             model: any of the same architecture.
-            label: tells it from others.
+            label: key of its scores.
 
         Raises:
-            UserError: it differs from the others in tokenizer, blocks or width.
+            UserError: it differs from the other models in tokenizer, blocks or width.
         """
         self._labels.append(label)
-        self._look("unlearned", model, label)
+        self._observe("unlearned", model, label)
 
     def scores(self) -> dict[str, dict[str, Score]]:
-        """Label -> name -> score; no model can be looked at any more."""
-        self._turn("original")
+        """Label -> name -> score; ends the session."""
+        self._load_and_observe("original")
         clusters = [row.unit for row in self._rows]
         return {
             label: {name: measure.score(label, clusters, self._seed) for name, measure in self._measures.items()}
             for label in self._labels
         }
 
-    def _turn(self, stage: Stage) -> None:
+    def _load_and_observe(self, stage: Stage) -> None:
         if any(stage in measure.stages for measure in self._measures.values()):
-            self._look(stage, self._loaders[stage]())
+            self._observe(stage, self._loaders[stage]())
 
-    def _look(self, stage: Stage, model: LanguageModel, label: str = "") -> None:
-        found = [counted(model.encoder, row) for row in self._rows], _shape(model)
-        if self._first is not None and self._first != found:
-            raise UserError(f"depth: '{model.source}' differs from the rest in tokenizer, blocks or width")
-        self._first = found
-        look = Look(model, found[0], label, self._memory)
-        wanting = {name: one for name, one in self._measures.items() if stage in one.stages}
-        with self._progress.bar(f"depth, {stage.replace('_', ' ')}", len(wanting)) as bar:
-            for name, measure in wanting.items():
+    def _observe(self, stage: Stage, model: LanguageModel, label: str = "") -> None:
+        rows, shape = [counted(model.encoder, row) for row in self._rows], _shape(model)
+        if self._first not in (None, (rows, shape)):
+            raise UserError(
+                f"whitebox: '{model.source}' differs from the other models in tokenizer, blocks or width; "
+                "all must have one architecture"
+            )
+        self._first = rows, shape
+        observed = Observed(model, rows, label, self._memory)
+        measures = {name: one for name, one in self._measures.items() if stage in one.stages}
+        with self._progress.bar(f"white-box, {stage.replace('_', ' ')}", len(measures)) as bar:
+            for name, measure in measures.items():
                 bar.note(name)
-                measure.look(stage, look)
+                measure.observe(stage, observed)
                 bar.advance()
 
 
-def load_depth(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Depth]:
-    """Measures by name, with their options.
+def load_whitebox(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, WhiteBoxMeasure]:
+    """White-box measures by name, with their options.
 
     Raises:
         UserError: no such measure, or an option that it does not have.
     """
-    kinds = {name: plugins.find(FOLDER, name, Depth) for name in (*names, *options)}  # type: ignore[type-abstract]
-    configs = {name: check(kind.Config, options.get(name, {}), f"depth.options.{name}") for name, kind in kinds.items()}
+    kinds = {name: plugins.find(FOLDER, name, WhiteBoxMeasure) for name in (*names, *options)}  # type: ignore[type-abstract]
+    configs = {
+        name: check(kind.Config, options.get(name, {}), f"whitebox.options.{name}") for name, kind in kinds.items()
+    }
     return {name: kinds[name](configs[name]) for name in names}
 
 

@@ -1,0 +1,1 @@
+"""White-box measures of forgetting, one per file."""
