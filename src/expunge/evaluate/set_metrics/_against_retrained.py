@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.base import Role, SetMetric, SetValues
+from expunge.evaluate.base import SetMetric, SetValues
+from expunge.evaluate.config import Role
 from expunge.evaluate.membership import sides
 from expunge.numerics.intervals import Numbers, percentiles
 
