@@ -12,7 +12,7 @@ from expunge.attacks._search import SearchConfig, search
 from expunge.attacks._vectors import SoftPromptConfig, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
-from expunge.models.caching import CachePolicy
+from expunge.models.cache import CachePolicy
 from expunge.models.causal_restore import input_embeddings
 
 Rows = dict[str, tuple[Example, ...]]

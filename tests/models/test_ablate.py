@@ -6,9 +6,9 @@ import torch
 
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
-from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 from expunge.models.partial import block_output
+from expunge.models.sites import ablated
 
 BATCH = collate([Encoded((5, 6, 7, 8, 9, 10), 3), Encoded((11, 12, 13), 1)], range(2))
 

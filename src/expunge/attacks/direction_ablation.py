@@ -14,9 +14,9 @@ from expunge.data.encode import Encoded
 from expunge.data.example import Example
 from expunge.losses.activations import check_layer
 from expunge.losses.steering import mean_shifts, saved_directions, steered_layer
-from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import block_outputs
+from expunge.models.sites import ablated
 
 
 class DirectionAblationAttack(Attack):

@@ -21,8 +21,8 @@ from expunge.evaluate.rowwise import recovered
 from expunge.evaluate.score import item_values, load_metrics, needs_of, score, units_of
 from expunge.losses.activations import Scope
 from expunge.losses.steering import mean_shifts
-from expunge.models.ablate import ablated
 from expunge.models.base import LanguageModel
+from expunge.models.sites import ablated
 from expunge.numerics.intervals import Clusters
 
 METRICS = ("keyword_recall", "probability")

@@ -12,13 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch, collate, to_device
+from expunge.data.batch import Batch, to_device
 from expunge.data.encode import Encoded
 from expunge.losses.base import Setup, TokenLossConfig, View
 from expunge.models.base import LanguageModel
-from expunge.models.batches import in_batches
 from expunge.models.forward import Needs
-from expunge.models.partial import site_outputs, started, trained_blocks
+from expunge.models.partial import for_each_batch, site_outputs, started, trained_blocks
 from expunge.models.sites import Site
 from expunge.numerics.token import reduce_tokens, sequence_length, sequence_sum, widen
 
@@ -149,15 +148,14 @@ def row_norms(setup: Setup, site: ActivationSite, layer: int | None = None) -> T
     start = setup.inputs if setup.inputs and layers[0] >= setup.inputs.first else None
     norms = torch.empty(len(setup.sequences), 2)
 
-    def work(indices: Sequence[int], _: int) -> None:
-        batch = collate([setup.sequences[index] for index in indices], indices).to(model.device)
-        with model.evaluating(), model.autocast(), started(start, indices):
+    def work(batch: Batch) -> None:
+        with started(start, batch.indices):
             tokens, states = site.measured(model, batch, layers)
-        length = states.norm(dim=-1)
-        sums = torch.stack([sequence_sum(value, tokens.rows, len(indices)) for value in (length, length.square())], 1)
-        norms[list(indices)] = (sums / sequence_length(tokens.rows, len(indices))[:, None]).cpu()
+        length, count = states.norm(dim=-1), batch.num_rows
+        sums = torch.stack([sequence_sum(value, tokens.rows, count) for value in (length, length.square())], 1)
+        norms[list(batch.indices)] = (sums / sequence_length(tokens.rows, count)[:, None]).cpu()
 
-    in_batches(model.budget, model.device, "states", [len(row.ids) for row in setup.sequences], work)
+    for_each_batch(model, setup.sequences, "states", work)
     return norms
 
 

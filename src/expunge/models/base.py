@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoder
 from expunge.models.batches import Budget, free_memory
-from expunge.models.caching import CachePolicy
+from expunge.models.cache import CachePolicy
 from expunge.models.fingerprint import Fingerprint
 from expunge.models.hooks import replaced_forward
 from expunge.models.layout import NetworkLayout, find_layout, replaced_module

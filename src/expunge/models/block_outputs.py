@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data.batch import Batch, collate
+from expunge.data.batch import Batch
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.batches import in_batches
 from expunge.models.hooks import leaving
-from expunge.models.partial import entering
+from expunge.models.partial import entering, for_each_batch
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.tensor_store import RowStore, StateMemory
 from expunge.numerics.token import token_logp
@@ -39,17 +38,23 @@ def block_outputs(
         (R, L, D) float32 on the CPU.
     """
     check_states(model)
-    blocks = [block for _, block in model.blocks()]
     rows: list[Tensor] = [torch.empty(0)] * len(sequences)
 
-    def work(indices: Sequence[int], _: int) -> None:
-        batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with _kept(blocks, partial(_pooled, _weights(batch, pooling))) as seen, model.evaluating(), model.autocast():
+    def work(batch: Batch) -> None:
+        weights = _weights(batch, pooling)
+        pooled: list[Tensor] = []
+
+        def keep(hidden: Tensor) -> None:
+            pooled.append(torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden.float()).cpu())
+
+        with ExitStack() as stack:
+            for _, block in model.blocks():
+                stack.enter_context(leaving(block, keep))
             model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
-        for index, row in zip(indices, torch.stack(seen, dim=1), strict=True):
+        for index, row in zip(batch.indices, torch.stack(pooled, dim=1), strict=True):
             rows[index] = row
 
-    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
+    for_each_batch(model, sequences, "states", work, token_budget)
     return torch.stack(rows)
 
 
@@ -112,19 +117,22 @@ def _site_states(
     """Hand over what `site_states` gives, row by row."""
     modules = [site_module(model, layer, site) for layer in range(len(model.blocks())) for site in sites]
 
-    def work(indices: Sequence[int], _: int) -> None:
-        batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        seen: dict[int, Tensor] = {}
-        with ExitStack() as stack, model.evaluating(), model.autocast():
+    def work(batch: Batch) -> None:
+        outputs: dict[int, Tensor] = {}  # the parts of a block may run in any order
+
+        def keep_output(place: int, hidden: Tensor) -> None:
+            rows = hidden.reshape(*batch.input_ids.shape, -1)  # some parts flatten the rows
+            outputs[place] = rows[batch.rows, batch.positions].float().cpu()
+
+        with ExitStack() as stack:
             for place, module in enumerate(modules):
-                stack.enter_context(leaving(module, partial(_keep, seen, place, batch)))
+                stack.enter_context(leaving(module, partial(keep_output, place)))
             model.decoder(input_ids=batch.input_ids, attention_mask=batch.attended, use_cache=False)
-        together = torch.stack([seen[place] for place in range(len(modules))])
-        lengths = [len(sequences[index].labels) for index in indices]
-        for index, states in zip(indices, torch.split(together, lengths, dim=1), strict=True):
+        together = torch.stack([outputs[place] for place in range(len(modules))])
+        for index, states in zip(batch.indices, torch.split(together, list(batch.num_labels), dim=1), strict=True):
             keep(index, states.view(-1, len(sites), *states.shape[1:]).transpose(0, 1))
 
-    in_batches(model.budget, model.device, "states", [len(one.ids) for one in sequences], work, most=token_budget)
+    for_each_batch(model, sequences, "states", work, token_budget)
 
 
 @torch.no_grad()
@@ -159,23 +167,3 @@ def _weights(batch: Batch, pooling: Pooling) -> Tensor:
         return mask / mask.sum(1, keepdim=True)
     last = mask.sum(1).long() - 1
     return nn.functional.one_hot(last, mask.shape[1]).float()
-
-
-def _pooled(weights: Tensor, hidden: Tensor) -> Tensor:
-    return torch.einsum("bt,btd->bd", weights.to(hidden.device), hidden)
-
-
-def _keep(seen: dict[int, Tensor], place: int, batch: Batch, hidden: Tensor) -> None:
-    """The parts of a block are seen in whatever order they run."""
-    rows = hidden.reshape(*batch.input_ids.shape, -1)  # some parts see all rows as one
-    seen[place] = rows[batch.rows, batch.positions].float().cpu()
-
-
-@contextmanager
-def _kept(blocks: Sequence[nn.Module], part: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """Within this block of code each decoder block appends a part of its (B, T, D) output to the list, as float32."""
-    seen: list[Tensor] = []
-    with ExitStack() as stack:
-        for block in blocks:
-            stack.enter_context(leaving(block, lambda hidden: seen.append(part(hidden.float()).cpu())))
-        yield seen

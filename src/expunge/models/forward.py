@@ -14,11 +14,18 @@ from torch import Tensor, nn
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.batches import Pass, in_batches
-from expunge.models.partial import BlockStates, can_enter, entering, first_trained_block, site_outputs, started
+from expunge.models.partial import (
+    BlockStates,
+    can_enter,
+    entering,
+    first_trained_block,
+    for_each_batch,
+    site_outputs,
+    started,
+    unpacked,
+)
 from expunge.models.sites import Site
 from expunge.models.tensor_store import RowStore
-from expunge.models.unpacked import unpacked
 from expunge.numerics.token import token_logp
 
 
@@ -229,17 +236,14 @@ def score_each(
 ) -> None:
     """Hand over what `score_rows` gives, row by row, a batch at a time."""
 
-    def work(indices: Sequence[int], _: int) -> None:
-        batch = collate([sequences[index] for index in indices], indices).to(model.device)
-        with model.evaluating(), model.autocast(), started(inputs, indices):
+    def work(batch: Batch) -> None:
+        with started(inputs, batch.indices):
             values = final_hidden(model, batch)
             values = values.float() if keep_hidden else token_logp(model.head(values), batch.labels)
-        lengths = [len(sequences[index].labels) for index in indices]
-        for index, value in zip(indices, torch.split(values, lengths), strict=True):
+        for index, value in zip(batch.indices, torch.split(values, list(batch.num_labels)), strict=True):
             keep(index, value)
 
-    kind: Pass = "states" if keep_hidden else "score"
-    in_batches(model.budget, model.device, kind, [len(sequence.ids) for sequence in sequences], work)
+    for_each_batch(model, sequences, "states" if keep_hidden else "score", work)
 
 
 class CachedReference:

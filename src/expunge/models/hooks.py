@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 def entered_states(arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor | None:
@@ -37,9 +38,12 @@ def _states_name(options: Mapping[str, Any]) -> str | None:
     return next((name for name, value in options.items() if isinstance(value, Tensor)), None)
 
 
-@contextmanager
-def entering_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Give a module what `change` makes of its hidden states."""
+def entering_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Replace the hidden states that a module is called with by `change` of them.
+
+    Returns:
+        The hook, a context manager that removes it.
+    """
 
     def hook(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
         if arguments:
@@ -48,40 +52,26 @@ def entering_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iter
         assert name is not None, f"no hidden states among {', '.join(options)}"
         return arguments, {**options, name: change(options[name])}
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-@contextmanager
-def leaving_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module give what `change` makes of its hidden states."""
+def leaving_with(module: nn.Module, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Replace the hidden states that a module returns by `change` of them; a context manager, as `entering_with`."""
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         changed = change(hidden_of(output))
         return changed if isinstance(output, Tensor) else type(output)((changed, *output[1:]))
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(hook)
 
 
-@contextmanager
-def leaving(module: nn.Module, look: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show the hidden states that leave a module; they may be changed in place."""
+def leaving(module: nn.Module, use: Callable[[Tensor], None]) -> RemovableHandle:
+    """Call `use` with the hidden states that a module returns, which it may change in place; a context manager."""
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        look(hidden_of(output))
+        use(hidden_of(output))
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(hook)
 
 
 @contextmanager

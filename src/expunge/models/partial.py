@@ -1,35 +1,63 @@
-"""Running some of the blocks only.
+"""Forward passes over some of the blocks only.
 
-What lies below the lowest trained weight is computed once for each row; what lies above the highest block that anything
-asks for is never computed.
+The outputs of the blocks below the lowest trained weight are computed once for each row; blocks above the highest one
+whose output is needed never run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import masking_utils
 
 from expunge.core.errors import UserError
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
-from expunge.models.batches import in_batches
+from expunge.models.batches import Pass, in_batches
 from expunge.models.equivalence import same_results
 from expunge.models.hooks import hand_through, leaving, replaced_forward
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.tensor_store import RowStore
-from expunge.models.unpacked import unpacked
 
 _ENTERED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Network -> the answer of `can_enter`."""
+_FIND_PACKED = "find_packed_sequence_indices"
 
 
 class _Reached(Exception):
-    """Carries nothing; the hook has kept what it saw."""
+    """Ends a forward pass after the last block whose output is needed."""
+
+
+def for_each_batch(
+    model: LanguageModel,
+    sequences: Sequence[Encoded],
+    kind: Pass,
+    work: Callable[[Batch], None],
+    token_budget: int | None = None,
+) -> None:
+    """Call `work` for all rows in batches of similar length, in evaluation mode and under autocast.
+
+    Args:
+        model: any model.
+        sequences: encoded rows; `Batch.indices` points into them.
+        kind: of pass.
+        work: called with each batch, on the model's device. Called again for the same rows in smaller batches if it
+            runs out of memory, so it must keep nothing before it is done.
+        token_budget: most padded tokens of a batch. Default: as many as the device has room for.
+    """
+
+    def run(indices: Sequence[int], _: int) -> None:
+        batch = collate([sequences[index] for index in indices], indices).to(model.device)
+        with model.evaluating(), model.autocast():
+            work(batch)
+
+    in_batches(model.budget, model.device, kind, [len(row.ids) for row in sequences], run, most=token_budget)
 
 
 @contextmanager
@@ -138,6 +166,23 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
     return seen
 
 
+@contextmanager
+def unpacked(batch: Batch) -> Iterator[None]:
+    """Within this block of code a pass without a mask waits for no device.
+
+    transformers would read from the position ids whether a row holds several sequences; ours never does.
+    """
+    find_packed = getattr(masking_utils, _FIND_PACKED, None)
+    if batch.attended is not None or find_packed is None:
+        yield
+        return
+    setattr(masking_utils, _FIND_PACKED, lambda position_ids: None)
+    try:
+        yield
+    finally:
+        setattr(masking_utils, _FIND_PACKED, find_packed)
+
+
 class BlockStates:
     """The hidden states that enter one block, or the output of a part of the block below, kept for every row.
 
@@ -163,15 +208,10 @@ class BlockStates:
         site: Site = "hidden",
     ) -> None:
         self.first = first
-        self._model = model
+        self.model = model
         self._sequences = sequences
         self._start = start
         self._site = site
-
-    @property
-    def is_entered(self) -> bool:
-        """Whether a pass can start at them in this architecture."""
-        return can_enter(self._model)
 
     def compute(self) -> BlockStates:
         """Compute them now."""
@@ -180,41 +220,35 @@ class BlockStates:
 
     def batch(self, indices: Sequence[int], device: torch.device | None = None) -> Tensor:
         """(B, T, D) states of those rows, right-padded with zeros; on the model's or another device."""
-        return self._rows.batch(indices, device or self._model.device)
+        return self._rows.batch(indices, device or self.model.device)
 
     @contextmanager
     def entered(self, indices: Sequence[int]) -> Iterator[None]:
         """Within this block of code a forward pass of those rows starts here."""
         rows = self._rows
-        with entering(self._model, self.first, rows.batch(indices, self._model.device).to(rows.given)):
+        with entering(self.model, self.first, rows.batch(indices, self.model.device).to(rows.given)):
             yield
 
     @cached_property
     @torch.no_grad()
     def _rows(self) -> RowStore:
         """Lazy: a loss that looks at other rows only never needs them."""
-        model = self._model
+        model = self.model
         rows = RowStore(len(self._sequences), model.state_memory)
 
-        def work(indices: Sequence[int], _: int) -> None:
-            batch = collate([self._sequences[index] for index in indices], indices).to(model.device)
-            with model.evaluating(), model.autocast(), started(self._start, indices):
+        def work(batch: Batch) -> None:
+            with started(self._start, batch.indices):
                 (hidden,) = site_outputs(model, batch, (self.first - 1,), self._site)
-            for row, index in enumerate(indices):
+            for row, index in enumerate(batch.indices):
                 rows.put(index, hidden[row, : len(self._sequences[index].ids)])
 
-        in_batches(model.budget, model.device, "states", [len(sequence.ids) for sequence in self._sequences], work)
+        for_each_batch(model, self._sequences, "states", work)
         return rows
 
 
-@contextmanager
-def started(states: BlockStates | None, indices: Sequence[int]) -> Iterator[None]:
-    """Within this block of code a forward pass of those rows starts at kept states, if there are any and it can."""
-    if states is None or not states.is_entered:
-        yield
-        return
-    with states.entered(indices):
-        yield
+def started(states: BlockStates | None, indices: Sequence[int]) -> AbstractContextManager[None]:
+    """Start the forward passes of a block of code at kept states of those rows, if there are any and it can be done."""
+    return nullcontext() if states is None or not can_enter(states.model) else states.entered(indices)
 
 
 def trained_blocks(model: LanguageModel) -> list[int]:

@@ -20,8 +20,7 @@ from transformers.cache_utils import (
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
-from expunge.models.cache import RoomyLayer, roomy_cache
-from expunge.models.caching import CachePolicy
+from expunge.models.cache import CachePolicy, RoomyLayer, roomy_cache
 from expunge.models.prefix import CachedPast, Prefix, encode_prompts, plain_hidden
 
 _SHARED, _LENGTHS = 3, (5, 8)

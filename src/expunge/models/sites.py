@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
 from expunge.models.feed_forward import feed_forward_outputs
+from expunge.models.hooks import leaving_with
+from expunge.numerics.token import widen
 
 Site = Literal["ffn", "attention", "hidden"]
 
@@ -71,3 +75,28 @@ def check_states(model: LanguageModel) -> None:
             f"model: the blocks of {type(model.base).__name__} hand on several vectors for each token, so its hidden "
             "states cannot be used; choose a recipe on probabilities, e.g. npo"
         )
+
+
+def ablated(model: LanguageModel, layer: int, directions: Tensor) -> RemovableHandle:
+    """Remove some directions from the output of one block: `h <- h - (h . u) u` at every token.
+
+    Several directions are removed through an orthonormal basis of them.
+
+    Args:
+        model: any model.
+        layer: index of the block.
+        directions: (K, D), linearly independent, of any length.
+
+    Returns:
+        The hook, a context manager that removes it.
+    """
+    check_states(model)
+    basis = torch.linalg.qr(widen(directions.cpu()).mT).Q.to(model.device)  # MPS has no QR
+
+    def remove(hidden: Tensor) -> Tensor:
+        with torch.autocast(model.device.type, enabled=False):
+            wide = widen(hidden)
+            kept: Tensor = wide - (wide @ basis.to(wide)) @ basis.to(wide).mT
+        return kept.to(hidden)
+
+    return leaving_with(model.blocks()[layer][1], remove)
