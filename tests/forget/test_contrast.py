@@ -144,7 +144,7 @@ def test_before_the_first_step_the_loss_is_that_of_states_that_have_not_moved(se
     filler.prepare(setup)
     view = Forward.of(setup.model, row_set(setup.model, setup.sequences, filler.needs), range(4))
     direction = filler.tensors()["direction"]
-    tokens, _, original = filler._site.states(view)
+    tokens, _, original = filler.site.states(view)
     wanted = softplus((1 - cosine(original, direction)) / 0.7)
     loss = filler.loss(view)
     torch.testing.assert_close(loss, reduce_tokens(wanted, tokens.rows, 4, "seq_mean"), rtol=1e-5, atol=0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from expunge.core.records import Frozen
 from expunge.edit.base import Advance, Edit
 from expunge.losses.base import Setup
 from expunge.models.forward import Forward, RowSet
+from expunge.models.gradients import each_gradient
 
 
 class Dampening(Edit):
@@ -99,35 +99,16 @@ def _factors(forget: Tensor, reference: Tensor, alpha: float, dampening: float) 
 def _importance(setup: Setup, weights: Sequence[nn.Parameter], batch_size: int, done: Advance) -> list[Tensor]:
     """Mean over batches of the squared gradient of the mean token loss, float32, in the shapes of the weights."""
     sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+
+    def add_square(place: int, gradient: Tensor) -> None:
+        wide = gradient.float()
+        sums[place].addcmul_(wide, wide)
+
     rows = RowSet(setup.sequences, inputs=setup.inputs)
     starts = range(0, len(setup.sequences), batch_size)
-    with _squared_into(sums, weights), setup.model.evaluating():
+    with each_gradient(setup.model, weights, add_square), setup.model.evaluating():
         for start in starts:
             indices = range(start, min(start + batch_size, len(setup.sequences)))
             (-Forward.of(setup.model, rows, indices).token_logp().mean()).backward()  # type: ignore[no-untyped-call]
             done(len(indices))
     return [total.div_(len(starts)) for total in sums]
-
-
-@contextmanager
-def _squared_into(sums: Sequence[Tensor], weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Add the square of each gradient to a sum as soon as it is there and let go of it: never hold all gradients."""
-
-    def adder(total: Tensor) -> object:
-        def add(weight: nn.Parameter) -> None:
-            assert weight.grad is not None
-            gradient = weight.grad.float()
-            total.addcmul_(gradient, gradient)
-            weight.grad = None
-
-        return add
-
-    hooks = [
-        weight.register_post_accumulate_grad_hook(adder(total))  # type: ignore[no-untyped-call]
-        for weight, total in zip(weights, sums, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -5,3 +5,5 @@ from expunge.losses.base import Loss
 
 class ForgetLoss(Loss):
     """Minimised on forget rows: its `loss` falls as the knowledge goes."""
+
+    slot = "forget"

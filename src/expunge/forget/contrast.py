@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.data.batch import Batch, collate, to_device
+from expunge.data.batch import collate, to_device
 from expunge.data.encode import Encoded
 from expunge.data.generator import named_generator
 from expunge.forget._offset import Offset, account, code_offset, paper_offset, principal
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import ActivationSite, HiddenLossConfig, Tokens, cosine, mean_by_row
+from expunge.losses.activations import HiddenLossConfig, HiddenStatesLoss, Tokens, cosine, mean_by_row
 from expunge.losses.base import Setup, View
 from expunge.models.base import LanguageModel
 from expunge.models.partial import BlockStates
@@ -28,7 +28,7 @@ _LEFT = 0.01
 """Share of a direction within the principal subspace that is no more than rounding."""
 
 
-class Contrast(ForgetLoss):
+class Contrast(HiddenStatesLoss, ForgetLoss):
     """InfoNCE on the output of one block: the anchor is a token's state now, the positive a fixed direction p.
 
     The negative is the original model's state of the same token. Only directions count: the gradient is orthogonal to
@@ -89,8 +89,7 @@ class Contrast(ForgetLoss):
         Raises:
             UserError: no such layer, or one that no trained weight can move.
         """
-        self._site = ActivationSite(self.config, setup, "forget")
-        self.needs = self._site.needs
+        super().prepare(setup)
         self._seed = setup.seed.partition("/")[0]
         self._sequences = setup.sequences
         self._width = int(setup.model.base.config.get_text_config().hidden_size)
@@ -106,16 +105,12 @@ class Contrast(ForgetLoss):
             self._povs.append(self._offset(topic, self._original_states(setup.model, rows)))
             self._warn(topic, self._povs[-1])
 
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those whose states count."""
-        return len(self._site.tokens(batch).rows)
-
     def loss(self, view: View) -> Tensor:
         """Eq. 9-10: mean of `-log(e^(cos(h, p) / tau) / (e^(cos(h, p) / tau) + sum_z e^(cos(h, h0_z) / tau)))`.
 
         With one negative that is `softplus((cos(h, h0) - cos(h, p)) / tau)`. Reduced by `reduction`.
         """
-        tokens, states, original = self._site.states(view)
+        tokens, states, original = self.site.states(view)
         povs = self._povs or [self._offset("", self._batch_states(view))]
         device = tokens.rows.device
         places = to_device(self._places[list(view.batch.indices)], device)[tokens.rows]
@@ -149,15 +144,15 @@ class Contrast(ForgetLoss):
         order = torch.randperm(len(rows), generator=named_generator(f"{self._seed}/pov/rows")).tolist()
         ends = torch.tensor([len(rows[index].ids) for index in order]).cumsum(0)
         chosen = [rows[index] for index in order[: int((ends < _POV_TOKENS).sum()) + 1]]
-        kept = BlockStates(model, self._site.layer + 1, chosen)
+        kept = BlockStates(model, self.site.layer + 1, chosen)
         batches, cpu = [collate([row], [index]) for index, row in enumerate(chosen)], torch.device("cpu")
-        return torch.cat([self._site.tokens(batch).of(kept.batch(batch.indices, cpu)) for batch in batches])
+        return torch.cat([self.site.tokens(batch).of(kept.batch(batch.indices, cpu)) for batch in batches])
 
     def _batch_states(self, view: View) -> Tensor:
         """(M, D) original states of a batch on the CPU, where they are kept: nothing is fetched from the device."""
         batch = collate([self._sequences[index] for index in view.batch.indices], view.batch.indices)
-        (states,) = view.reference_hidden(self._site.layers, device=torch.device("cpu"))
-        return self._site.tokens(batch).of(states)
+        (states,) = view.reference_hidden(self.site.layers, device=torch.device("cpu"))
+        return self.site.tokens(batch).of(states)
 
     @torch.no_grad()
     def _offset(self, topic: str, original: Tensor) -> Offset:

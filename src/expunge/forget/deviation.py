@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
-from expunge.losses.activations import ActivationSite, SiteLossConfig, cosine
+from expunge.losses.activations import HiddenStatesLoss, SiteLossConfig, cosine
 from expunge.losses.base import Project, Setup, View
 from expunge.models.base import LanguageModel
 from expunge.models.matrices import block_matrices
@@ -23,7 +22,7 @@ from expunge.numerics.token import reduce_tokens
 DeviationForm = Literal["npo", "linear", "hinge"]
 
 
-class Deviation(ForgetLoss):
+class Deviation(HiddenStatesLoss, ForgetLoss):
     """A function of `d = 1 - cos(h, h0)`, the cosine complement between a token's states now and originally.
 
     A reconstruction: of KUDA's loss only the cosine complement, an inverse temperature and the wish that states leave
@@ -55,6 +54,10 @@ class Deviation(ForgetLoss):
 
     logged = ("forget_cosine",)
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.first_position = int(config.skip_first)
+
     def prepare(self, setup: Setup) -> None:
         """Say which block's states must be kept.
 
@@ -66,9 +69,8 @@ class Deviation(ForgetLoss):
                 "forget: deviation has no gradient where an adapter starts, and kicks the weights themselves; "
                 'set model.adapter = "none"'
             )
-        self._site = ActivationSite(self.config, setup, "forget")
+        super().prepare(setup)
         self._seed = setup.seed
-        self.needs = self._site.needs
 
     @torch.no_grad()
     def start(self, model: LanguageModel, project: Project) -> None:
@@ -89,22 +91,13 @@ class Deviation(ForgetLoss):
                     if length > 0:
                         own += self.config.kick * own.norm() / length * change
 
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those whose states count."""
-        return len(self._site.tokens(batch, self._first).rows)
-
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of the form's value, reduced by `reduction`; the mean cosine is logged."""
-        tokens, hidden, original = self._site.states(view, self._first)
+        tokens, hidden, original = self.site.states(view, self.first_position)
         similarity = cosine(hidden, original)
         mean = reduce_tokens(similarity.detach(), tokens.rows, tokens.num_rows, "seq_mean")
         self.logs = {"forget_cosine": mean}
         return reduce_tokens(self.values(similarity), tokens.rows, tokens.num_rows, self.config.reduction)
-
-    @property
-    def _first(self) -> int:
-        """The first position that counts: not 0, whose huge state hardly turns."""
-        return int(self.config.skip_first)
 
     def values(self, similarity: Tensor) -> Tensor:
         """Cosines (M,) -> (M,) values to minimise."""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.data.batch import Batch
 from expunge.forget.base import ForgetLoss
-from expunge.losses.base import Setup, TokenLossConfig, View
-from expunge.losses.positions import PositionScope, wider_rows
-from expunge.models.forward import RowSet
+from expunge.losses.base import View
+from expunge.losses.positions import PositionsConfig, PositionScope, PositionsLoss
 from expunge.models.precision import float64
 from expunge.numerics.divergence import kl_from_uniform, kl_to_uniform
 from expunge.numerics.token import reduce_tokens
 
 
-class MaxEntropy(ForgetLoss):
+class MaxEntropy(PositionsLoss, ForgetLoss):
     """Divergence between the next-token distribution and the uniform one; zero at the uniform one only.
 
     The paper writes KL(policy || uniform); its code computes KL(uniform || policy), which is why the published strength
@@ -30,46 +28,19 @@ class MaxEntropy(ForgetLoss):
     that `seq_mean` is the same. Padding then outweighs the text: on short rows it is most of the positions.
     """
 
-    class Config(TokenLossConfig):
+    class Config(PositionsConfig):
         """Options of ME."""
 
         direction: Literal["u_to_p", "p_to_u"] = Field(
             "u_to_p", description="u_to_p: KL(uniform || policy), the official code; p_to_u: the paper's text"
         )
-        scope: PositionScope = Field(
-            "question+answer",
-            description="Which next tokens count; padded: all up to padded_length, as in the official code",
-        )
-        padded_length: int = Field(
-            500,
-            ge=2,
-            description="Tokens of a row with scope padded: filled with end tokens without attention, or cut",
-        )
+        scope: PositionScope = Field("question+answer", description=PositionsConfig.model_fields["scope"].description)
 
     logged = ("entropy", "divergence")
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._rows: RowSet | None = None
-
-    def prepare(self, setup: Setup) -> None:
-        """Lay the rows out anew where more than the answers count.
-
-        Raises:
-            UserError: `padded_length` exceeds what the model takes.
-        """
-        self._rows = wider_rows(setup, self.config, "forget", self.needs)
-
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """The positions that count."""
-        if self._rows is None:
-            return super().num_tokens(batch, epoch)
-        return sum(len(self._rows.sequences[index].labels) for index in batch.indices)
-
     def loss(self, view: View) -> Tensor:
         """Mean over the scope's positions, reduced by `reduction`; `entropy` and `divergence` are logged in nats."""
-        if self._rows is not None:
-            view = view.over(self._rows, view.batch.indices)
+        view = self.wide(view)
         logits = view.logits()
         with torch.no_grad():
             self.logs["entropy"] = math.log(logits.shape[-1]) - float64(kl_to_uniform(logits).mean())

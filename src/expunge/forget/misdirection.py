@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from expunge.core.errors import UserError
-from expunge.data.batch import Batch, to_device
+from expunge.data.batch import to_device
 from expunge.data.generator import named_generator
 from expunge.forget.base import ForgetLoss
 from expunge.losses.activations import (
-    ActivationSite,
     HiddenLossConfig,
+    HiddenStatesLoss,
     cosine,
     layer_at,
     mean_by_row,
@@ -23,12 +23,13 @@ from expunge.losses.activations import (
     row_norms,
 )
 from expunge.losses.base import Setup, View
+from expunge.models.forward import Needs
 from expunge.numerics.token import reduce_tokens
 
 _DRAWS = {"uniform": torch.rand, "gaussian": torch.randn}
 
 
-class Misdirection(ForgetLoss):
+class Misdirection(HiddenStatesLoss, ForgetLoss):
     """Squared distance of each token's hidden state to `c u`: RMU (arXiv:2403.03218) for a fixed c, else Adaptive RMU.
 
     u is drawn once and saved with the model. The uniform draw has no negative entry, so that every u points 30 degrees
@@ -77,10 +78,11 @@ class Misdirection(ForgetLoss):
         padded = self.config.average == "padded"
         if padded and (self.config.coefficient, self.config.mode) != ("adaptive", "first_batch"):
             raise UserError('forget.average: "padded" is the mean over a first batch; set forget.mode = "first_batch"')
-        site = ActivationSite(self.config, setup, "forget")
-        norms, squares = row_norms(setup, site).to(setup.model.device).unbind(1)
+        super().prepare(setup)
+        self.needs = Needs()  # norms are measured here, and nothing else is compared
+        norms, squares = row_norms(setup, self.site).to(setup.model.device).unbind(1)
         depth = self.config.norm_depth
-        other = None if depth is None else row_norms(setup, site, layer_at(setup.model, depth))[:, 0].to(norms)
+        other = None if depth is None else row_norms(setup, self.site, layer_at(setup.model, depth))[:, 0].to(norms)
         names = [row.topic or "" for row in setup.rows]
         topics = sorted(set(names))
         width = int(setup.model.base.config.get_text_config().hidden_size)
@@ -89,7 +91,6 @@ class Misdirection(ForgetLoss):
         if self.config.orthogonal_topics:
             directions = list(torch.linalg.qr(torch.stack(directions, 1)).Q.mT)
         self.directions = dict(zip(topics, directions, strict=True))
-        self._site = site
         self._norms = norms if other is None else other
         self._unit = float(squares.mean()) if self.config.normalise else float(width)
         self._topics = torch.tensor([topics.index(name) for name in names], device=norms.device)
@@ -98,14 +99,10 @@ class Misdirection(ForgetLoss):
         self._lengths = torch.stack([self._length(setup, rows) for rows in places])
         self._warn(topics, norms)
 
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those whose states count."""
-        return len(self._site.tokens(batch).rows)
-
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - c u||^2`, in squared norms or over the width; norm and cosine are logged."""
-        tokens = self._site.tokens(view.batch)
-        hidden = tokens.of(view.hidden(self._site.layers)[0])
+        tokens = self.site.tokens(view.batch)
+        hidden = tokens.of(view.hidden(self.site.layers)[0])
         indices = to_device(torch.tensor(view.batch.indices), tokens.rows.device)
         topics = self._topics[indices]
         targets = self._coefficients(indices)[:, None] * self._matrix[topics]
@@ -131,7 +128,7 @@ class Misdirection(ForgetLoss):
             return norms.new_tensor(self.config.coefficient)
         if self.config.average == "padded":
             depth = self.config.norm_depth
-            layer = self._site.layer if depth is None else layer_at(setup.model, depth)
+            layer = self.site.layer if depth is None else layer_at(setup.model, depth)
             padded: Tensor = self.config.scale * padded_norm(setup, layer, rows[: self.config.first_rows])
             return padded
         measured = norms[: self.config.first_rows] if self.config.mode == "first_batch" else norms
@@ -152,7 +149,7 @@ class Misdirection(ForgetLoss):
                 of_topic = f" of topic '{topic}'" if topic else ""
                 self.warnings.append(
                     f"The target length {length:.3g}{of_topic} is not above the mean norm {norm:.3g} of layer "
-                    f"{self._site.layer}: little will be forgotten; raise forget.coefficient or forget.scale."
+                    f"{self.site.layer}: little will be forgotten; raise forget.coefficient or forget.scale."
                 )
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from expunge.core.errors import UserError
 from expunge.core.provenance import sha256_text
-from expunge.data.batch import Batch
 from expunge.data.example import Example
 from expunge.forget.base import ForgetLoss
-from expunge.losses.base import Setup, TokenLossConfig, View
+from expunge.losses.base import Setup, TokenLossConfig, View, refuse_documents
 from expunge.models.forward import row_set
 from expunge.numerics.token import reduce_tokens
 
@@ -37,14 +36,8 @@ class Mismatch(ForgetLoss):
         self._num_rows = 0
 
     def check(self, rows: Sequence[Example]) -> None:
-        """Refuse documents.
-
-        Raises:
-            UserError: a row is a document, so that there is no question to answer otherwise.
-        """
-        for row in rows:
-            if row.text is not None:
-                raise UserError(f"row '{row.id}': mismatch answers questions, and this row is a document")
+        """Refuse documents: there is no question to answer otherwise."""
+        refuse_documents(rows, "mismatch answers questions")
 
     def prepare(self, setup: Setup) -> None:
         """Lay out every question with the answers that will be drawn for it.
@@ -63,10 +56,6 @@ class Mismatch(ForgetLoss):
             for index, row in enumerate(setup.rows)
         ]
         self._rows = row_set(setup.model, sequences, reused=False)
-
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those of the stored answers."""
-        return len(batch.rows)
 
     def loss(self, view: View) -> Tensor:
         """`w_a mean log pi(stored) - w_m mean log pi(drawn)`, each reduced by `reduction`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.core.errors import UserError
 from expunge.data.batch import Batch, to_device
 from expunge.data.encode import Encoded
-from expunge.losses.base import Setup, TokenLossConfig, View
+from expunge.losses.base import Loss, Setup, TokenLossConfig, View
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Needs
 from expunge.models.partial import for_each_batch, site_outputs, started, trained_blocks
@@ -135,6 +135,26 @@ class ActivationSite:
     @staticmethod
     def _flat(tokens: Tokens, outputs: Sequence[Tensor]) -> Tensor:
         return torch.stack([tokens.of(output) for output in outputs], dim=1).flatten(0, 1)
+
+
+class HiddenStatesLoss(Loss):
+    """What losses on hidden states share: the site, and that they are means over its tokens."""
+
+    first_position = 0
+    """Positions below this one do not count."""
+
+    def prepare(self, setup: Setup) -> None:
+        """Find the site; `needs` then names the original states that must be kept.
+
+        Raises:
+            UserError: no such layer, or none that training can move.
+        """
+        self.site = ActivationSite(self.config, setup, self.slot)
+        self.needs = self.site.needs
+
+    def num_tokens(self, batch: Batch, epoch: int) -> int:
+        """Those whose states count."""
+        return len(self.site.tokens(batch, self.first_position).rows)
 
 
 @torch.no_grad()

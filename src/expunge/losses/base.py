@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from expunge.core.errors import UserError
 from expunge.core.records import Frozen
 from expunge.data.batch import Batch
 from expunge.data.encode import Encoded
@@ -115,6 +116,8 @@ class Loss(ABC):
     class Config(Frozen):
         """Options, each explained once here: this text is the command line's help."""
 
+    slot: ClassVar[str]
+    """`forget` or `retain`: the option that messages name."""
     trains: bool = True
     """Whether there is anything to minimise; false only for the filler `none`."""
     needs: Needs = Needs()
@@ -171,6 +174,17 @@ class Loss(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """What is worth saving beside the weights, e.g. the direction that hidden states were steered to."""
         return {}
+
+
+def refuse_documents(rows: Sequence[Example], why: str) -> None:
+    """Refuse rows without a question.
+
+    Raises:
+        UserError: a row is a document; `why` says what the loss does with questions.
+    """
+    for row in rows:
+        if row.text is not None:
+            raise UserError(f"row '{row.id}': {why}, and this row is a document")
 
 
 class TokenLossConfig(Frozen):

@@ -14,7 +14,7 @@ from expunge.core.records import Frozen
 from expunge.data.batch import Batch
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.base import Loss, Setup, View
+from expunge.losses.base import Loss, Setup, View, refuse_documents
 from expunge.models.forward import row_set
 
 _SHIPPED = Path(__file__).with_name("refusals.txt")
@@ -65,15 +65,8 @@ class RefusalLoss(Loss):
         self._refusals = load_refusals(config.refusals)
 
     def check(self, rows: Sequence[Example]) -> None:
-        """Refuse documents: there is no question to refuse.
-
-        Raises:
-            UserError: a row is a document.
-        """
-        for row in rows:
-            if row.text is not None:
-                name = type(self).__name__
-                raise UserError(f"row '{row.id}': {name} answers questions with refusals, and this row is a document")
+        """Refuse documents: there is no question to refuse."""
+        refuse_documents(rows, f"{type(self).__name__} answers questions with refusals")
 
     def prepare(self, setup: Setup) -> None:
         """Lay out every refusal that will be drawn, scored by the original model if the loss needs that."""

@@ -8,10 +8,8 @@ from typing import Any
 from safetensors import safe_open
 
 from expunge.core.errors import UserError, near
-from expunge.models.merging import merge, merged_names
+from expunge.models.merging import PREFIX, merge, merged_names
 from expunge.models.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
-
-_PREFIX = "base_model.model."
 
 
 def is_adapter(folder: Path) -> bool:
@@ -26,7 +24,7 @@ def base_of(folder: Path) -> tuple[str, str | None]:
         UserError: no weights that can be opened safely, an adapter of an unknown kind or one that cannot be merged, or
             no base.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, PromptLearningConfig
 
     where = f"model.name: {folder}: {ADAPTER_CONFIG}"
     spec = read_object(folder / ADAPTER_CONFIG)
@@ -36,14 +34,13 @@ def base_of(folder: Path) -> tuple[str, str | None]:
         raise UserError(f"{where}: no 'peft_type', so the kind of the adapter is unknown")
     if kind not in known or PeftType(kind) not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise UserError(f"{where}: unknown peft_type '{kind}'{near(kind, known)}")
-    if issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], _prompt_config()):
+    if issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
         raise UserError(f"{where}: adapters of the kind {kind} cannot be merged into the weights")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         pickle = (folder / "adapter_model.bin").is_file()
         hint = (
             "; adapter_model.bin is a pickle, which can run code when it is opened: convert it where you trust it, "
-            "with "
-            "PeftModel.from_pretrained(BASE, FOLDER).save_pretrained(NEW_FOLDER)"
+            "with PeftModel.from_pretrained(BASE, FOLDER).save_pretrained(NEW_FOLDER)"
         )
         raise UserError(f"model.name: {folder}: no {ADAPTER_WEIGHTS} in this adapter folder{hint if pickle else ''}")
     base, revision = spec.get("base_model_name_or_path"), spec.get("revision")
@@ -76,7 +73,7 @@ def merge_folder(base: Any, folder: Path) -> tuple[Any, set[str], bool]:
     network: Any = PeftModel.from_pretrained(base, str(folder))
     _check_names(network, folder, set(shapes))
     plain_names = {name for name, _ in base.named_parameters()}
-    changed = merged_names(network) | {name.removeprefix(_PREFIX) for name in shapes} & plain_names
+    changed = merged_names(network) | {name.removeprefix(PREFIX) for name in shapes} & plain_names
     plain, untied = merge(network)
     return plain, changed, resized or untied
 
@@ -106,11 +103,5 @@ def _check_names(network: Any, folder: Path, found: set[str]) -> None:
 
 
 def _shown(names: list[str]) -> str:
-    first = names[0].removeprefix(_PREFIX)
+    first = names[0].removeprefix(PREFIX)
     return first if len(names) == 1 else f"{first} (and {len(names) - 1} more)"
-
-
-def _prompt_config() -> type:
-    from peft import PromptLearningConfig
-
-    return PromptLearningConfig

@@ -18,7 +18,7 @@ from expunge.models.cache import CachePolicy
 from expunge.models.fingerprint import Fingerprint
 from expunge.models.hooks import replaced_forward
 from expunge.models.layout import NetworkLayout, find_layout, replaced_module
-from expunge.models.merging import merge, merged_names
+from expunge.models.merging import merge, merged_names, plain_network
 from expunge.models.precision import MASTER
 from expunge.models.source import ModelOrigin
 from expunge.models.tensor_store import StateMemory
@@ -85,7 +85,7 @@ class LanguageModel:
     @property
     def base(self) -> PreTrainedModel:
         """The transformers model, inside its adapter if it has one."""
-        inner = self.network.get_base_model() if self.is_adapted else self.network
+        inner = plain_network(self.network)
         assert isinstance(inner, PreTrainedModel)
         return inner
 

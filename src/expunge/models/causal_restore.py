@@ -21,15 +21,10 @@ from transformers.cache_utils import Cache, DynamicCache
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
-from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import entering_with, hand_through, leaving, leaving_with, replaced_forward
+from expunge.models.shared_passes import CHECKED_TOKENS, decode, ends, label_logp, same_results
 from expunge.models.sites import Site, site_modules
-from expunge.numerics.token import token_logp
 
-_HEAD_BUDGET = 256
-"""Positions at which the output matrix is applied at a time."""
-_TOKENS = 12
-"""Tokens that show whether runs can share passes."""
 _CHECKED = 2048
 """Tokens of a pass with values put back in that check."""
 
@@ -124,11 +119,11 @@ class CausalRestorer:
 
     def _can_join(self) -> bool:
         """Whether runs that share passes give what whole passes give, at the lowest and highest blocks."""
-        ids = self._model.probe_ids(_TOKENS)[0]
+        ids = self._model.probe_ids(CHECKED_TOKENS)[0]
         width = embedding_width(self._model)
         noise = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(0))
         noise = noise * float(input_embeddings(self._model, ids).float().std())
-        last = torch.tensor([_TOKENS - 2, _TOKENS - 1], device=ids.device)
+        last = torch.tensor([CHECKED_TOKENS - 2, CHECKED_TOKENS - 1], device=ids.device)
         question = _Question(ids, ids[last], last, [2], torch.tensor([2, 4], device=ids.device), noise)
         count = len(self._blocks)
         return same_results(
@@ -229,23 +224,16 @@ class CausalRestorer:
         Tokens are given, too: some architectures look them up in further tables.
         """
         base: Any = self._model.base
-        options: dict[str, Any] = {"use_cache": False}
-        if cache is not None:
-            places = torch.arange(start, start + len(ids), device=ids.device)[None]
-            options = {"position_ids": places, "past_key_values": cache, "use_cache": True}
+        rows = ids.repeat(len(embedded), 1)
         with leaving_with(base.get_input_embeddings(), lambda _: embedded):
-            output = self._model.decoder(input_ids=ids.repeat(len(embedded), 1), **options)
-        hidden: Tensor = output.last_hidden_state
+            if cache is not None:
+                return decode(self._model, rows, start, cache)
+            hidden: Tensor = self._model.decoder(input_ids=rows, use_cache=False).last_hidden_state
         return hidden
 
     def _probability(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """(B, N, D) final hidden states before N labels -> (B,)."""
-        rows = max(1, _HEAD_BUDGET // len(labels))
-        logp = [
-            token_logp(self._model.head(some).flatten(0, 1), labels.repeat(len(some))).view(len(some), -1)
-            for some in torch.split(hidden, rows)
-        ]
-        return torch.cat(logp).mean(-1).exp()
+        return label_logp(self._model, hidden, labels).mean(-1).exp()
 
 
 def _groups(layers: range, num_tokens: int, token_budget: int) -> list[range]:

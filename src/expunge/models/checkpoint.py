@@ -14,6 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from expunge.models.fingerprint import tensor_bytes
+
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Names of dtypes in safetensors files."""
 
@@ -53,9 +55,9 @@ def match(files: Iterable[Path], network: PreTrainedModel) -> dict[str, Tensor] 
                 return None
             found[name] = live[ours]
             used.add(ours)
-    storages = {_storage(tensor) for tensor in found.values()}
+    storages = {tensor.data_ptr() for tensor in found.values()}
     buffers = {name for name, _ in network.named_buffers()}
-    rest = [name for name, tensor in live.items() if name not in used and _storage(tensor) not in storages]
+    rest = [name for name, tensor in live.items() if name not in used and tensor.data_ptr() not in storages]
     return None if any(name not in buffers for name in rest) else found
 
 
@@ -80,7 +82,7 @@ def copy_with(source: Path, target: Path, live: Mapping[str, Tensor]) -> None:
             old, new = stored.get_tensor(name), tensor.detach().cpu()
             if not torch.equal(old.to(new.dtype), new):
                 file.seek(8 + size + header[name]["data_offsets"][0])
-                file.write(new.to(old.dtype).contiguous().flatten().view(torch.uint8).numpy().data)
+                file.write(tensor_bytes(new.to(old.dtype).contiguous()))
 
 
 def entries(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -102,7 +104,3 @@ def stored_dtypes(files: Iterable[Path], network: PreTrainedModel) -> tuple[torc
         if dtype != usual:
             others[name] = dtype
     return usual, others
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.data_ptr()

@@ -48,24 +48,31 @@ def _sums(state: Mapping[str, Tensor]) -> tuple[list[tuple[str, torch.Size, torc
 
 
 def _chunks(flat: Tensor) -> list[Tensor]:
-    """Sums over 8 bytes at a time, one for each chunk, then over the bytes that are left."""
+    """Sums of the bytes beyond the last whole chunk, plain and weighted by position; then one sum for each chunk."""
     raw = flat.view(torch.uint8)
     whole = raw.numel() // (8 * _CHUNK) * (8 * _CHUNK)
-    found = [raw[whole:].sum(dtype=torch.int64)[None], _weighted(raw[whole:])]
+    rest = raw[whole:]
+    places = torch.arange(1, rest.numel() + 1, device=raw.device)
+    found = [rest.sum(dtype=torch.int64)[None], (rest * places).sum()[None]]
     if whole:
         found.append(raw[:whole].view(torch.int64).view(-1, _CHUNK).sum(1))
     return found
 
 
-def _weighted(raw: Tensor) -> Tensor:
-    """The sum of a few bytes by their places."""
-    places = torch.arange(1, raw.numel() + 1, device=raw.device)
-    return (raw * places).sum()[None]
-
-
 def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in state.items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        add_tensor(digest, name, tensor.detach().cpu())
     return digest.hexdigest()
+
+
+def add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    """Add name, shape, dtype and bytes of a tensor on the CPU to a hash."""
+    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+    digest.update(tensor_bytes(tensor.contiguous()))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU."""
+    found: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return found

@@ -38,6 +38,7 @@ from expunge.models.load_checks import (
     check_weights,
     quantization,
 )
+from expunge.models.merging import plain_network
 from expunge.models.precision import Hardware, compute_deterministically, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
 from expunge.models.self_check import choose_caching
@@ -117,7 +118,7 @@ def wrap_model(
             "model: adapters were put into this network itself (add_adapter, or a peft model that was taken apart); "
             "give the peft model, or merge its adapter first"
         )
-    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    inner = plain_network(network)
     check_one_device(inner)
     first = next(inner.parameters())
     _latest[:] = [first.device]
@@ -135,7 +136,9 @@ def wrap_model(
         date=config.date,
         reasoning=config.reasoning,
     )
-    stored = stored or LoadedNetwork(network, tokenizer, ModelOrigin(), first.dtype, _other_dtypes(inner, first.dtype))
+    if stored is None:
+        others = {name: weight.dtype for name, weight in inner.named_parameters() if weight.dtype != first.dtype}
+        stored = LoadedNetwork(network, tokenizer, ModelOrigin(), first.dtype, others)
     compute = hold(network, config.precision, first.device)
     model = LanguageModel(
         network.eval(),
@@ -304,10 +307,6 @@ def _tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
         if not found("Who?", add_special_tokens=False)["input_ids"]:
             raise ValueError("it knows no tokens: a text is encoded as nothing")
     return found
-
-
-def _other_dtypes(network: Any, usual: torch.dtype) -> dict[str, torch.dtype]:
-    return {name: weight.dtype for name, weight in network.named_parameters() if weight.dtype != usual}
 
 
 def _commit(folder: Path, revision: str | None) -> str | None:

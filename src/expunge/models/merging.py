@@ -8,8 +8,13 @@ from torch import nn
 
 from expunge.core.errors import UserError
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 """What peft puts before the names of the network inside."""
+
+
+def plain_network(network: Any) -> Any:
+    """The transformers model inside a peft model; any other network as it is."""
+    return network.get_base_model() if hasattr(network, "get_base_model") else network
 
 
 def merged_names(network: Any) -> set[str]:
@@ -21,7 +26,7 @@ def merged_names(network: Any) -> set[str]:
     owners, exact = set(), set()
     for path, module in network.named_modules():
         if isinstance(module, kinds):
-            place = path.removeprefix(_PREFIX).replace(".base_layer", "")
+            place = path.removeprefix(PREFIX).replace(".base_layer", "")
             parameter = getattr(module, "parameter_name", None)  # of a wrapper around one parameter of a module
             if parameter is None:
                 owners.add(place)

@@ -20,8 +20,8 @@ from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.batches import Pass, in_batches
-from expunge.models.equivalence import same_results
 from expunge.models.hooks import hand_through, leaving, replaced_forward
+from expunge.models.shared_passes import same_results
 from expunge.models.sites import Site, check_states, site_module
 from expunge.models.tensor_store import RowStore
 

@@ -16,23 +16,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.batches import shrinking
 from expunge.models.cache import earlier
-from expunge.models.equivalence import ends, same_results
 from expunge.models.hooks import hand_through, leaving, leaving_with, replaced_forward
+from expunge.models.shared_passes import CHECKED_TOKENS, decode, ends, label_logp, same_results
 from expunge.models.sites import check_states
 from expunge.numerics.intervals import Numbers
-from expunge.numerics.token import token_logp
 
-_TOKENS = 12
-"""Tokens that show whether runs can share passes."""
 _JOINS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-_HEAD_BUDGET = 256
-"""Places at which the output matrix is applied at a time."""
+"""Network -> the answer of `_can_join`."""
 
 
 class Patched(NamedTuple):
@@ -80,8 +76,8 @@ def _patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_
 def _can_join(model: LanguageModel) -> bool:
     """Whether runs that share passes give what whole passes give."""
     if model.base not in _JOINS:
-        ids = model.probe_ids(_TOKENS)[0]
-        places = torch.tensor([3, _TOKENS - 1], device=model.device)
+        ids = model.probe_ids(CHECKED_TOKENS)[0]
+        places = torch.tensor([3, CHECKED_TOKENS - 1], device=model.device)
         states = torch.randn(len(model.blocks()), 2, 2, model.layout.width, generator=torch.Generator().manual_seed(0))
         what = (model, ids, places, ids[places], states.to(model.device))
         _JOINS[model.base] = same_results(
@@ -114,8 +110,8 @@ def _joined(
     with ExitStack() as stack:
         for block in blocks:
             stack.enter_context(leaving(block, lambda output: outputs.append(output[0, first:].clone())))
-        hidden = _decode(model, ids, cache, 0)
-    plain = _mean_logp(model, hidden[:, places + first], labels)
+        hidden = decode(model, ids[None], 0, cache)
+    plain = label_logp(model, hidden[:, places + first], labels).mean(-1)
     size = max(1, token_budget // (states.shape[1] * (len(ids) - first)))
     found = []
     for start in range(0, len(layers), size):
@@ -125,10 +121,9 @@ def _joined(
             for block, extras in zip(blocks[: group.start + 1], model.layout.extras, strict=False):
                 stack.enter_context(replaced_forward(block, hand_through(extras)))
             for place, layer in enumerate(group):
-                join = partial(_join, replaced[place], place == 0)
-                stack.enter_context(leaving_with(blocks[layer], join))
-            hidden = _decode(model, ids[first:], earlier(cache, first), first)
-        found.append(_mean_logp(model, hidden[:, places], labels))
+                stack.enter_context(leaving_with(blocks[layer], partial(_join, replaced[place], place == 0)))
+            hidden = decode(model, ids[None, first:], first, earlier(cache, first))
+        found.append(label_logp(model, hidden[:, places], labels).mean(-1))
     return plain, torch.cat(found).view(len(layers), -1)
 
 
@@ -138,12 +133,13 @@ def _alone(
     """The same, every block's runs a whole pass without a cache."""
     blocks = [block for _, block in model.blocks()]
     rows = ids.repeat(states.shape[1], 1)
-    plain = _mean_logp(model, model.decoder(input_ids=rows[:1], use_cache=False).last_hidden_state[:, places], labels)
+    hidden = model.decoder(input_ids=rows[:1], use_cache=False).last_hidden_state
+    plain = label_logp(model, hidden[:, places], labels).mean(-1)
     found = []
     for layer in layers:
         with leaving(blocks[layer], partial(_put, places, states[layer])):
             hidden = model.decoder(input_ids=rows, use_cache=False).last_hidden_state
-        found.append(_mean_logp(model, hidden[:, places], labels))
+        found.append(label_logp(model, hidden[:, places], labels).mean(-1))
     return plain, torch.stack(found)
 
 
@@ -161,21 +157,3 @@ def _replaced(output: Tensor, places: Tensor, states: Tensor) -> Tensor:
     runs = output.repeat(len(states), 1, 1)
     runs[:, places] = states.to(runs)
     return runs
-
-
-def _decode(model: LanguageModel, ids: Tensor, cache: Cache, start: int) -> Tensor:
-    """Final hidden states of token ids whose first stands at place `start`."""
-    places = torch.arange(start, start + len(ids), device=ids.device)[None]
-    output = model.decoder(input_ids=ids[None], position_ids=places, past_key_values=cache, use_cache=True)
-    hidden: Tensor = output.last_hidden_state
-    return hidden
-
-
-def _mean_logp(model: LanguageModel, hidden: Tensor, labels: Tensor) -> Tensor:
-    """(B, N, D) final hidden states before N labels -> (B,)."""
-    return torch.cat(
-        [
-            token_logp(model.head(some).flatten(0, 1), labels.repeat(len(some))).view(len(some), -1).mean(-1)
-            for some in torch.split(hidden, max(1, _HEAD_BUDGET // len(labels)))
-        ]
-    )

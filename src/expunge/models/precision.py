@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import UserError
+from expunge.models.merging import plain_network
 
 MASTER = torch.float32
 """Weights that are trained: in half precision most optimizer steps would be rounded away."""
@@ -116,7 +117,7 @@ def hold(network: Any, wanted: str, device: torch.device) -> torch.dtype:
     hardware = Hardware.of(device)
     compute = compute_dtype(wanted, hardware)
     _check(compute, device)
-    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    inner = plain_network(network)
     if not getattr(inner, "is_quantized", False):
         for weight in (*network.parameters(), *network.buffers()):
             if weight.dtype in HALF:

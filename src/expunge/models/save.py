@@ -16,6 +16,7 @@ from expunge.core.errors import ExpungeError, UserError
 from expunge.core.files import publish_folder
 from expunge.models.base import LanguageModel
 from expunge.models.checkpoint import copy_with, match
+from expunge.models.merging import plain_network
 from expunge.models.portable import add_old_names, needs_transformers_5
 from expunge.models.source import (
     ADAPTER_CONFIG,
@@ -170,7 +171,7 @@ def savable_generation(network: Any) -> Iterator[None]:
     """
     from transformers import GenerationConfig
 
-    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    inner = plain_network(network)
     kept = getattr(inner, "generation_config", None)
     if kept is not None:
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]

@@ -41,9 +41,5 @@ def softened(model: LanguageModel, vectors: Tensor) -> Iterator[None]:
         given = vectors.to(output)[(-1 - ids).clamp(min=0)]
         return torch.where(soft[..., None], given, output)
 
-    handles = [module.register_forward_pre_hook(hide), module.register_forward_hook(put)]
-    try:
+    with module.register_forward_pre_hook(hide), module.register_forward_hook(put):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

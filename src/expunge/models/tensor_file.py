@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from expunge.models.checkpoint import FLOATS
+from expunge.models.fingerprint import add_tensor, tensor_bytes
 
 _HASH = "sha256"
 _UNKNOWN = "0" * 64
@@ -36,8 +36,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         _write_header(file, header)
         for name, tensor in sorted(tensors.items()):
             held = tensor.detach().cpu().contiguous()
-            _add(digest, name, held)
-            file.write(_bytes(held))
+            add_tensor(digest, name, held)
+            file.write(tensor_bytes(held))
         file.seek(0)
         _write_header(file, {**header, "__metadata__": {_HASH: digest.hexdigest()}})
 
@@ -47,7 +47,7 @@ def is_intact(path: Path) -> bool:
     digest = hashlib.sha256()
     try:
         for name, tensor in each_tensor(path):
-            _add(digest, name, tensor)
+            add_tensor(digest, name, tensor)
         with safe_open(path, "pt") as file:
             return bool((file.metadata() or {}).get(_HASH) == digest.hexdigest())
     except (OSError, SafetensorError):
@@ -65,13 +65,3 @@ def _write_header(file: IO[bytes], header: Mapping[str, object]) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
-
-
-def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-    digest.update(_bytes(tensor.contiguous()))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    found: memoryview = tensor.flatten().view(torch.uint8).numpy().data
-    return found

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from expunge.core.files import disk_errors
 from expunge.data.batch import to_device
+from expunge.models.fingerprint import tensor_bytes
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -68,7 +69,7 @@ class TensorStore(Generic[Key]):
             self._file = tempfile.TemporaryFile(prefix="expunge-states-")  # noqa: SIM115 - lives as long as the store
         with disk_errors(Path(tempfile.gettempdir())):
             self._on_disk[key] = _Place(self._file.seek(0, 2), tensor.shape, tensor.dtype)
-            self._file.write(_bytes(tensor.cpu().contiguous()))
+            self._file.write(tensor_bytes(tensor.cpu().contiguous()))
             self._file.flush()  # a full disk shows here, and not when the tensor is needed
 
     def load(self, key: Key, into: Tensor) -> None:
@@ -103,7 +104,7 @@ class TensorStore(Generic[Key]):
     def _read_into(self, offset: int, tensor: Tensor) -> None:
         assert self._file is not None
         self._file.seek(offset)
-        if self._file.readinto(_bytes(tensor)) != tensor.nbytes:  # type: ignore[attr-defined]
+        if self._file.readinto(tensor_bytes(tensor)) != tensor.nbytes:  # type: ignore[attr-defined]
             raise OSError(errno.EIO, "a temporary file was cut short", tempfile.gettempdir())
 
 
@@ -142,12 +143,6 @@ class RowStore(TensorStore[int]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU."""
-    found: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
-    return found
 
 
 def _give_back(memory: StateMemory, claimed: list[int]) -> None:

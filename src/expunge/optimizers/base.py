@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from expunge.core.records import Frozen
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a running mean."""
 
 
 class Optimizer(torch.optim.Optimizer):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from expunge.core.records import Frozen
-from expunge.optimizers.base import Optimizer
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
+from expunge.optimizers.base import Beta, Optimizer
 
 
 class HFAdamW(Optimizer):

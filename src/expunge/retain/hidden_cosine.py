@@ -5,14 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from expunge.data.batch import Batch
-from expunge.losses.activations import ActivationSite, Scope, SiteLossConfig, cosine, mean_by_row
-from expunge.losses.base import Setup, View
+from expunge.losses.activations import HiddenStatesLoss, Scope, SiteLossConfig, cosine, mean_by_row
+from expunge.losses.base import View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
 
 
-class HiddenCosine(RetainLoss):
+class HiddenCosine(HiddenStatesLoss, RetainLoss):
     """`1 - cos(h, h0)` for each token, at one block; the length of the states is left free (eq. 11)."""
 
     class Config(SiteLossConfig):
@@ -26,22 +25,9 @@ class HiddenCosine(RetainLoss):
 
     logged = ("retain_norm", "retain_norm_ratio")
 
-    def prepare(self, setup: Setup) -> None:
-        """Say which block's states must be kept.
-
-        Raises:
-            UserError: no such layer, or none that training can move.
-        """
-        self._site = ActivationSite(self.config, setup, "retain")
-        self.needs = self._site.needs
-
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those whose states count."""
-        return len(self._site.tokens(batch).rows)
-
     def loss(self, view: View) -> Tensor:
         """Mean over tokens; between 0 and 2. The ratio of norms is logged."""
-        tokens, hidden, original = self._site.states(view)
+        tokens, hidden, original = self.site.states(view)
         self.logs = {
             "retain_norm": mean_by_row(hidden.norm(dim=-1), tokens),
             "retain_norm_ratio": mean_by_row(hidden.norm(dim=-1) / original.norm(dim=-1), tokens),

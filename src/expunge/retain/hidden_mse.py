@@ -5,14 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from expunge.data.batch import Batch
-from expunge.losses.activations import ActivationSite, Scope, SiteLossConfig, cosine, mean_by_row, row_norms
+from expunge.losses.activations import HiddenStatesLoss, Scope, SiteLossConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
 
 
-class HiddenMSE(RetainLoss):
+class HiddenMSE(HiddenStatesLoss, RetainLoss):
     """Squared distance of each token's hidden state to that of the original model, at one block.
 
     Near zero at the start, with a gradient that is near zero too: up to float32 rounding, since the original states
@@ -34,23 +33,14 @@ class HiddenMSE(RetainLoss):
     logged = ("retain_norm", "retain_cosine")
 
     def prepare(self, setup: Setup) -> None:
-        """Say which block's states must be kept.
-
-        Raises:
-            UserError: no such layer, or none that training can move.
-        """
-        self._site = ActivationSite(self.config, setup, "retain")
-        self.needs = self._site.needs
+        """Also measure the unit of the distance."""
+        super().prepare(setup)
         width = int(setup.model.base.config.get_text_config().hidden_size)
-        self._unit = float(row_norms(setup, self._site)[:, 1].mean()) if self.config.normalise else float(width)
-
-    def num_tokens(self, batch: Batch, epoch: int) -> int:
-        """Those whose states count."""
-        return len(self._site.tokens(batch).rows)
+        self._unit = float(row_norms(setup, self.site)[:, 1].mean()) if self.config.normalise else float(width)
 
     def loss(self, view: View) -> Tensor:
         """Mean over tokens of `||h - h0||^2`, in squared norms or over the width; norm and cosine are logged."""
-        tokens, hidden, original = self._site.states(view)
+        tokens, hidden, original = self.site.states(view)
         self.logs = {
             "retain_norm": mean_by_row(hidden.norm(dim=-1), tokens),
             "retain_cosine": mean_by_row(cosine(hidden, original), tokens),
