@@ -38,8 +38,8 @@ def ground(
     splits = Splits(examples["forget"], examples["retain"], examples.get("neighbour", ()))
     chosen = tuple(rows or examples["forget"])
     context = AttackContext(model, splits, chosen, Labeller(config.kinds), config, load_original=original, **more)
-    known = AttackContext(original(), splits, chosen, context.labeller, config).said() if original else ()
-    return AttackContext(**{**vars(context), "original_plain": known, "unlearned_plain": context.said()})
+    known = AttackContext(original(), splits, chosen, context.labeller, config).ask_directly() if original else ()
+    return AttackContext(**{**vars(context), "original_plain": known, "unlearned_plain": context.ask_directly()})
 
 
 def build(name: str, **options: Any) -> Attack:

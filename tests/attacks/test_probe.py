@@ -33,9 +33,9 @@ def test_facts_that_nobody_taught_are_told_at_chance(tiny_folder: Path, examples
 
 def test_it_shares_its_pass_over_the_forget_rows_with_the_lens(refusing: AttackContext) -> None:
     list(LogitLens(LogitLens.Config()).run(refusing))
-    kept = refusing.kept["choices/3"]
+    kept = refusing.cache["choices/3"]
     list(Probe(Probe.Config()).run(refusing))
-    assert refusing.kept["choices/3"] is kept
+    assert refusing.cache["choices/3"] is kept
 
 
 def test_a_planted_feature_is_found_and_only_in_its_block() -> None:

@@ -286,7 +286,7 @@ class World:
             load_original=lambda: original,
             load_retrained=lambda: original,
         )
-        said = context.said()
+        said = context.ask_directly()
         return replace(context, original_plain=said, unlearned_plain=said)
 
     def attack(self, name: str) -> list[Any]:

@@ -30,7 +30,7 @@ def strength_curve(
             context.check_time()
             with changed_weights(context.model, change, copies_of(context)) as changed:
                 covered = min(covered, changed)
-                draws.append(context.said(f"{label} {strength:g}"))
+                draws.append(context.ask_directly(f"{label} {strength:g}"))
         points.append(CurvePoint(strength, [_mean(values) for values in zip(*draws, strict=True)]))
     return points, covered
 

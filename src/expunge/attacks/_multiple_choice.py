@@ -171,10 +171,10 @@ def attacked_choices(context: AttackContext, num_wrong: int) -> AttackedChoices:
     choices = [one for one in laid if not isinstance(one, str)]
     if not choices:
         raise UserError(f"no attacked row has {num_wrong} wrong answers of its own form")
-    attacked = context.keep(name, lambda: choice_states(context.model, choices))
+    attacked = context.cached(name, lambda: choice_states(context.model, choices))
     original = None
     if context.load_original is not None:
-        original = context.keep(ORIGINAL + name, lambda: choice_states(context.original(), choices))
+        original = context.cached(ORIGINAL + name, lambda: choice_states(context.original(), choices))
     return AttackedChoices(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
 
 

@@ -20,7 +20,7 @@ _CONTAINERS = (dict, list, set)
 
 def copies_of(context: AttackContext) -> WeightBackup:
     """Copies of the attacked model's weights, which all attacks that change weights share."""
-    return context.keep("weights", lambda: weight_backup(context.model.base))
+    return context.cached("weights", lambda: weight_backup(context.model.base))
 
 
 @contextmanager

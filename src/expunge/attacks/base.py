@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -40,137 +40,142 @@ from expunge.models.continuations import continued
 from expunge.models.stored_weights import StoredWeights
 
 Value = float | str
-"""What was got of one row, in [0, 1], or the reason why there is no number."""
+"""How much of one row's knowledge was extracted, in [0, 1], or the reason why there is no number."""
 
-Kept = TypeVar("Kept")
+Cached = TypeVar("Cached")
 ORIGINAL = "original/"
 
 GIVEN = "the adversary was given this row"
-"""The reason of a row that an attack used, and so cannot be scored on."""
+"""The reason of a row that the attack used and that therefore cannot be scored."""
 
 
 class OutOfTime(Exception):
-    """The time that was allowed is over; what has been yielded is kept."""
+    """The time budget is exhausted; attempts that were yielded are kept."""
+
+
+def numbers_of(values: Iterable[Value]) -> list[float]:
+    """The values that are numbers."""
+    return [value for value in values if not isinstance(value, str)]
 
 
 @dataclass(frozen=True)
 class InternalMeasure:
-    """What a number tells of knowledge that no answer gives."""
+    """What a number measures if it is read from a model's internal states instead of its answers."""
 
     measure: str
-    """What is counted, in a few words, e.g. `answer told from its distractors by a linear probe`."""
+    """The quantity in a few words, e.g. `answer told from its distractors by a linear probe`."""
     chance: float | None = None
-    """Value of a model that knows nothing, where one is defined."""
+    """Value of a model without the knowledge, if defined."""
     original: Sequence[Value] = ()
-    """The same number, for each row, of a model that has all of it, e.g. the original; empty: not measured."""
+    """The same quantity of a model with the knowledge, e.g. the original, per row; empty: not measured."""
     better: Better = "lower"
-    """Which direction is wanted."""
+    """The desired direction."""
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Where a strength or a length of the attack varies: what one setting got."""
+    """Result of one strength or length of an attack."""
 
     at: float
     knowledge: Sequence[Value]
-    """One a row, as in `Attempt`."""
+    """R values, as in `Attempt`."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One variant of an attack, carried out."""
+    """Result of one variant of an attack."""
 
     variant: str
-    """Short name, distinct within the attack; "" for an attack's only one."""
+    """Short name, unique within the attack; "" for its only variant."""
     knowledge: Sequence[Value]
     """R values in the order of `AttackContext.rows`."""
     given: int = 0
-    """Rows that the adversary needed: forget rows, neighbours or others."""
+    """Number of rows that the adversary needed: forget rows, neighbours or others."""
     steps: int = 0
     """Optimizer or search steps."""
     seconds: float | None = None
-    """Its own time; None: all since the attempt before."""
+    """Time of this variant. Default: the time since the previous attempt."""
     along: str = ""
-    """What varies along the curve, with its unit, e.g. `steps`."""
+    """The quantity that varies along the curve, with its unit, e.g. `steps`."""
     curve: Sequence[CurvePoint] = ()
     inside: InternalMeasure | None = None
-    """None: `knowledge` is what the model said."""
+    """Set if `knowledge` is read from internal states. Default: it is judged from answers."""
     tries: tuple[str, ...] | None = None
-    """Which of `Attack.tries` this variant tests; default: all."""
+    """The threats of `Attack.tries` that this variant tests. Default: all."""
     covered: float | None = None
-    """Share of the weights of the decoder blocks that it changed; None: it changes none."""
+    """Share of the weights of the decoder blocks that it changed; None if it changes no weights."""
 
 
 @dataclass(frozen=True)
 class AttackContext:
-    """What an adversary is given: a model, what it should have forgotten, and how an answer is judged."""
+    """The attacked model, the rows it should have forgotten, and how answers are judged."""
 
     model: LanguageModel
     """The model under attack; in evaluation mode, on its device."""
     splits: Splits
     """All rows of the run, documents cut into pieces."""
     rows: tuple[Example, ...]
-    """R forget rows that are attacked: all, or a seeded sample."""
+    """R attacked forget rows: all, or a seeded sample."""
     labeller: Labeller
     config: EvaluateConfig
     seed: int = 0
     original_plain: Sequence[Value] = ()
-    """What the original model says of each row when asked plainly; empty where it is unknown."""
+    """Knowledge of the original model per row, asked directly; empty if unknown."""
     unlearned_plain: Sequence[Value] = ()
-    """The same of the model under attack."""
+    """The same for the model under attack."""
     load_original: Callable[[], LanguageModel] | None = None
     load_retrained: Callable[[], LanguageModel] | None = None
     read_original: Callable[[LanguageModel], StoredWeights | None] | None = None
-    """From a model of its shape to the weights of the original one, where they can be read without loading it."""
+    """Given a model of the same shape, reads the original weights without loading that model, if possible."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the run saved beside its weights, e.g. the direction that it steered to."""
+    """Tensors that the run saved beside its weights, e.g. the steering direction."""
     steered: int | None = None
-    """The layer that the run's forget loss was told to look at."""
+    """Layer that the run's forget loss was configured for."""
     trained: Sequence[str] = ()
-    """Names of the parameters that the run could move."""
+    """Names of the parameters that the run trained."""
     deadline: float | None = None
-    """When the time is over, by `time.perf_counter()`; None: never."""
+    """End of the time budget on the clock `time.perf_counter()`. Default: no limit."""
     progress: Progress = SILENT
-    kept: dict[str, Any] = field(default_factory=dict)
-    """What attacks keep for each other of this model, and under names that start with `ORIGINAL` of the original."""
+    cache: dict[str, Any] = field(default_factory=dict)
+    """Results that attacks on this model share; those of the original model have names that start with `ORIGINAL`."""
 
     @property
     def units(self) -> list[str | None]:
-        """What each attacked row is about: intervals draw rows of one unit together."""
+        """The subject or document of each attacked row; intervals resample rows of one unit together."""
         return [row.unit for row in self.rows]
 
-    def keep(self, name: str, compute: Callable[[], Kept]) -> Kept:
-        """What is kept under a name, computed when it is first asked for."""
-        if name not in self.kept:
-            self.kept[name] = compute()
-        found: Kept = self.kept[name]
+    def cached(self, name: str, compute: Callable[[], Cached]) -> Cached:
+        """The result cached under a name; computed on first use."""
+        if name not in self.cache:
+            self.cache[name] = compute()
+        found: Cached = self.cache[name]
         return found
 
     def check_time(self) -> None:
-        """Call it in loops that take long without asking the model anything.
+        """Call it in long loops that do not generate answers.
 
         Raises:
-            OutOfTime: the time is over.
+            OutOfTime: the time budget is exhausted.
         """
         if self.deadline is not None and time.perf_counter() > self.deadline:
             raise OutOfTime
 
     def original(self) -> LanguageModel:
-        """The original model, loaded anew: keep what is needed of it and let it go.
+        """The original model, freshly loaded; callers must not hold it for longer than needed.
 
         Raises:
-            UserError: nobody said which it is.
+            UserError: it is unknown.
         """
         if self.load_original is None:
-            raise UserError("the original model is not known here; name it: --original MODEL")
+            raise UserError("this attack needs the original model; pass --original MODEL")
         return self.load_original()
 
     def retrained(self) -> LanguageModel | None:
-        """The model that never saw the forget rows, loaded anew; None if there is none."""
+        """The model that was never trained on the forget rows, freshly loaded; None if there is none."""
         return None if self.load_retrained is None else self.load_retrained()
 
     def generator(self, name: str) -> Generator:
-        """Random numbers that depend on the seed and a name alone."""
+        """Random numbers that depend on the seed and a name only."""
         return named_generator(f"{self.seed}/attack/{name}")
 
     def answers(
@@ -181,17 +186,17 @@ class AttackContext:
         label: str = "asking",
         limits: Sequence[int] | None = None,
     ) -> list[list[str]]:
-        """What the model as it is now says after each prompt: texts, all prompts batched together.
+        """Texts that the model, in its current state, generates after each prompt; all prompts are batched together.
 
         Args:
             prompts: P prompts.
-            seeds: for each prompt one string a draw; None: one greedy answer each.
-            temperature: of the sampling.
-            label: what to call this on the progress bar.
-            limits: for each prompt the longest answer, in tokens; None: as everywhere (`evaluate.max_new_tokens`).
+            seeds: one string per draw for each prompt. Default: one greedy answer each.
+            temperature: of sampling.
+            label: text of the progress bar.
+            limits: maximum answer length of each prompt, in tokens. Default: `evaluate.max_new_tokens`.
 
         Raises:
-            OutOfTime: the time is over.
+            OutOfTime: the time budget is exhausted.
         """
         self.check_time()
         longest = [self.config.max_new_tokens] * len(prompts) if limits is None else limits
@@ -208,10 +213,10 @@ class AttackContext:
         return [[self.model.encoder.decode(ids) for ids in some] for some in found]
 
     def knows(self, row: Example, text: str) -> float:
-        """Whether a text says the fact of a row, 1 or 0, by the rule that calls an answer a leak.
+        """Whether a text states the fact of a row, 1 or 0, by the rule that counts an answer as a leak.
 
-        A keyword (`evaluate.match`) where the row has keywords, else a word overlap with the stored answer of at least
-        `evaluate.kinds.rouge_l_recall`.
+        The text must contain a keyword (`evaluate.match`) if the row has keywords; otherwise its word overlap with the
+        stored answer must be at least `evaluate.kinds.rouge_l_recall`.
         """
         continuation = None
         if row.text is not None:
@@ -219,30 +224,30 @@ class AttackContext:
             continuation = encoder.decode(encoder.document(row.text, row.id, DOCUMENT_PROMPT).labels)
         return float(self.labeller.says(Item(row, greedy=text, continuation=continuation, match=self.config.match)))
 
-    def said(self, label: str = "asking plainly") -> list[Value]:
-        """What the model as it is now says of each row when asked plainly and answering greedily: R values."""
+    def ask_directly(self, label: str = "asking plainly") -> list[Value]:
+        """Knowledge that the model, in its current state, shows in greedy answers to the plain questions: R values."""
         answers = self.answers([self.model.encoder.asked(row) for row in self.rows], label=label)
         return [self.knows(row, texts[0]) for row, texts in zip(self.rows, answers, strict=True)]
 
 
 class Attack(ABC):
-    """Tries to get forgotten knowledge back; one file of `attacks/` defines one subclass."""
+    """Tries to extract forgotten knowledge; one file of `attacks/` defines one subclass."""
 
     class Config(Frozen):
         """Options, each explained once here."""
 
     access: ClassVar[Access]
-    """The least that the adversary must have."""
+    """The least access that the adversary needs."""
     default: ClassVar[bool] = False
-    """Whether plain runs carry it out within their time budget: prompts only, and quick."""
+    """Whether plain runs include it within their time budget: needs prompts only, and is fast."""
     rank: ClassVar[int] = 9
-    """Place among attacks of the same access: the first are carried out before the time is over."""
+    """Order among attacks of the same access; the first run before the time budget is exhausted."""
     needs_original: ClassVar[bool] = False
-    """Whether there is nothing to do without the original model."""
+    """Whether it is impossible without the original model."""
     needs_retrained: ClassVar[bool] = False
-    """Whether there is nothing to do without a model that never saw the forget rows."""
+    """Whether it is impossible without a model that was never trained on the forget rows."""
     harms: ClassVar[bool] = False
-    """Whether its changes cost any model knowledge, so that the original must be seen under the same changes."""
+    """Whether its changes cost any model knowledge, so that it must also be applied to the original as a control."""
     tries: ClassVar[tuple[str, ...]] = ()
     """Threats that it tests, as reports name them; a report lists those that no attack has tested as not tested.
 
@@ -254,22 +259,22 @@ class Attack(ABC):
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
     def check(self, context: AttackContext) -> None:  # noqa: B027
-        """Refuse, before anything is attacked, options or rows that it cannot work with.
+        """Refuse options or rows that it cannot work with, before any attack begins.
 
         Raises:
-            UserError: what is wrong, in one line.
+            UserError: the problem, in one line.
         """
 
     @abstractmethod
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """Carry the attack out, variant by variant.
+        """Carry out the attack, variant by variant.
 
-        The result depends on the context and its seed alone.
+        The result depends on the context and its seed only.
 
         Raises:
-            ExpungeError: it cannot go on; what was yielded before is kept.
+            ExpungeError: the attack cannot continue; attempts that were yielded are kept.
         """

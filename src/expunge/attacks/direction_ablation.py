@@ -51,19 +51,19 @@ class DirectionAblationAttack(Attack):
         layer = self._layer(context)
         if saved := saved_directions(context.tensors):
             with ablated(context.model, layer, torch.stack([*saved.values()])):
-                yield Attempt("saved", context.said("without the saved direction"))
+                yield Attempt("saved", context.ask_directly("without the saved direction"))
         if context.load_original is not None:
-            before = context.keep(f"{ORIGINAL}ablation/{layer}", lambda: _states(context, context.original(), layer))
+            before = context.cached(f"{ORIGINAL}ablation/{layer}", lambda: _states(context, context.original(), layer))
             moved = _states(context, context.model, layer) - before
             if len(shifts := mean_shifts(moved, [row.topic for row in context.rows])):
                 with ablated(context.model, layer, shifts):
-                    yield Attempt("shift", context.said("without the mean shift"), given=len(context.rows))
+                    yield Attempt("shift", context.ask_directly("without the mean shift"), given=len(context.rows))
         if context.splits.retain:
             contrast = self._contrast(context)
             with ExitStack() as stack:
                 for place, direction in enumerate(contrast):
                     stack.enter_context(ablated(context.model, place, direction[None]))
-                said = context.said("without the contrast")
+                said = context.ask_directly("without the contrast")
             yield Attempt("contrast", said, given=2 * self.config.contrast_rows)
 
     def _layer(self, context: AttackContext) -> int:

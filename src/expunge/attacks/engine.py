@@ -1,4 +1,4 @@
-"""Attacks carried out one after another on one model, and what they say together."""
+"""The attack engine: carries out attacks one after another on one model and scores them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 
-from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, OutOfTime, Value
+from expunge.attacks._scores import Trial, mean, score
+from expunge.attacks.base import ORIGINAL, Attack, AttackContext, OutOfTime, Value
 from expunge.attacks.config import AttackConfig
 from expunge.core import plugins
-from expunge.core.attack_record import MOST_WEIGHTS, AttackPoint, AttackResult, AttackScore, Robustness
+from expunge.core.attack_record import UNTOUCHED, AttackResult, Robustness
 from expunge.core.errors import ModelLost, UserError
 from expunge.core.memory import is_out_of_memory
 from expunge.core.records import AttackRecord, DataPrint, Provenance
-from expunge.core.schema import Better, Score
 from expunge.core.validation import check
 from expunge.data.example import Example
 from expunge.data.splits import Splits
@@ -26,43 +26,20 @@ from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.measure import Measured
-from expunge.evaluate.rowwise import difference, mean_score, recovered
 from expunge.models.base import LanguageModel
 
 FOLDER = "attacks"
-RETRAINED = "retrained"
-"""The control that never saw the forget rows; what an attack gets from it was guessed, or taught by the attack."""
-REFUSAL = "refusal only"
-"""The control that was only taught to refuse: what an attack does not get from it, it could not get from any model."""
-UNTOUCHED = "original"
-"""The control of attacks that harm a model: what is not said any more by the original either cannot come back."""
-WORST = "worst case"
 _FRAMES = 30
-"""Innermost calls that the record keeps of an error."""
+"""Innermost stack frames of an error that the record keeps."""
 
 Loader = Callable[[], LanguageModel]
-
-
-@dataclass
-class _Tried:
-    """What one attack got from one model."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    failed: str | None = None
-    traceback: str | None = None
-    cut: str | None = None
-
-    def find(self, variant: str) -> Attempt | None:
-        return next((one for one in self.attempts if one.variant == variant), None)
 
 
 def load_attacks(names: Sequence[str], options: Mapping[str, Mapping[str, object]]) -> list[Attack]:
     """Attacks by name, in the given order.
 
     Raises:
-        UserError: no such attack, or an option that it does not have; options of attacks that nobody asked for are
-            checked too.
+        UserError: an unknown attack or option; options of attacks that are not in `names` are checked too.
     """
     for name, own in options.items():
         check(_kind(name).Config, own, f"attacks.{name}")
@@ -88,16 +65,16 @@ def run_context(
     before: Measured,
     after: Measured,
 ) -> AttackContext:
-    """What attacks on a run's model are given: the rows that were measured, and what was said of them.
+    """The context of attacks on a run's model: rows that were measured, and both models' answers to them.
 
     Args:
         model: the unlearned model.
         splits: all rows.
-        config: how answers are asked for and judged.
-        max_rows: forget rows that are attacked, at most.
+        config: how answers are generated and judged.
+        max_rows: maximum number of attacked forget rows.
         seed: of the run.
-        before: what the original model said.
-        after: what the unlearned model said.
+        before: measurement of the original model.
+        after: measurement of the unlearned model.
     """
     labeller = Labeller(config.kinds)
     places = sampled(range(len(after.evidence["forget"])), max_rows, seed)
@@ -117,7 +94,7 @@ def new_record(
     context: AttackContext,
     made: Provenance,
 ) -> AttackRecord:
-    """The record of attacks, before any is carried out."""
+    """The record of attacks before any is carried out."""
     config = context.config
     return AttackRecord(
         subject=subject,
@@ -138,7 +115,7 @@ def new_record(
 
 
 def attack_names(only_default: bool = False) -> list[str]:
-    """Shipped attacks, those that need least access first, then by rank."""
+    """Shipped attacks, ordered by access, then by rank."""
     order = ("prompts", "logits", "weights")
     names = [name for name in plugins.names(FOLDER) if not only_default or _kind(name).default]
     return sorted(names, key=lambda name: (order.index(_kind(name).access), _kind(name).rank, name))
@@ -157,33 +134,33 @@ def attack(
     done: Sequence[AttackResult] = (),
     keep: Callable[[Robustness], object] = lambda _: None,
 ) -> Robustness:
-    """Carry out attacks; one that fails, or whose time is over, is shown as such, and the others go on.
+    """Carry out attacks; one that fails or exceeds the time budget is recorded as such, and the others continue.
 
     Args:
-        attacks: what to try.
-        context: on what.
-        controls: name -> how to load a model on which every attack is carried out too; the original is one more, where
-            it can be loaded, for attacks that harm a model.
-        budget: seconds for everything; None: no limit.
-        done: attacks that an earlier call carried out; they are kept, and not repeated under the same name.
-        keep: called with all there is after every attack.
+        attacks: the attacks, in order.
+        context: the attacked model and its rows.
+        controls: name -> loader of a model on which every attack is repeated; the original model, if it can be loaded,
+            is a further control of attacks that damage a model.
+        budget: seconds for all attacks. Default: no limit.
+        done: results of earlier calls; they are kept, and attacks of the same name are not repeated.
+        keep: called with the results so far after every attack.
 
     Raises:
-        UserError: an attack cannot work with these rows or options; nothing was attacked then.
+        UserError: an attack cannot work with these rows or options; no attack was carried out.
     """
     start = time.perf_counter()
     for one in attacks:
         one.check(context)
     if not context.unlearned_plain:
-        context = replace(context, unlearned_plain=context.said())
+        context = replace(context, unlearned_plain=context.ask_directly())
     plain = {name: _control(context, loader).unlearned_plain for name, loader in (controls or {}).items()}
     shown = plain | ({UNTOUCHED: context.original_plain} if any(_harmed(one, context) for one in attacks) else {})
     timed = replace(context, deadline=None if budget is None else start + budget)
     card = Robustness(
         rows=len(context.rows),
-        original=_mean(context.original_plain, context) if context.original_plain else None,
-        unlearned=_mean(context.unlearned_plain, context),
-        controls={name: _mean(values, context) for name, values in shown.items()},
+        original=mean(context.original_plain, context) if context.original_plain else None,
+        unlearned=mean(context.unlearned_plain, context),
+        controls={name: mean(values, context) for name, values in shown.items()},
         attacks=list(done),
         budget=budget,
     )
@@ -199,14 +176,14 @@ def attack(
 
 
 def _control(context: AttackContext, loader: Loader, plain: Sequence[Value] = ()) -> AttackContext:
-    """The same attack ground, with a control model in the place of the unlearned one."""
-    kept = {name: value for name, value in context.kept.items() if name.startswith(ORIGINAL)}
-    control = replace(context, model=loader(), unlearned_plain=plain, kept=kept)
-    return control if plain else replace(control, unlearned_plain=control.said())
+    """The same context with a control model instead of the unlearned one."""
+    shared = {name: value for name, value in context.cache.items() if name.startswith(ORIGINAL)}
+    control = replace(context, model=loader(), unlearned_plain=plain, cache=shared)
+    return control if plain else replace(control, unlearned_plain=control.ask_directly())
 
 
 def _harmed(one: Attack, context: AttackContext) -> Loader | None:
-    """The original, where an attack must be tried on it too."""
+    """Loader of the original model, if the attack must be repeated on it."""
     return context.load_original if one.harms and context.original_plain else None
 
 
@@ -216,66 +193,45 @@ def _attacked(
     start = time.perf_counter()
     if (original := _harmed(one, context)) is not None:
         controls, plain = {**controls, UNTOUCHED: original}, {**plain, UNTOUCHED: context.original_plain}
-    tried = _try(one, lambda: context, context.rows)
+    trial = _try(one, lambda: context, context.rows)
     others = {}
-    if tried.attempts:
+    if trial.attempts:
         for name, loader in controls.items():
             others[name] = _try(one, partial(_control, context, loader, plain[name]), context.rows)
     broken = next(((name, other) for name, other in others.items() if other.traceback), None)
-    if broken is not None and tried.failed is None:
-        tried.failed, tried.traceback = f"on the control '{broken[0]}': {broken[1].failed}", broken[1].traceback
-    said = [attempt for attempt in tried.attempts if attempt.inside is None]
-    worst = None
-    whole = _worst(said, context.unlearned_plain) if said else None
-    if whole is not None and (len(said) > 1 or list(whole.knowledge) != list(said[0].knowledge)):
-        asked = {name: values for name, values in plain.items() if name != UNTOUCHED}
-        worst = _score(whole, sum(tried.seconds), _worst_of(others, asked), context)
+    if broken is not None and trial.failed is None:
+        trial.failed, trial.traceback = f"on the control '{broken[0]}': {broken[1].failed}", broken[1].traceback
+    worst = trial.worst(context.unlearned_plain)
+    single = len(trial.answered) == 1 and worst is not None and worst.knowledge == list(trial.answered[0].knowledge)
+    worst_others = {name: other.only_worst(() if name == UNTOUCHED else plain[name]) for name, other in others.items()}
     return AttackResult(
         name=one.name,
         access=one.access,
         options=one.config.model_dump(mode="json"),
-        tries=_tested(one, tried.attempts),
-        partly=_partly(one, tried.attempts),
+        tries=trial.tested(one.tries),
+        partly=trial.partly(one.tries),
         variants=[
-            _score(attempt, seconds, others, context)
-            for attempt, seconds in zip(tried.attempts, tried.seconds, strict=True)
+            score(attempt, seconds, others, context)
+            for attempt, seconds in zip(trial.attempts, trial.seconds, strict=True)
         ],
-        worst=worst,
+        worst=None if worst is None or single else score(worst, sum(trial.seconds), worst_others, context),
         seconds=round(time.perf_counter() - start, 3),
-        failed=tried.failed,
-        traceback=tried.traceback,
-        cut=tried.cut,
+        failed=trial.failed,
+        traceback=trial.traceback,
+        cut=trial.cut,
     )
 
 
-def _tested(one: Attack, attempts: Sequence[Attempt]) -> list[str]:
-    """What has been tested by those variants that have a value for any row and changed enough of the weights."""
-    whole = [attempt for attempt in _valued(attempts) if attempt.covered is None or attempt.covered >= MOST_WEIGHTS]
-    ways = [way for attempt in whole for way in (one.tries if attempt.tries is None else attempt.tries)]
-    return list(dict.fromkeys(ways))
-
-
-def _partly(one: Attack, attempts: Sequence[Attempt]) -> dict[str, float]:
-    """What was only tried on a part of the weights."""
-    tested = _tested(one, attempts)
-    shares = [attempt.covered for attempt in _valued(attempts) if attempt.covered is not None]
-    return {way: max(shares) for way in one.tries if way not in tested} if shares else {}
-
-
-def _valued(attempts: Sequence[Attempt]) -> list[Attempt]:
-    return [attempt for attempt in attempts if not all(isinstance(value, str) for value in attempt.knowledge)]
-
-
-def _try(one: Attack, ground: Callable[[], AttackContext], rows: Sequence[Example]) -> _Tried:
-    """Run one attack on one model to its end, its failure, or the end of its time; what it yielded before is kept."""
-    found = _Tried()
+def _try(one: Attack, load: Callable[[], AttackContext], rows: Sequence[Example]) -> Trial:
+    """Run one attack on one model until it ends, fails or exceeds its time; attempts that it yielded are kept."""
+    found = Trial()
     last = time.perf_counter()
     try:
-        context = ground()
+        context = load()
         context.check_time()
         with context.model.evaluating():
             for attempt in one.run(context):
-                assert len(attempt.knowledge) == len(context.rows), f"{one.name}: not one value a row"
+                assert len(attempt.knowledge) == len(context.rows), f"{one.name}: expected one value per row"
                 now = time.perf_counter()
                 found.attempts.append(attempt)
                 found.seconds.append(attempt.seconds if attempt.seconds is not None else now - last)
@@ -298,7 +254,7 @@ def _try(one: Attack, ground: Callable[[], AttackContext], rows: Sequence[Exampl
 
 
 def _without_text(message: str, rows: Sequence[Example]) -> str:
-    """The first line of an error's message, shortened, and without the text of any row."""
+    """First line of an error message, shortened, with the text of rows removed."""
     line = (message.splitlines() or [""])[0]
     hidden = {
         text for row in rows for text in (row.question, row.answer, row.text, *row.keywords) if text and len(text) > 2
@@ -309,85 +265,7 @@ def _without_text(message: str, rows: Sequence[Example]) -> str:
 
 
 def _free_memory() -> None:
-    """Let go of what a failed attack held, e.g. a copy of the model that did not fit beside it."""
+    """Free what a failed attack held, e.g. a second copy of the model."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _worst(attempts: Sequence[Attempt], plain: Sequence[Value] = ()) -> Attempt:
-    """The most that any variant, or asking plainly, got of each row, at the cost of all.
-
-    Args:
-        attempts: variants that asked for answers; a row of which none has a number has none here.
-        plain: what the same model says when asked plainly, which every adversary can do too; empty: not counted.
-    """
-    columns = zip(*(attempt.knowledge for attempt in attempts), plain or [""] * len(attempts[0].knowledge), strict=True)
-    best: list[Value] = []
-    for *tried, asked in columns:
-        numbers = [value for value in tried if not isinstance(value, str)]
-        also = [] if isinstance(asked, str) else [asked]
-        best.append(max([*numbers, *also]) if numbers else tried[0])
-    return Attempt(WORST, best, max(attempt.given for attempt in attempts), sum(attempt.steps for attempt in attempts))
-
-
-def _worst_of(tried: Mapping[str, _Tried], plain: Mapping[str, Sequence[Value]]) -> dict[str, _Tried]:
-    found = {}
-    for name, one in tried.items():
-        said = [attempt for attempt in one.attempts if attempt.inside is None]
-        whole = [_worst(said, plain.get(name, ()))] if said else []
-        found[name] = _Tried(whole, [0.0]) if whole else _Tried(failed=one.failed, cut=one.cut)
-    return found
-
-
-def _mean(
-    values: Sequence[Value], context: AttackContext, chance: float | None = None, better: Better = "lower"
-) -> Score:
-    return mean_score(values, context.seed, chance, better, context.units)
-
-
-def _score(attempt: Attempt, seconds: float, controls: Mapping[str, _Tried], context: AttackContext) -> AttackScore:
-    inside = attempt.inside
-    chance, better = (inside.chance, inside.better) if inside else (None, "lower")
-    others = {name: tried.find(attempt.variant) for name, tried in controls.items()}
-    retrained = others.get(RETRAINED)
-    return AttackScore(
-        variant=attempt.variant,
-        measure=inside.measure if inside else None,
-        knowledge=_mean(attempt.knowledge, context, chance, better),
-        recovered=_recovered(attempt, context),
-        controls={
-            name: _mean(other.knowledge, context, chance, better) if other else _missing(controls[name])
-            for name, other in others.items()
-        },
-        excess=difference(attempt.knowledge, retrained.knowledge, context.seed, context.units) if retrained else None,
-        given=attempt.given,
-        steps=attempt.steps,
-        covered=attempt.covered,
-        seconds=round(seconds, 3),
-        along=attempt.along,
-        curve=_curve(attempt.curve, context),
-        control_curves={name: _curve(other.curve, context) for name, other in others.items() if other and other.curve},
-    )
-
-
-def _recovered(attempt: Attempt, context: AttackContext) -> Score:
-    inside = attempt.inside
-    if inside is None:
-        if not context.original_plain:
-            return Score(value=None, reason="the original model is not known here")
-        return recovered(
-            context.original_plain, context.unlearned_plain, attempt.knowledge, context.seed, context.units
-        )
-    if not inside.original:
-        return Score(value=None, reason="the original model was not measured")
-    nothing = [inside.chance or 0.0] * len(attempt.knowledge)
-    return recovered(inside.original, nothing, attempt.knowledge, context.seed, context.units)
-
-
-def _missing(tried: _Tried) -> Score:
-    return Score(value=None, reason=tried.failed or tried.cut or "no such variant")
-
-
-def _curve(points: Sequence[CurvePoint], context: AttackContext) -> list[AttackPoint]:
-    return [AttackPoint(at=point.at, knowledge=_mean(point.knowledge, context)) for point in points]

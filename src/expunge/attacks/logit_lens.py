@@ -39,7 +39,7 @@ class LogitLens(Attack):
         before = None
         if choices.original is not None:
             states = choices.original
-            before = context.keep(f"{ORIGINAL}lens/{self.config.wrong}", lambda: _right(context.original(), states))
+            before = context.cached(f"{ORIGINAL}lens/{self.config.wrong}", lambda: _right(context.original(), states))
         for place, site in enumerate(SITES):
             order = torch.randperm(right.shape[-1], generator=context.generator("lens"))
             yield Attempt(

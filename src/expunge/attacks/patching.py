@@ -58,7 +58,7 @@ class Patching(Attack):
         """One attempt, with a curve over the blocks."""
         rows = [context.model.encoder.keywords(asked_as_text(row, context.model.encoder)) for row in context.rows]
         states = label_states(context.model, rows)
-        floor = context.keep(f"{ORIGINAL}patching/floor", lambda: _floor(context, rows))
+        floor = context.cached(f"{ORIGINAL}patching/floor", lambda: _floor(context, rows))
         original = context.original()
         gaps = []
         for row, own, uninformed in zip(rows, states, floor, strict=True):

@@ -53,10 +53,10 @@ class Probe(Attack):
         choices = attacked_choices(context, self.config.wrong)
         known = self._retain(context)
         order = torch.randperm(len(choices.attacked), generator=context.generator("probe"))
-        attacked = _differences(choices.attacked, context.keep("probe", lambda: choice_states(context.model, known)))
+        attacked = _differences(choices.attacked, context.cached("probe", lambda: choice_states(context.model, known)))
         original = None
         if choices.original is not None:
-            retain = context.keep(f"{ORIGINAL}probe", lambda: choice_states(context.original(), known))
+            retain = context.cached(f"{ORIGINAL}probe", lambda: choice_states(context.original(), known))
             original = _differences(choices.original, retain)
         for variant in ("", CONTROL):
             right = self._right_ones(context, len(attacked), variant)

@@ -50,5 +50,5 @@ class Quantize(Attack):
         for how in self.config.formats:
             context.check_time()
             with quantized(context.model, how, copies_of(context)) as covered:
-                said = context.said(f"rounded to {how}")
+                said = context.ask_directly(f"rounded to {how}")
             yield Attempt(str(how), said, covered=covered)

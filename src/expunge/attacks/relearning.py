@@ -90,7 +90,7 @@ class Relearning(Attack):
             for step in tuned(context.model, given, config.steps, lr, config.batch_size, lora, context.seed):
                 context.check_time()
                 if step in looks:
-                    said = iter(replace(context, rows=asked).said(f"relearned: {name}"))
+                    said = iter(replace(context, rows=asked).ask_directly(f"relearned: {name}"))
                     values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
                     curve.append(CurvePoint(step, values))
             covered = moved_share(context.model)

@@ -77,7 +77,7 @@ class StateMatching(Attack):
         holes = answer_slots(context, given, length, longest)
         layers = self._layers(context)
         key = f"{ORIGINAL}{self.name}/{layers}/{length}/{longest}/{given}"
-        return context.keep(key, lambda: goals_of(holes, context.original(), layers))
+        return context.cached(key, lambda: goals_of(holes, context.original(), layers))
 
     def _layers(self, context: AttackContext) -> list[int]:
         """Indices from 0.

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from expunge.attacks.base import Attack, AttackContext
 from expunge.attacks.config import AttackConfig
-from expunge.attacks.engine import REFUSAL, RETRAINED, attack, attack_names, load_attacks, new_record
-from expunge.core.attack_record import Access, AttackResult, Robustness
+from expunge.attacks.engine import attack, attack_names, load_attacks, new_record
+from expunge.core.attack_record import REFUSAL, RETRAINED, Access, AttackResult, Robustness
 from expunge.core.errors import UserError, near
 from expunge.core.files import clear_leftovers, refuse_link, write_atomic
 from expunge.core.output_dir import adding, check_folder
@@ -143,7 +143,9 @@ def attack_target(
     done = _kept(path, before, attacks, controls)
     say_all(progress, rows.understood)
     if "original" in loaders:
-        context = replace(context, original_plain=replace(context, model=loaders["original"]()).said("the original"))
+        context = replace(
+            context, original_plain=replace(context, model=loaders["original"]()).ask_directly("the original")
+        )
         warnings += plain_warnings(context.original_plain)
 
     known = {one.name for one in done}
