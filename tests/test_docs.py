@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from expunge.config import SLOTS
 from expunge.core import plugins
+from expunge.core.schema import SLOTS
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])

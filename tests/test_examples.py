@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from expunge.config import Run, load_run, load_tables, read_tables
-from expunge.core.catalog import SLOTS
 from expunge.core.errors import UserError
+from expunge.core.schema import SLOTS
 from expunge.core.toml import Tables, read_toml
 from expunge.data.base import DataSpec
 from expunge.data.load import load_splits

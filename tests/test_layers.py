@@ -1,19 +1,22 @@
 """Imports point one way: the table of docs/architecture.md, checked against the source read with `ast`."""
 
 import ast
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from expunge.core.plugins import NOT_PLUGINS, ROOT, listing
+from expunge.core.schema import SLOTS, SPLITS, Split
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
-SLOTS = ("forget", "retain", "combine", "localize", "edit")
 LISTED = (
     *SLOTS,
     "optimizers",
@@ -131,3 +134,15 @@ def test_every_file_introduces_itself(folder: str) -> None:
     for line in listing(folder):
         assert line.summary.endswith((".", "?")), f"{folder}/{line.name}.py"
         assert len(line.summary) < 110, f"{folder}/{line.name}.py"
+
+
+def test_every_split_is_a_table_a_field_and_a_parameter() -> None:
+    """`SPLITS` defines them; what has to name them for the type checker names all of them."""
+    from expunge import api
+    from expunge.data.base import DataConfig
+    from expunge.data.splits import Splits
+
+    splits = [*SPLITS]
+    assert [name for name in DataConfig.model_fields if name in SPLITS] == splits == [*get_args(Split)]
+    assert [field.name for field in dataclasses.fields(Splits)][: len(splits)] == splits
+    assert set(splits) < set(inspect.signature(api.unlearn).parameters)

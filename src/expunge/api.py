@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from expunge.config import load_run, read_settings
-from expunge.core.catalog import SLOTS
 from expunge.core.errors import UserError, near
 from expunge.core.permission import granted
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import REPORT_FILE, Aggregates, Evaluation, Record, Scores
+from expunge.core.schema import SLOTS
 from expunge.core.validation import check
-from expunge.data.splits import SPLITS
 from expunge.evaluate.config import EvaluateConfig
 from expunge.inputs import (
     Rows,
@@ -209,8 +208,6 @@ def measure(
     keys = as_table(model_config, "model_config")
     if not isinstance(data, Mapping) or not data:
         raise UserError(f"data: expected split -> rows, e.g. {{'forget': rows}}, got {type(data).__name__}")
-    if unknown := sorted(set(map(str, data)) - set(SPLITS)):
-        raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], SPLITS)}")
     with granted({"evaluate": config.model_dump(), "model": keys}, tell=progress.say), lent(model, original, reference):
         plan = data_plan(data, config, seed, keys)
         (found,) = evaluate_models(

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from expunge.attacks.config import AttackConfig
 from expunge.core import plugins
-from expunge.core.catalog import OPTIONAL, SLOTS, extended, recipe, recipe_names
-from expunge.core.errors import UserError, near
+from expunge.core.catalog import OPTIONAL, recipe
+from expunge.core.errors import UserError
 from expunge.core.permission import check_remote_code
 from expunge.core.plugin_options import options_class
-from expunge.core.records import Frozen
-from expunge.core.toml import Tables, read_toml, read_value
+from expunge.core.schema import SLOTS, Frozen
+from expunge.core.toml import Tables, merge, read_toml, read_value
 from expunge.core.validation import check
 from expunge.data.base import DataConfig, beside
 from expunge.evaluate.config import EvaluateConfig
@@ -23,15 +23,13 @@ from expunge.models.config import ModelConfig
 from expunge.reports.base import ReportConfig
 from expunge.train.config import DiagnoseConfig, GuardConfig, TrainConfig
 
-_NAMED = {*SLOTS, *DataConfig.model_fields} - {"chunk_tokens", "max_tokens"}
-"""Keys whose table may be written as its name alone: the slots and the data sets."""
 DEMO = plugins.ROOT / "demo.toml"
 _ABOUT = ("summary", "paper", "sources")
 """Keys of a recipe that describe it."""
 
 
-class Filler(Frozen):
-    """A slot's choice: which filler, with which options."""
+class SlotChoice(Frozen):
+    """The plug-in of a slot, with its options."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -44,11 +42,11 @@ class Run(Frozen):
     seed: int = Field(0, ge=0, lt=2**32, description="Feeds every random choice")
     model: ModelConfig
     data: DataConfig
-    forget: Filler
-    retain: Filler
-    combine: Filler
-    localize: Filler
-    edit: Filler = Filler(name="none")
+    forget: SlotChoice
+    retain: SlotChoice
+    combine: SlotChoice
+    localize: SlotChoice
+    edit: SlotChoice
     train: TrainConfig
     guard: GuardConfig
     diagnose: DiagnoseConfig
@@ -61,10 +59,10 @@ class Run(Frozen):
         return self.model_copy(update={"model": self.model.dated(date)})
 
     def build(self, slot: str) -> Any:
-        """The object behind a slot's choice."""
-        filler: Filler = getattr(self, slot)
-        kind = plugins.find(slot, filler.name, contracts()[slot])
-        return kind(check(kind.Config, filler.options, slot))
+        """The plug-in of a slot."""
+        choice: SlotChoice = getattr(self, slot)
+        kind = plugins.find(slot, choice.name, contracts()[slot])
+        return kind(check(kind.Config, choice.options, slot))
 
     def tables(self) -> Tables:
         """The run as plain TOML tables: slot options beside the slot's name, unset values left out."""
@@ -131,8 +129,8 @@ def _assemble(tables: Tables, given: Tables) -> Run:
     name = given.get("recipe", tables.get("recipe"))
     if "recipe" in given and given["recipe"] != tables.get("recipe"):
         tables = {key: value for key, value in tables.items() if key not in _METHOD}
-    recipe = {key: value for key, value in read_recipe(_text(name, "recipe")).items() if key not in _ABOUT}
-    return check_run(merge(merge(recipe, tables), {**given, "recipe": name}))
+    method = {key: value for key, value in recipe(_text(name, "recipe")).items() if key not in _ABOUT}
+    return check_run(merge(merge(method, tables), {**given, "recipe": name}))
 
 
 _METHOD = {*SLOTS, "train", "guard"}
@@ -152,55 +150,25 @@ def check_run(tables: Tables) -> Run:
     Raises:
         UserError: unknown key, wrong type or missing table.
     """
-    tables = dict(tables)
-    fillers = {}
-    for slot in SLOTS:
-        table = tables.pop(slot, OPTIONAL.get(slot))
-        table = {"name": table} if isinstance(table, str) else table
-        if not isinstance(table, dict) or "name" not in table:
-            raise UserError(f'{slot}: name a filler, e.g. {slot} = "{plugins.names(slot)[0]}"')
-        options = {key: value for key, value in table.items() if key != "name"}
-        checked = check(options_class(slot, _text(table["name"], f"{slot}.name")), options, slot)
-        fillers[slot] = {"name": table["name"], "options": checked.model_dump(mode="json", exclude_none=True)}
+    tables = {**tables, **{slot: _choice(slot, tables.get(slot, OPTIONAL.get(slot))) for slot in SLOTS}}
     for name in ("train", "guard", "diagnose", "evaluate", "attacks", "report"):
         tables.setdefault(name, {})
     if "data" not in tables:
         raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")
-    run = check(Run, {**tables, **fillers}, "")
+    run = check(Run, tables, "")
     if run.model.trust_remote_code:
         check_remote_code()
     return run
 
 
-def read_recipe(name: str) -> Tables:
-    """The tables of a recipe: a shipped one by name, or a path to the user's own TOML file.
-
-    Raises:
-        UserError: no such recipe.
-    """
-    if name.endswith(".toml"):
-        return extended(read_toml(Path(name)))
-    if name not in recipe_names():
-        raise UserError(f"recipe: no '{name}'{near(name, recipe_names())}")
-    return recipe(name)
-
-
-def merge(low: Tables, high: Tables) -> Tables:
-    """Tables of `high` over those of `low`; another filler, data set or optimizer inherits no options."""
-    merged = dict(low)
-    if "optimizer" in high and high["optimizer"] != low.get("optimizer"):
-        merged.pop("optimizer_options", None)
-    for key, value in high.items():
-        value, old = (
-            {"name": one} if key in (*_NAMED, "model") and isinstance(one, str) else one
-            for one in (value, merged.get(key))
-        )
-        if isinstance(old, dict) and isinstance(value, dict):
-            renamed = key in _NAMED and "name" in old and value.get("name", old["name"]) != old["name"]
-            merged[key] = dict(value) if renamed else merge(old, value)
-        else:
-            merged[key] = value
-    return merged
+def _choice(slot: str, table: Any) -> Tables:
+    """A slot's table, or the name of its plug-in alone, as a `SlotChoice`."""
+    table = {"name": table} if isinstance(table, str) else table
+    if not isinstance(table, dict) or "name" not in table:
+        raise UserError(f'{slot}: name a plug-in, e.g. {slot} = "{plugins.names(slot)[0]}"')
+    options = {key: value for key, value in table.items() if key != "name"}
+    config = check(options_class(slot, _text(table["name"], f"{slot}.name")), options, slot)
+    return {"name": table["name"], "options": config.model_dump(mode="json", exclude_none=True)}
 
 
 def read_settings(settings: Sequence[str], options: Tables | None = None) -> Tables:

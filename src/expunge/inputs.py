@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from expunge.core.errors import UserError, near
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import DataPrint
+from expunge.core.schema import SPLITS
 from expunge.core.toml import Tables
 from expunge.core.validation import check
 from expunge.data.base import DataConfig, DataSpec
 from expunge.data.base import as_table as spec_table
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import LoadedData, data_from_rows, load_data, splits_of
-from expunge.data.splits import SPLITS, Splits
+from expunge.data.splits import Splits
 from expunge.data.summary import DataSummary, unused_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig

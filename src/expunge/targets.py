@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_target(
-    name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage, template: str | None = None
+    name: str, data: Mapping[str, str], splits: Collection[str], stage: Stage, template: str | None = None
 ) -> Target:
     """The models and data of a finished run; or a model by name, with data that are given or the shipped people.
 
@@ -93,7 +93,7 @@ def _laid_out(config: ModelConfig, template: str | None) -> ModelConfig:
     return check(ModelConfig, {**config.model_dump(mode="json", exclude_none=True), "template": template}, "model")
 
 
-def _finished(run_dir: Path, splits: Sequence[str]) -> Target:
+def _finished(run_dir: Path, splits: Collection[str]) -> Target:
     record = read_record(run_dir)
     run = check_run(record.config)
     folder = run_dir / MODEL_FOLDER
@@ -122,7 +122,7 @@ def _kept(folder: Path) -> dict[str, Tensor]:
     return load_file(places[0]) if places else {}
 
 
-def _plain(name: str, data: Mapping[str, str], splits: Sequence[str], stage: Stage) -> Target:
+def _plain(name: str, data: Mapping[str, str], splits: Collection[str], stage: Stage) -> Target:
     people = {} if data else {split: DataSpec(name="people", split=split) for split in splits if split != "holdout"}
     if data and "forget" not in data:
         raise UserError("data.forget: say which rows, e.g. --data forget=facts.jsonl")

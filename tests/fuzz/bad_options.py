@@ -44,8 +44,8 @@ _MEANINGLESS = {
 def _options() -> list[tuple[str, dict[str, Any]]]:
     """Dotted path and JSON schema of every option of a run with the recipe of the good call."""
     from expunge.config import Run, load_run
-    from expunge.core.catalog import SLOTS
     from expunge.core.plugin_options import options_class
+    from expunge.core.schema import SLOTS
 
     run = load_run(None, {"recipe": "npo"})
     found = list(_fields(Run, ""))
@@ -58,7 +58,7 @@ def _fields(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, dict[str,
     properties = kind.model_json_schema().get("properties", {})
     for name, field in kind.model_fields.items():
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.__name__ != "Filler":
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.__name__ != "SlotChoice":
             yield from _fields(inner, f"{prefix}{name}.")
         elif name in properties and not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             yield f"{prefix}{name}", properties[name]

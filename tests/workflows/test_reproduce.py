@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from expunge.core.catalog import REPRODUCTIONS, names
 from expunge.core.errors import UserError
 from expunge.core.records import read_record
 from expunge.core.toml import read_toml
@@ -17,7 +18,7 @@ from expunge.localize.layers import Layers
 from expunge.reports.claims import Claim, Judged
 from expunge.reports.reproduction import GridPoint, Reported, Section, choose, table
 from expunge.train.teach import Teach
-from expunge.workflows.reproduce import TABLE, load_reproduction, names, reproduce
+from expunge.workflows.reproduce import TABLE, load_reproduction, reproduce
 
 
 def _point(strength: float, kept: float, leak: float) -> GridPoint:
@@ -61,7 +62,7 @@ def test_a_cell_is_the_mean_over_seeds_with_the_outer_ends_of_the_intervals() ->
     assert "| npo | train.lr 1e-05 | 1.00 | 1.00 | 0.500 | 1 | yes |" in text
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(REPRODUCTIONS))
 def test_shipped_reproductions_are_whole(name: str) -> None:
     """Loading one checks every run in it; rows to choose on and rows to report are other rows."""
     plan = load_reproduction(name)
@@ -80,7 +81,7 @@ def test_shipped_targets_are_taught_once() -> None:
     """Whatever teaches invented authors teaches the same, so that one model under `taught/` serves every table."""
     taught = [
         check(Teach, subject.teach, "teach")
-        for name in names()
+        for name in names(REPRODUCTIONS)
         for subject in load_reproduction(name).parts().values()
         if subject.teach
     ]

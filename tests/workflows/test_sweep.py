@@ -9,10 +9,11 @@ import pytest
 import tomli_w
 
 from expunge.cli.main import main
+from expunge.core.catalog import SWEEPS, names
 from expunge.core.errors import UserError
 from expunge.core.report_section import Diagnosis
 from expunge.core.toml import read_toml
-from expunge.workflows.sweep import FOLDER, chosen_value, execute_sweep, load_sweep, names
+from expunge.workflows.sweep import chosen_value, execute_sweep, load_sweep
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def given(tiny_folder: Path, fact_files: dict[str, Path]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(SWEEPS))
 def test_shipped_sweeps_are_whole(name: str) -> None:
     plan = load_sweep(name)
     assert plan.columns
@@ -42,7 +43,7 @@ def column(found: Diagnosis, heading: str) -> list[float]:
 @pytest.fixture
 def three_lengths(tmp_path: Path) -> Path:
     """The shipped sweep with three values."""
-    tables = {**read_toml(FOLDER / "coefficient.toml"), "values": [0.5, 2.0, 8.0]}
+    tables = {**read_toml(SWEEPS / "coefficient.toml"), "values": [0.5, 2.0, 8.0]}
     path = tmp_path / "three.toml"
     path.write_text(tomli_w.dumps(tables))
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from expunge.core.errors import UserError, near
 
@@ -10,7 +10,7 @@ MOST_SEED = 2**32 - 1
 """The largest seed that every generator takes."""
 
 
-def named_data(items: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def named_data(items: Sequence[str], known: Collection[str]) -> dict[str, str]:
     """Split -> data; an item without a split is the forget split.
 
     Raises:

@@ -63,7 +63,7 @@ def attack(
     from expunge.config import read_settings
     from expunge.core.errors import UserError
     from expunge.core.output_dir import new_name
-    from expunge.data.splits import SPLITS
+    from expunge.core.schema import SPLITS
     from expunge.reports.robustness import robustness_section
     from expunge.reports.section import print_section
     from expunge.targets import is_run

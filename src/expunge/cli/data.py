@@ -23,7 +23,8 @@ def data(
     if name is None:
         print_rows([item._asdict() for item in listing("data/sources")], as_json)
         return
-    from expunge.config import merge, read_settings
+    from expunge.config import read_settings
+    from expunge.core.toml import merge
     from expunge.core.validation import check
     from expunge.data.base import DataSpec, as_table
     from expunge.data.load import load_data

@@ -154,8 +154,8 @@ def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]]
 
 def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> EvaluationPlan:
     from expunge.cli._data import named_data
+    from expunge.core.schema import SPLITS
     from expunge.core.validation import check
-    from expunge.data.splits import SPLITS
     from expunge.evaluate.config import EvaluateConfig
     from expunge.workflows.evaluate import data_plan
 

@@ -22,10 +22,11 @@ def recipe(
 ) -> None:
     """Every option that a run with this recipe has: its value, where the value is from, and what it means."""
     from expunge.cli._console import console
-    from expunge.config import load_run, read_recipe
-    from expunge.core.catalog import SLOTS
-    from expunge.core.catalog import recipe as shipped
+    from expunge.config import load_run
+    from expunge.core.catalog import RECIPES
+    from expunge.core.catalog import recipe as read_recipe
     from expunge.core.plugin_options import described
+    from expunge.core.schema import SLOTS
 
     tables = read_recipe(name)
     run = load_run(None, {"recipe": name})
@@ -41,7 +42,7 @@ def recipe(
         rows += _fields(table, type(section), section.model_dump(mode="json"))
     documents = {key: getattr(run.data, key) for key in ("chunk_tokens", "max_tokens")}
     rows += [row for row in _fields("data", type(run.data), documents) if row["name"].rpartition(".")[2] in documents]
-    ours = shipped("_ours")["sources"]
+    ours = read_recipe(str(RECIPES / "_ours.toml"))["sources"]
     rows = [{**row, "source": _source(row["name"], tables, ours)} for row in rows]
     if not as_json:
         console().prose(f"{name}: {tables.get('summary', '')} ({tables.get('paper', 'no paper')})", style="bold")

@@ -1,57 +1,97 @@
-"""Named TOML files of the package, listed by what they say of themselves: nothing that they configure is imported."""
+"""Named TOML files of the package, listed by their own descriptions: nothing that they configure is imported."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import UserError, near
 from expunge.core.plugins import ROOT
-from expunge.core.toml import Tables, read_toml
+from expunge.core.schema import SLOTS
+from expunge.core.toml import Tables, merge, read_toml
 
 RECIPES = ROOT / "recipes"
 SUITES = ROOT / "evaluate" / "suites"
 REPRODUCTIONS = ROOT / "reproductions"
-SLOTS = ("forget", "retain", "combine", "localize", "edit")
-"""The choices of a recipe."""
+SWEEPS = ROOT / "sweeps"
 OPTIONAL = {"edit": "none"}
-"""What a recipe chooses that does not name a slot."""
+"""Plug-ins of the slots that a recipe need not name."""
 
 
-def recipes() -> list[dict[str, Any]]:
-    """Name, one line, its choices and the paper of every shipped recipe."""
-    return [
-        {"name": name, "summary": table["summary"], **_choices(table), "paper": table["paper"]}
-        for name, table in ((name, recipe(name)) for name in recipe_names())
-    ]
+def names(folder: Path) -> list[str]:
+    """Names of the files in a folder; those that begin with an underscore are parts of others."""
+    return sorted(path.stem for path in folder.glob("[!_]*.toml"))
+
+
+def find(folder: Path, name: str, what: str) -> Path:
+    """The file of a shipped name, or the user's own by its path, which ends in `.toml`.
+
+    Args:
+        folder: of the shipped files.
+        name: name or path.
+        what: what is named, for the message.
+
+    Raises:
+        UserError: no such name.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in names(folder):
+        raise UserError(f"{what}: no '{name}'{near(name, names(folder))}")
+    return folder / f"{name}.toml"
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes; files that begin with an underscore are parts of several."""
-    return sorted(path.stem for path in RECIPES.glob("[!_]*.toml"))
+    """Names of the shipped recipes."""
+    return names(RECIPES)
 
 
 def recipe(name: str) -> Tables:
-    """The tables of a shipped recipe, with those of the recipes that it extends."""
-    return extended(read_toml(RECIPES / f"{name}.toml"))
-
-
-def extended(tables: Tables) -> Tables:
-    """The tables of a recipe over those of the shipped recipes that it `extends`, a later one over an earlier one.
+    """The tables of a recipe over those of the shipped recipes that it `extends`, later ones over earlier ones.
 
     Raises:
-        UserError: it extends a recipe that is not there.
+        UserError: no such recipe, or it extends one that does not exist.
     """
-    own = {key: value for key, value in tables.items() if key != "extends"}
+    return _extended(read_toml(find(RECIPES, name, "recipe")))
+
+
+def _extended(tables: Tables) -> Tables:
     found: Tables = {}
-    for base in tables.get("extends", ()):
-        if not (RECIPES / f"{base}.toml").is_file():
+    for base in tables.pop("extends", ()):
+        file = RECIPES / f"{base}.toml"
+        if not file.is_file():
             raise UserError(f"extends: no recipe '{base}'{near(str(base), recipe_names())}")
-        found = _over(found, recipe(base))
-    return _over(found, own)
+        found = merge(found, _extended(read_toml(file)))
+    return merge(found, tables)
+
+
+def reproduction(name: str) -> Tables:
+    """The tables of a reproduction; those that it lacks are taken from the shipped one that it `extends`.
+
+    Raises:
+        UserError: no such reproduction, or it extends one that does not exist.
+    """
+    tables = read_toml(find(REPRODUCTIONS, name, "reproduce"))
+    base = tables.pop("extends", None)
+    if base is None:
+        return tables
+    if base not in names(REPRODUCTIONS):
+        raise UserError(f"{name}: extends: no reproduction '{base}'{near(str(base), names(REPRODUCTIONS))}")
+    return {**reproduction(base), **tables}
+
+
+def recipes() -> list[dict[str, Any]]:
+    """Name, summary, plug-ins and paper of every shipped recipe."""
+    tables = {name: recipe(name) for name in recipe_names()}
+    return [
+        {"name": name, "summary": table["summary"], **_plugins(table), "paper": table["paper"]}
+        for name, table in tables.items()
+    ]
 
 
 def suites() -> list[dict[str, str]]:
-    """Name, one line, variants and paper of every shipped suite."""
+    """Name, summary, variants and paper of every shipped suite."""
+    tables = {name: read_toml(SUITES / f"{name}.toml") for name in names(SUITES)}
     return [
         {
             "name": name,
@@ -59,39 +99,16 @@ def suites() -> list[dict[str, str]]:
             "variants": " ".join(table.get("variants", ())),
             "paper": table.get("paper", ""),
         }
-        for name, table in ((path.stem, read_toml(path)) for path in sorted(SUITES.glob("*.toml")))
+        for name, table in tables.items()
     ]
 
 
 def reproductions() -> list[dict[str, str]]:
-    """Name, one line and paper of every shipped reproduction."""
-    return [
-        {"name": name, "summary": table["summary"], "paper": table["paper"]}
-        for name, table in ((path.stem, reproduction(path.stem)) for path in sorted(REPRODUCTIONS.glob("*.toml")))
-    ]
+    """Name, summary and paper of every shipped reproduction."""
+    tables = {name: reproduction(name) for name in names(REPRODUCTIONS)}
+    return [{"name": name, "summary": table["summary"], "paper": table["paper"]} for name, table in tables.items()]
 
 
-def reproduction(name: str) -> Tables:
-    """The tables of a shipped reproduction, and those that it lacks from the one that it extends."""
-    tables = read_toml(REPRODUCTIONS / f"{name}.toml")
-    base = tables.pop("extends", None)
-    return {**reproduction(base), **tables} if base else tables
-
-
-def _over(low: Tables, high: Tables) -> Tables:
-    """Tables of `high` over those of `low`; a slot that is filled otherwise inherits no options."""
-    merged = dict(low)
-    for key, value in high.items():
-        old = merged.get(key)
-        if key in SLOTS:
-            old, value = ({"name": one} if isinstance(one, str) else one for one in (old, value))
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
-            merged[key] = _over(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _choices(table: Tables) -> dict[str, str]:
-    fillers = {slot: table.get(slot, OPTIONAL.get(slot)) for slot in SLOTS}
-    return {slot: filler["name"] if isinstance(filler, dict) else str(filler) for slot, filler in fillers.items()}
+def _plugins(table: Tables) -> dict[str, str]:
+    chosen = {slot: table.get(slot, OPTIONAL.get(slot)) for slot in SLOTS}
+    return {slot: one["name"] if isinstance(one, dict) else str(one) for slot, one in chosen.items()}

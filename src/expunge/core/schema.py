@@ -1,4 +1,4 @@
-"""What every record is made of: it cannot change, and its numbers carry their uncertainty."""
+"""The vocabulary of records: slots, splits, the base of all records, and scores with their uncertainty."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+SLOTS = ("forget", "retain", "combine", "localize", "edit")
+"""The plug-ins that a method is made of."""
+Split = Literal["forget", "retain", "neighbour", "general", "holdout"]
+SPLITS: dict[str, str] = {
+    "forget": "what should be gone",
+    "retain": "rows that training was to keep",
+    "neighbour": "facts close to it that should stay",
+    "general": "unrelated knowledge that should stay",
+    "holdout": "rows like the forgotten ones that no model was trained on",
+}
+"""The splits of a run, which are also the roles of a suite's sets, each in the words of a report."""
 Better = Literal["higher", "lower", "neither"]
 
 

@@ -1,4 +1,4 @@
-"""TOML in."""
+"""Reading TOML, and laying tables over each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from expunge.core.errors import UserError
 from expunge.core.permission import note
+from expunge.core.schema import SLOTS, SPLITS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -15,6 +16,8 @@ else:
     import tomli as tomllib
 
 Tables = dict[str, Any]
+_NAMED = {*SLOTS, *SPLITS}
+"""Keys whose table may be written as its name alone, and whose options belong to that name."""
 _LARGEST = 10_000_000
 """Bytes of the largest file that is read."""
 
@@ -42,8 +45,26 @@ def read_toml(path: Path) -> Tables:
 
 
 def read_value(text: str) -> Any:
-    """What a piece of TOML stands for; a bare word is a string."""
+    """The value that a piece of TOML denotes; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         return text.strip()
+
+
+def merge(low: Tables, high: Tables) -> Tables:
+    """Tables of `high` over those of `low`; another plug-in, data set or optimizer inherits no options."""
+    merged = dict(low)
+    if "optimizer" in high and high["optimizer"] != low.get("optimizer"):
+        merged.pop("optimizer_options", None)
+    for key, value in high.items():
+        value, old = (
+            {"name": one} if key in (*_NAMED, "model") and isinstance(one, str) else one
+            for one in (value, merged.get(key))
+        )
+        if isinstance(old, dict) and isinstance(value, dict):
+            renamed = key in _NAMED and "name" in old and value.get("name", old["name"]) != old["name"]
+            merged[key] = dict(value) if renamed else merge(old, value)
+        else:
+            merged[key] = value
+    return merged

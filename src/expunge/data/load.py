@@ -12,13 +12,14 @@ from pydantic import ValidationError
 
 from expunge.core import plugins
 from expunge.core.errors import UserError, near
+from expunge.core.schema import SPLITS
 from expunge.data.base import DataConfig, DataSource, DataSpec
 from expunge.data.example import Example
 from expunge.data.files import endings, exists, read, split_of
 from expunge.data.formats.base import RawRow, RawTable
 from expunge.data.rows import RowReader
 from expunge.data.sources._tables import read_hub
-from expunge.data.splits import SPLITS, Splits
+from expunge.data.splits import Splits
 from expunge.data.summary import DataSummary
 
 

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from expunge.core.errors import UserError
+from expunge.core.schema import SPLITS
 from expunge.data.example import Example
 from expunge.data.summary import DataSummary
-
-SPLITS = ("forget", "retain", "neighbour", "general", "holdout")
-"""Names of the splits of a run, in the order of a report."""
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from expunge.core.records import Frozen
+from expunge.core.schema import Split
 from expunge.data.encode import DOCUMENT_PROMPT
 from expunge.data.matching import DEFAULT, Match
 
-Role = Literal["forget", "retain", "neighbour", "general", "holdout"]
-"""What a set of rows is for; `holdout` rows are of the forget rows' kind, and no model was trained on them."""
-
-
-ROLES: tuple[Role, ...] = get_args(Role)
+Role = Split
+"""What a set of rows is for: that of the split of the same name in a run."""
 
 
 class KindsConfig(Frozen):

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from expunge.core import schema
 from expunge.core.records import Score
 
-SPLITS = {
-    "forget": "what should be gone",
-    "neighbour": "facts close to it that should stay",
-    "retain": "rows that training was told to keep",
-    "general": "unrelated knowledge that should stay",
-    "holdout": "rows like the forgotten ones that no model was trained on",
-}
+_ORDER = ("forget", "neighbour", "retain", "general", "holdout")
+SPLITS = {split: schema.SPLITS[split] for split in _ORDER}
 """The usual splits, in the order of a report, and what each is."""
 
 FAMILIES = {

@@ -20,9 +20,10 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, AttackRecord, DataPrint, read_attacks, read_record
 from expunge.core.report_section import Diagnosis
+from expunge.core.schema import SPLITS
 from expunge.core.validation import check
 from expunge.data.example import fingerprint
-from expunge.data.splits import SPLITS, Splits
+from expunge.data.splits import Splits
 from expunge.data.summary import say_all, unused_of
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.config import EvaluateConfig

@@ -17,8 +17,8 @@ from expunge.core.output_dir import check_empty, check_folder, contents, is_ours
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
+from expunge.core.schema import SPLITS
 from expunge.data.load import splits_of
-from expunge.data.splits import SPLITS
 from expunge.data.summary import say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
 from expunge.evaluate.config import EvaluateConfig
@@ -67,7 +67,7 @@ def data_plan(
     """
     load_metrics(config)
     load_set_metrics(config, by_default=False)
-    if unknown := sorted(set(data) - set(SPLITS)):
+    if unknown := sorted(set(map(str, data)) - set(SPLITS)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], SPLITS)}")
     loaded = {name: read_data(name, value) for name, value in data.items()}
     splits = splits_of(loaded, {})

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import Field
 
-from expunge.config import Run, load_tables, merge, read_settings
-from expunge.core.catalog import REPRODUCTIONS, reproduction
+from expunge.config import Run, load_tables, read_settings
+from expunge.core.catalog import reproduction
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import MODEL_FOLDER, Frozen
-from expunge.core.toml import Tables, read_toml
+from expunge.core.toml import Tables, merge
 from expunge.core.validation import check
 from expunge.data.load import load_splits
 from expunge.evaluate.answer_kinds import Labeller
@@ -125,11 +125,6 @@ _OF_PLAN = ("grid", "choose", "tune", "reported")
 """Keys of a method that are no tables of its runs."""
 
 
-def names() -> list[str]:
-    """Names of the shipped reproductions."""
-    return sorted(path.stem for path in REPRODUCTIONS.glob("*.toml"))
-
-
 def load_reproduction(name: str) -> Reproduction:
     """A shipped reproduction by name, or a TOML file of the same form.
 
@@ -138,11 +133,7 @@ def load_reproduction(name: str) -> Reproduction:
     Raises:
         UserError: no such name or file; an unknown key, anywhere in its runs; a claim about what is not there.
     """
-    if not name.endswith(".toml") and name not in names():
-        raise UserError(f"reproduce: no '{name}'{near(name, names())}")
-    plan = _named_well(
-        check(Reproduction, _tables(Path(name) if name.endswith(".toml") else REPRODUCTIONS / f"{name}.toml"), "")
-    )
+    plan = _named_well(check(Reproduction, reproduction(name), ""))
     for subject in plan.parts().values():
         for method in plan.methods:
             for tune in (True, False):
@@ -169,17 +160,6 @@ def _named_well(plan: Reproduction) -> Reproduction:
             if not name or name.startswith(".") or "/" in name or "\\" in name:
                 raise UserError(f"{kind}: '{name}' names a folder of runs, so it can hold no path and no leading dot")
     return plan
-
-
-def _tables(path: Path) -> Tables:
-    """A file's tables, and those that it lacks from the shipped one that it extends."""
-    tables = read_toml(path)
-    base = tables.pop("extends", None)
-    if base is None:
-        return tables
-    if base not in names():
-        raise UserError(f"{path}: extends: no reproduction '{base}'{near(str(base), names())}")
-    return {**reproduction(base), **tables}
 
 
 def reproduce(plan: Reproduction, out: Path, command: str = "", progress: Progress = SILENT) -> Path:

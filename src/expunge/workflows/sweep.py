@@ -8,19 +8,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from expunge.config import Run, load_run, merge
-from expunge.core import plugins
-from expunge.core.errors import UserError, near
+from expunge.config import Run, load_run
+from expunge.core.catalog import SWEEPS, find
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import Frozen, Record, Score
 from expunge.core.report_section import Cell, Chart, Diagnosis, Mark, ReportSection, Series, Table
-from expunge.core.toml import Tables, read_toml
+from expunge.core.toml import Tables, merge, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
 from expunge.reports.quantities import at_path
 from expunge.workflows.batch_runs import Runs
-
-FOLDER = plugins.ROOT / "sweeps"
 
 
 class ChoiceRule(Frozen):
@@ -48,20 +45,13 @@ class Sweep(Frozen):
     lines: dict[str, dict[str, Any]] = Field(min_length=1, description="What differs for each line of the figure")
 
 
-def names() -> list[str]:
-    """Names of the shipped sweeps."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
 def load_sweep(name: str) -> Sweep:
     """A shipped sweep by name, or a TOML file of the same form.
 
     Raises:
         UserError: no such name or file; an unknown key.
     """
-    if not name.endswith(".toml") and name not in names():
-        raise UserError(f"sweep: no '{name}'{near(name, names())}")
-    return check(Sweep, read_toml(Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"), "")
+    return check(Sweep, read_toml(find(SWEEPS, name, "sweep")), "")
 
 
 def execute_sweep(

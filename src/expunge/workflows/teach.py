@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from expunge.config import merge, read_tables
+from expunge.config import read_tables
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
 from expunge.core.output_dir import check_folder, claimed, contents
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
 from expunge.core.records import read_as
-from expunge.core.toml import Tables
+from expunge.core.toml import Tables, merge
 from expunge.core.validation import check
 from expunge.data.example import Example, fingerprint
 from expunge.data.load import load_data

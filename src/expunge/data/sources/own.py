@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from expunge.core.schema import SPLITS
 from expunge.data.base import DataSource
 from expunge.data.sources._tables import PublishedTable, read_folder
-from expunge.data.splits import SPLITS
 
 
 class Own(DataSource):
@@ -22,7 +22,7 @@ class Own(DataSource):
 
         folder: str = Field(default=".", description="Folder with one file a split.")
 
-    splits: ClassVar = SPLITS
+    splits: ClassVar = tuple(SPLITS)
 
     def rows(self, split: str) -> list[dict[str, object]]:
         """Rows of one file, in order."""
