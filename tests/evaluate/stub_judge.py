@@ -20,6 +20,7 @@ class Stub:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.retry_after: str | None = None
         stub, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +36,8 @@ class Stub:
                 self.send_response(200 if status == -1 else status)
                 if status == 302:
                     self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+                if stub.retry_after is not None:
+                    self.send_header("Retry-After", stub.retry_after)
                 self.end_headers()
                 self.wfile.write(said.encode())
 

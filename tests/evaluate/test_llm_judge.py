@@ -17,7 +17,7 @@ from expunge.core.permission import granted
 from expunge.data.example import Example
 from expunge.evaluate.base import Absent, Item, Metric
 from expunge.evaluate.config import EvaluateConfig
-from expunge.evaluate.llm_judge import Rater, RaterConfig, parse
+from expunge.evaluate.llm_judge import JudgeConfig, LLMJudge, parse
 from expunge.evaluate.panel import agreement
 from expunge.evaluate.score import item_values, load_metrics, score
 
@@ -39,8 +39,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     one.close()
 
 
-def rater(stub: Stub, **options: Any) -> Rater:
-    return Rater(RaterConfig(model="m", endpoint=stub.url, pause=0.0, **options), "judges.0")
+def rater(stub: Stub, **options: Any) -> LLMJudge:
+    return LLMJudge(JudgeConfig(model="m", endpoint=stub.url, pause=0.0, **options), "judges.0")
 
 
 def build(name: str, **options: Any) -> Metric:
@@ -112,6 +112,32 @@ def test_a_busy_endpoint_is_asked_again(stub: Stub) -> None:
     assert rater(stub).rate(["a"]) == [1.0]
 
 
+@pytest.mark.parametrize(("after", "slept"), [(None, [0.25, 0.5]), ("3", [3, 3]), ("100000", [60, 60])])
+def test_the_wait_before_a_repetition(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, after: str | None, slept: list[float]
+) -> None:
+    """The pause and its double, or what the endpoint asks for, but no more than a minute."""
+    waits: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    stub.answer = lambda prompt, number: (429, "")
+    stub.retry_after = after
+    LLMJudge(JudgeConfig(model="m", endpoint=stub.url, pause=0.25), "o").rate(["a"])
+    assert waits == slept
+
+
+def test_no_other_credentials_and_no_proxy(stub: Stub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A netrc file and a proxy that nobody answers at: neither is used."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert rater(stub, key_variable="UNSET_KEY_OF_THE_TEST").rate(["a"]) == [3.0]
+    assert "Authorization" not in stub.headers[0]
+    monkeypatch.setattr("expunge.evaluate.llm_judge._is_local", lambda host: False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert rater(stub, key_variable="UNSET_KEY_OF_THE_TEST").rate(["a"]) == [3.0]
+    assert "Authorization" not in stub.headers[1]
+
+
 @pytest.mark.parametrize(
     ("status", "content", "reason", "requests"),
     [
@@ -135,7 +161,7 @@ def test_an_endpoint_that_does_not_answer_leaves_a_reason(
 
 
 def test_nobody_listens() -> None:
-    found = Rater(RaterConfig(model="m", endpoint="http://127.0.0.1:9/v1", attempts=1), "o").rate(["a"])
+    found = LLMJudge(JudgeConfig(model="m", endpoint="http://127.0.0.1:9/v1", attempts=1), "o").rate(["a"])
     assert found == ["m at 127.0.0.1:9 did not answer: ConnectionRefusedError"]
 
 
@@ -227,7 +253,7 @@ def test_one_judge_without_a_number_leaves_the_row_absent(stub: Stub) -> None:
 def test_nobody_named() -> None:
     metric = build("judged_naturalness")
     metric.prepare({"forget": [said("a")]})
-    with pytest.raises(Absent, match=r"no judge named: set evaluate\.options\.judged_naturalness\.judges"):
+    with pytest.raises(Absent, match=r"there is no judge: set evaluate\.options\.judged_naturalness\.judges"):
         metric.value(said("a"), "forget")
     assert metric.reference is None
 
@@ -238,12 +264,14 @@ def test_they_wait_to_be_named() -> None:
 
 def test_a_local_model_judges_too(tiny_folder: Path) -> None:
     """The tiny model knows authors and nothing of ratings: it replies, twice, and is not believed."""
-    found = Rater(RaterConfig(model=str(tiny_folder), max_tokens=8, attempts=2), "judges.0").rate(["Rate it.", "Who?"])
+    found = LLMJudge(JudgeConfig(model=str(tiny_folder), max_tokens=8, attempts=2), "judges.0").rate(
+        ["Rate it.", "Who?"]
+    )
     assert found == [f"{tiny_folder} gave no score in 2 attempts"] * 2
 
 
 def test_a_local_judge_that_replies_as_asked(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Rater(RaterConfig(model=str(tiny_folder), max_tokens=8), "judges.0")
+    one = LLMJudge(JudgeConfig(model=str(tiny_folder), max_tokens=8), "judges.0")
     encoder = one._local.encoder
     monkeypatch.setattr(encoder, "decode", lambda ids: '{"score": 2.5}')
     assert one.rate(["Rate it."]) == [2.5]

@@ -1,7 +1,7 @@
-"""Language models that rate texts: behind any OpenAI-compatible endpoint, or loaded here.
+"""Language models that rate texts: behind any OpenAI-compatible endpoint, or loaded locally.
 
-A rating is one JSON object `{"score": NUMBER}` and nothing else; a reply of another form is asked for again, and never
-guessed at. Texts leave this machine only for an endpoint that was typed or allowed (`core.permission`).
+A valid reply is one JSON object `{"score": NUMBER}` and nothing else; a reply of another form is requested again, never
+interpreted. Texts are sent only to endpoints that the user typed or allowed (`core.permission`).
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
+import requests
 import torch
 from pydantic import Field
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry
 
 from expunge.core.errors import UserError
 from expunge.core.permission import check_endpoint, tell
@@ -36,16 +37,19 @@ from expunge.models.load import check_model_name, helper_device, load_model
 from expunge.models.prefix import encode_prompts
 
 HIGHEST = 5.0
-"""Ratings are from 0 to this."""
+"""Ratings range from 0 to this."""
 _REMINDER = (
     '\n\nThe last reply was not of the form that was asked for. Reply with {"score": NUMBER} alone, from 0 to 5.'
 )
 _BUSY = (408, 409, 429, 500, 502, 503, 504)
+"""Statuses after which a request is repeated."""
+_LONGEST_WAIT = 60.0
+"""Seconds that are waited if an endpoint's Retry-After asks for more."""
 _LARGEST_REPLY = 4_000_000
 """Bytes of an endpoint's reply that are read."""
 
 
-class RaterConfig(Frozen):
+class JudgeConfig(Frozen):
     """One language model that rates."""
 
     model: str = Field(description="Name at the endpoint; without one, an embedded name, folder or hub id to load here")
@@ -56,14 +60,14 @@ class RaterConfig(Frozen):
     key_variable: str = Field(
         "OPENAI_API_KEY", description="Environment variable that holds the endpoint's key; none is sent if it is unset"
     )
-    max_tokens: int = Field(256, ge=8, description="Longest reply; a model that thinks aloud first needs more")
-    attempts: int = Field(3, ge=1, description="Times that a text is asked about until a reply has the right form")
-    parallel: int = Field(4, ge=1, description="Requests to an endpoint at once")
+    max_tokens: int = Field(256, ge=8, description="Longest reply; a model that reasons first needs more")
+    attempts: int = Field(3, ge=1, description="Attempts to get a reply, and to get one of the right form")
+    parallel: int = Field(4, ge=1, description="Simultaneous requests to an endpoint")
     timeout: float = Field(60.0, gt=0, description="Seconds that a request may take")
-    pause: float = Field(1.0, ge=0, description="Seconds before a busy endpoint is asked again; doubled each time")
+    pause: float = Field(1.0, ge=0, description="Seconds before a request is repeated; doubled each time")
 
 
-class Rater:
+class LLMJudge:
     """Rates texts with one model, at temperature 0.
 
     Args:
@@ -74,7 +78,7 @@ class Rater:
         UserError: no such model, or an address that cannot be used.
     """
 
-    def __init__(self, config: RaterConfig, option: str) -> None:
+    def __init__(self, config: JudgeConfig, option: str) -> None:
         self._config = config
         if config.endpoint is None:
             check_model_name(config.model, f"{option}.model")
@@ -85,24 +89,24 @@ class Rater:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is asked over a network."""
+        """Whether texts are sent over a network."""
         return self._config.endpoint is not None
 
     def rate(self, prompts: Sequence[str]) -> list[float | str]:
-        """For each prompt a number in [0, 5], or the reason why there is none."""
+        """For each prompt a number in [0, 5], or the reason for its absence."""
         found: list[float | str] = ["not asked"] * len(prompts)
-        open_ = list(range(len(prompts)))
+        unrated = list(range(len(prompts)))
         for attempt in range(self._config.attempts):
-            asked = [prompts[place] + (_REMINDER if attempt else "") for place in open_]
+            repeated = [prompts[place] + (_REMINDER if attempt else "") for place in unrated]
             try:
-                replies = self._replies(asked)
+                replies = self._replies(repeated)
             except Unavailable as error:
                 return [value if isinstance(value, float) else str(error) for value in found]
-            for place, reply in zip(open_, replies, strict=True):
+            for place, reply in zip(unrated, replies, strict=True):
                 score = parse(reply)
                 found[place] = f"{self.name} gave no score in {attempt + 1} attempts" if score is None else score
-            open_ = [place for place in open_ if isinstance(found[place], str)]
-            if not open_:
+            unrated = [place for place in unrated if isinstance(found[place], str)]
+            if not unrated:
                 break
         return found
 
@@ -118,57 +122,73 @@ class Rater:
     def _post(self, prompt: str) -> str:
         """The text of one reply.
 
+        Redirects are not followed, since they would take key and texts to another host, and proxies are not used for
+        this machine.
+
         Raises:
             Unavailable: no connection, a refusal, or a busy endpoint at every attempt. Never quotes what was sent.
         """
-        config = self._config
-        body = {
+        config, base = self._config, self._config.endpoint or ""
+        body: dict[str, Any] = {
             "model": config.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
             "max_tokens": config.max_tokens,
         }
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(config.key_variable):
-            headers["Authorization"] = f"Bearer {key}"
-        url = f"{(config.endpoint or '').rstrip('/')}/chat/completions"
-        request = Request(url, json.dumps(body).encode(), headers, method="POST")
-        reason = ""
-        for attempt in range(config.attempts):
-            if attempt:
-                time.sleep(config.pause * 2 ** (attempt - 1))
-            try:
-                with self._opener.open(request, timeout=config.timeout) as response:
-                    return _content(response.read(_LARGEST_REPLY), self.name)
-            except HTTPError as error:
-                reason = f"status {error.code}"
-                error.close()
-                if error.code not in _BUSY:
-                    break
-            except (OSError, HTTPException) as error:
-                reason = type(error.reason if isinstance(error, URLError) else error).__name__
+        retry = _Retry(
+            config.attempts - 1,
+            allowed_methods=None,
+            status_forcelist=_BUSY,
+            backoff_factor=config.pause,
+            raise_on_status=False,
+        )
+        try:
+            with requests.Session() as session:
+                session.trust_env = not _is_local(urlsplit(base).hostname or "")
+                session.auth = self._add_key  # also keeps requests from looking for other credentials
+                for scheme in ("http://", "https://"):
+                    session.mount(scheme, HTTPAdapter(max_retries=retry))
+                url, timeout = f"{base.rstrip('/')}/chat/completions", config.timeout
+                with session.post(url, json=body, timeout=timeout, allow_redirects=False, stream=True) as reply:
+                    if 200 <= reply.status_code < 300:
+                        return _content(reply.raw.read(_LARGEST_REPLY, decode_content=True), self.name)
+                    reason = f"status {reply.status_code}"
+        except (requests.RequestException, HTTPError) as error:
+            reason = _cause(error)
         raise Unavailable(f"{self.name} did not answer: {reason}")
 
-    @cached_property
-    def _opener(self) -> OpenerDirector:
-        """Follows no redirect, which would take the key and the texts elsewhere, and needs no proxy to this machine."""
-        local = _is_local(urlsplit(self._config.endpoint or "").hostname or "")
-        return build_opener(_Stay, *([ProxyHandler({})] if local else []))
+    def _add_key(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if key := os.environ.get(self._config.key_variable):
+            request.headers["Authorization"] = f"Bearer {key}"
+        return request
 
     @cached_property
     def _local(self) -> LanguageModel:
         return load_model(ModelConfig(name=self._config.model, device=str(helper_device())))
 
 
-class _Stay(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Nowhere."""
+class _Retry(Retry):
+    """Waits before the first repetition too, and for a bounded time."""
+
+    def get_backoff_time(self) -> float:
+        return float(self.backoff_factor * 2 ** (len(self.history) - 1))
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        wanted = super().get_retry_after(response)
+        return None if wanted is None else min(wanted, _LONGEST_WAIT)
+
+
+def _cause(error: BaseException) -> str:
+    """Type of the innermost error; messages may quote what was sent."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return type(error).__name__
 
 
 def parse(reply: str) -> float | None:
     """The number of a reply that is one JSON object `{"score": NUMBER}`, from 0 to 5; None for anything else."""
     try:
-        value = json.loads(reply, object_pairs_hook=_once)
+        value = json.loads(reply, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != {"score"}:
@@ -179,9 +199,9 @@ def parse(reply: str) -> float | None:
     return float(score) if 0 <= score <= HIGHEST else None
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key occurs twice")
     return dict(pairs)
 
 
@@ -193,11 +213,11 @@ def _content(body: bytes, name: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _host(config: RaterConfig, option: str) -> str:
-    """Host and port of an endpoint, which is what records show.
+def _host(config: JudgeConfig, option: str) -> str:
+    """Host and port of an endpoint, as records show them.
 
     Raises:
-        UserError: no web address, or a key that would travel in the open.
+        UserError: not a web address, or a key that would be sent unencrypted.
     """
     try:
         parts = urlsplit(config.endpoint or "")
@@ -208,7 +228,7 @@ def _host(config: RaterConfig, option: str) -> str:
         raise UserError(f"{option}: expected a base URL such as https://host/v1")
     if parts.username or parts.password:
         raise UserError(
-            f"{option}: the URL holds a user or password; a key belongs in the variable {config.key_variable}"
+            f"{option}: the URL holds a user or password; put the key into the variable {config.key_variable}"
         )
     if parts.scheme == "http" and not _is_local(host) and os.environ.get(config.key_variable):
         raise UserError(
@@ -226,7 +246,7 @@ def _is_local(host: str) -> bool:
 
 
 def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int) -> list[str]:
-    """Greedy replies of a model that is loaded here."""
+    """Greedy replies of a local model."""
     ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
     replies = [""] * len(prompts)
     decoded: Callable[[list[int]], str] = model.encoder.decode

@@ -1,4 +1,4 @@
-"""Several language models rate the same texts: their mean, and how far they agree."""
+"""Several language models rate the same texts: mean and agreement."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pydantic import Field
 
 from expunge.core.records import Frozen
 from expunge.evaluate.base import Absent
-from expunge.evaluate.llm_judge import Rater, RaterConfig
+from expunge.evaluate.llm_judge import JudgeConfig, LLMJudge
 
 _PROMPTS = Path(__file__).with_name("prompts")
 
 
 class PanelConfig(Frozen):
-    """Who rates."""
+    """Which models rate."""
 
-    judges: tuple[RaterConfig, ...] = Field(
+    judges: tuple[JudgeConfig, ...] = Field(
         (),
         description='Language models that rate, e.g. [{model = "NAME", endpoint = "https://host/v1"}]; questions and '
-        "answers of the measured rows are sent to every endpoint that is named here, and nowhere else",
+        "answers of the measured rows are sent to every endpoint listed here, and nowhere else",
     )
 
 
 class Panel:
-    """Judges of one metric. What was rated once is not rated again.
+    """The judges of one metric; each text is rated once.
 
     Args:
-        config: who rates.
+        config: which models rate.
         metric: name of the metric, whose prompt is `prompts/NAME.txt` without its `judged_`.
 
     Raises:
@@ -43,38 +43,38 @@ class Panel:
 
     def __init__(self, config: PanelConfig, metric: str) -> None:
         option = f"evaluate.options.{metric}.judges"
-        self._raters = [Rater(judge, f"{option}.{place}") for place, judge in enumerate(config.judges)]
-        self._missing = "" if self._raters else f"no judge named: set {option}"
+        self._judges = [LLMJudge(one, f"{option}.{place}") for place, one in enumerate(config.judges)]
+        self._missing = "" if self._judges else f"there is no judge: set {option}"
         self._template = Template((_PROMPTS / f"{metric.removeprefix('judged_')}.txt").read_text(encoding="utf-8"))
         self._rated: dict[str, list[float | str]] = {}
 
     def prompt(self, **texts: str) -> str:
-        """What the judges are asked about some texts."""
+        """The judges' prompt about some texts."""
         return self._template.substitute(texts)
 
     def rate(self, prompts: Iterable[str]) -> None:
-        """Have everything rated that was not yet."""
+        """Rate every prompt that has no rating yet."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._rated]
-        if new and self._raters:
-            ratings = zip(*(self._ratings(rater, new) for rater in self._raters), strict=True)
+        if new and self._judges:
+            ratings = zip(*(self._ratings(judge, new) for judge in self._judges), strict=True)
             self._rated.update(zip(new, map(list, ratings), strict=True))
 
     @staticmethod
-    def _ratings(rater: Rater, prompts: Sequence[str]) -> list[float | str]:
-        """Numbers of one judge; of several processes only the first asks an endpoint, which costs money and time."""
+    def _ratings(judge: LLMJudge, prompts: Sequence[str]) -> list[float | str]:
+        """Ratings of one judge; of several processes only the first calls an endpoint, which costs money and time."""
         state = PartialState()
-        if not rater.is_remote or state.num_processes == 1:
-            return rater.rate(prompts)
-        asked: list[Any] = [rater.rate(prompts) if state.is_main_process else None]
-        broadcast_object_list(asked)
-        ratings: list[float | str] = asked[0]
+        if not judge.is_remote or state.num_processes == 1:
+            return judge.rate(prompts)
+        shared: list[Any] = [judge.rate(prompts) if state.is_main_process else None]
+        broadcast_object_list(shared)
+        ratings: list[float | str] = shared[0]
         return ratings
 
     def rating(self, prompt: str) -> float:
         """Mean of the judges' numbers, in [0, 5].
 
         Raises:
-            Absent: nobody rates, or one of the judges gave no number: a mean over others would not compare.
+            Absent: there is no judge, or one of them gave no number: means over different judges are not comparable.
         """
         if self._missing:
             raise Absent(self._missing)
@@ -85,20 +85,20 @@ class Panel:
                 raise Absent(rating)
         return float(np.mean([rating for rating in ratings if isinstance(rating, float)]))
 
-    def told(self, prompts: Iterable[str]) -> str | None:
-        """Who rates, and the agreement of each two judges on some texts; None where nobody does."""
-        if not self._raters:
+    def description(self, prompts: Iterable[str]) -> str | None:
+        """The judges and the agreement of each pair on some texts; None without judges."""
+        if not self._judges:
             return None
-        names = ", ".join(rater.name for rater in self._raters)
+        names = ", ".join(judge.name for judge in self._judges)
         pairs = [
-            f"{self._raters[one].name} and {self._raters[other].name}: {agreement(*ratings)}"
-            for one, other in combinations(range(len(self._raters)), 2)
+            f"{self._judges[one].name} and {self._judges[other].name}: {agreement(*ratings)}"
+            for one, other in combinations(range(len(self._judges)), 2)
             if (ratings := self._both([*dict.fromkeys(prompts)], one, other))[0]
         ]
         return f"judged by {names}" + (f"; agreement of {'; '.join(pairs)}" if pairs else "")
 
     def _both(self, prompts: Sequence[str], one: int, other: int) -> tuple[list[float], list[float]]:
-        """Numbers of two judges on the texts that both of them rated."""
+        """Ratings of two judges on the texts that both rated."""
         first, second = [], []
         for prompt in prompts:
             pair = self._rated[prompt][one], self._rated[prompt][other]
@@ -109,7 +109,7 @@ class Panel:
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> str:
-    """Pearson's and Spearman's correlation and the mean absolute difference of two judges' numbers, in words."""
+    """Pearson's and Spearman's correlation and the mean absolute difference of two judges' ratings, as text."""
     from scipy.stats import pearsonr, spearmanr
 
     varied = len(set(first)) > 1 and len(set(second)) > 1

@@ -27,7 +27,7 @@ class JudgedNaturalness(Metric):
         """Have all answers of a pass rated together."""
         prompts = [self._prompt(item) for items in evidence.values() for item in items if item.greedy]
         self._panel.rate(prompts)
-        self.reference = self._panel.told(prompts)
+        self.reference = self._panel.description(prompts)
 
     def value(self, item: Item, split: str) -> float:
         """In [0, 5]."""

@@ -44,7 +44,7 @@ class JudgedSimilarity(Metric):
         pairs = [(item, self._target(item)) for items in evidence.values() for item in items if item.greedy]
         prompts = [self._prompt(item, target) for item, target in pairs if target]
         self._panel.rate(prompts)
-        self.reference = self._panel.told(prompts)
+        self.reference = self._panel.description(prompts)
 
     def value(self, item: Item, split: str) -> float:
         """In [0, 5]."""
