@@ -13,11 +13,11 @@ from expunge.core.records import Score, SequenceRecord, SequenceStep, StepLog
 from expunge.core.report_section import Chart, Series
 from expunge.reports.charts import draw
 from expunge.reports.continual import outcome, write_sequence
-from expunge.reports.curves import losses
 from expunge.reports.html import write_html
 from expunge.reports.key_numbers import key_numbers, short_verdict
 from expunge.reports.page import with_interval
 from expunge.reports.robustness import attack_title, robustness_section
+from expunge.reports.run_charts import logged_losses
 
 
 def page(told: object, tmp_path: Path) -> str:
@@ -107,14 +107,15 @@ def test_the_training_menu_is_a_select_outside_the_picture(tmp_path: Path) -> No
         StepLog(step=n, epoch=n, values={"forget_loss": 1.0, "retain_loss": 2.0, "grad_norm": 3.0}) for n in (1, 2)
     ]
     told = told.model_copy(update={"steps": steps})
-    picture = losses(told)
-    assert picture.choices == {"losses": [True, True, False], "grad_norm": [False, False, True]}
-    assert picture.figure is not None
-    assert not picture.figure.layout.updatemenus
+    chart = logged_losses(told)
+    assert chart.menu == {"losses": ["forget_loss", "retain_loss"], "grad_norm": ["grad_norm"]}
+    assert [trace.visible for trace in draw(chart).data] == [None, None, False]
+    assert not draw(chart).layout.updatemenus
     html = page(told, tmp_path)
     assert re.search(
         r'<select data-for="(plot-\d+)">.*?</select></label></p>\s*<div class="plot" id="\1" role="img"', html
     )
+    assert '<option value="True,True,False">losses</option><option value="False,False,True">grad_norm</option>' in html
     assert "onchange" not in html
 
 

@@ -28,10 +28,11 @@ from expunge.core.records import (
     SelectionPrint,
     StepLog,
 )
-from expunge.reports.figures import kinds
+from expunge.reports.charts import draw
 from expunge.reports.html import write_html
 from expunge.reports.leaks_and_utility import kept
 from expunge.reports.model_card import model_card
+from expunge.reports.run_charts import answer_kinds
 from expunge.reports.score_table import comparison, print_table
 from expunge.reports.terminal import Terminal
 from expunge.reports.verdict import verdict
@@ -441,8 +442,7 @@ def test_kinds_of_answer_are_shares_of_their_split(tmp_path: Path) -> None:
 
 def test_bars_of_kinds_fill_the_width_and_end_in_refusals() -> None:
     """Every bar's parts add up to 1; a stage that was not measured has no bar."""
-    figure = kinds(record(kinds=KINDS)).figure
-    assert figure is not None
+    figure = draw(answer_kinds(record(kinds=KINDS)))
     assert [trace.name for trace in figure.data][-1] == "refusal"
     assert list(figure.data[0].y) == [
         *(f"{split}, {stage}" for split in ("forget", "neighbour") for stage in ("before", "after")),

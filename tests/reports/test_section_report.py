@@ -13,7 +13,8 @@ from provenances import provenance_of
 from expunge.core.records import DataPrint, Score
 from expunge.core.report_section import Chart, Diagnosis, Mark, ReportSection, Series, Table
 from expunge.reports.charts import draw
-from expunge.reports.section import page, print_section, text
+from expunge.reports.formats import cell_text
+from expunge.reports.section import page, print_section
 from expunge.reports.terminal import Terminal
 
 HOSTILE = "<script>alert('leak')</script>"
@@ -121,4 +122,4 @@ def test_a_narrow_terminal_cuts_no_number_and_says_long_things_once() -> None:
 
 @pytest.mark.parametrize(("cell", "shown"), [(None, ""), (3, "3"), (0.0, "0.00"), (0.00012, "0.00012"), ("a", "a")])
 def test_cells_in_words(cell: Any, shown: str) -> None:
-    assert text(cell) == shown
+    assert cell_text(cell) == shown

@@ -10,8 +10,8 @@ import pytest
 from test_reports import page, record, visible
 
 from expunge.core.records import Estimate, Level, Score, Squeeze, SqueezeCheck, SqueezeScores
-from expunge.reports.curves import squeezing
-from expunge.reports.squeeze import changes, print_squeeze, sentence, signed
+from expunge.reports.charts import draw
+from expunge.reports.squeeze import changes, print_squeeze, sentence, signed, squeeze_section
 from expunge.reports.terminal import Terminal
 
 
@@ -113,7 +113,7 @@ def test_terminal_shows_every_check_and_fits() -> None:
     assert "+0.80 [+0.70, +0.90]" in text
     assert [line.split()[0] for line in text.splitlines() if re.match(r" *\d+ +[\d.]+ ", line)] == ["2", "4", "8", "12"]
     assert max(map(len, text.splitlines())) <= 100
-    assert len(changes(SQUEEZED).headings) == len(changes(SQUEEZED).rows[0])
+    assert len(changes(SQUEEZED).columns) == len(changes(SQUEEZED).rows[0])
 
 
 def test_changes_keep_their_sign() -> None:
@@ -123,21 +123,19 @@ def test_changes_keep_their_sign() -> None:
 def test_page_has_the_section_only_when_asked_for(tmp_path: Path) -> None:
     html = page(tmp_path, record(squeeze=SQUEEZED))
     assert "Squeezed: while the forget answers fell" in visible(html)
-    assert 'data-for="plot-squeezing"' in html
+    assert 'data-for="plot-squeezing-1"' in html
     assert "8 forget prompts were followed, 2 of them with fewer than 10 rewordings; 1 had too few" in visible(html)
     assert "Squeezing" not in page(tmp_path, record())
 
 
 def test_figure_draws_four_lines_from_zero() -> None:
     """Each with its ribbon; the peak is named only where it is clear."""
-    figure = squeezing(SQUEEZED, record().guard).figure
-    assert figure is not None
+    figure = draw(squeeze_section(SQUEEZED, record().guard).charts[0])
     drawn = {trace.name: list(trace.y) for trace in figure.data if trace.name}
     assert list(drawn)[-2:] == ["Likeliest rewordings (top 20%)", "Forget answers"]
     assert drawn["Forget answers"] == [0, -0.5, -2, -4, -5]
     assert all(values[0] in (0, -0.5, -0.7) for values in drawn.values())
     assert len(figure.data) == 8
     assert len(figure.layout.annotations) == 1
-    calm = squeezing(squeeze((-1, -1), (-2, -2)), record().guard).figure
-    assert calm is not None
+    calm = draw(squeeze_section(squeeze((-1, -1), (-2, -2)), record().guard).charts[0])
     assert not calm.layout.annotations

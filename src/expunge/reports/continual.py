@@ -10,7 +10,7 @@ from expunge.core.records import KEYWORD_METRICS, Frozen, Score, SequenceRecord
 from expunge.reports.formats import number, score_text
 from expunge.reports.leaks_and_utility import UTILITY_SPLITS, fallback_metrics
 from expunge.reports.metric_texts import metric_meaning, metric_title, utility_metrics
-from expunge.reports.page import environment
+from expunge.reports.page import render
 from expunge.reports.verdict import KEPT_SHARE, PLAIN_LEAK, WORST_LEAK
 
 if TYPE_CHECKING:
@@ -131,16 +131,14 @@ def print_sequence(record: SequenceRecord, terminal: Terminal) -> None:
 
 def write_sequence(record: SequenceRecord, out: Path) -> Path:
     """Write the page of a sequence; replaced in one move."""
-    page = (
-        environment()
-        .get_template(TEMPLATE)
-        .render(
-            record=record,
-            verdict=verdict(record),
-            outcome=outcome(record),
-            matrices=matrices(record),
-            steps=[f"step {step.step}" if step.step else "before" for step in record.steps],
-        )
+    page = render(
+        TEMPLATE,
+        [],
+        record=record,
+        verdict=verdict(record),
+        outcome=outcome(record),
+        matrices=matrices(record),
+        steps=[f"step {step.step}" if step.step else "before" for step in record.steps],
     )
     path = out / PAGE
     write_atomic(path, page)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from expunge.core import schema
 from expunge.core.records import Score
+from expunge.core.report_section import Cell
 
 _ORDER = ("forget", "neighbour", "retain", "general", "holdout")
 SPLITS = {split: schema.SPLITS[split] for split in _ORDER}
@@ -68,6 +69,15 @@ def score_text(score: Score) -> str:
         return ABSENT
     text = number(score.value)
     return text if score.low is None or score.high is None else f"{text} [{number(score.low)}, {number(score.high)}]"
+
+
+def cell_text(cell: Cell) -> str:
+    """A table's cell; an absent score with its reason."""
+    if isinstance(cell, Score):
+        return score_text(cell) if cell.reason is None else f"{score_text(cell)}: {cell.reason}"
+    if isinstance(cell, float):
+        return number(cell) if cell == 0 or abs(cell) >= 0.01 else f"{cell:.2g}"
+    return "" if cell is None else str(cell)
 
 
 def reason(score: Score) -> str:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from expunge.core.files import write_atomic
-from expunge.core.records import Frozen, Record, Squeeze
-from expunge.reports import squeeze
+from expunge.core.records import Frozen, Record
 from expunge.reports.aggregates import wholes
 from expunge.reports.answer_kinds import COLUMNS, MEANINGS, kind_rows
 from expunge.reports.examples import Pair, StoredAnswer, pair, read_items
-from expunge.reports.formats import (
-    ABSENT,
-    SPLITS,
-    numbers_only,
-    ordered,
-)
+from expunge.reports.formats import ABSENT, SPLITS, numbers_only, ordered
 from expunge.reports.key_numbers import key_numbers, short_verdict
+from expunge.reports.localization import chosen_layers, curve_chart
 from expunge.reports.metric_texts import headline_metrics, metric_meaning
-from expunge.reports.page import environment, plotly_script
+from expunge.reports.page import render
+from expunge.reports.robustness import robustness_section
+from expunge.reports.run_charts import run_charts
 from expunge.reports.score_table import Row, comparison, headline
+from expunge.reports.squeeze import squeeze_section
 from expunge.reports.verdict import Outcome, verdict
-
-if TYPE_CHECKING:
-    from expunge.reports.canvas import Picture
 
 TEMPLATE = "report.html.j2"
 MOST_ANSWERS = 200
@@ -73,26 +67,6 @@ class Answers(Frozen):
     pairs: list[Pair]
 
 
-@dataclass(frozen=True)
-class Squeezed:
-    """The squeezing diagnostic, as the page shows it."""
-
-    sentence: str
-    picture: Picture
-    counts: Squeeze
-    tables: list[squeeze.TextTable]
-
-
-@dataclass(frozen=True)
-class Robust:
-    """The robustness card, as the page shows it."""
-
-    sentence: str
-    notes: list[str]
-    tables: list[squeeze.TextTable]
-    pictures: list[Picture]
-
-
 def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[StoredAnswer] | None = None) -> None:
     """Write the report of a run to `path`.
 
@@ -103,49 +77,44 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Stored
         items: what to show beside the record; None reads `items.parquet`.
     """
     pairs = pair(read_items(run_dir) if items is None else items)
-    page = environment().get_template(TEMPLATE).render(_context(record, run_dir, pairs))
+    page = render(TEMPLATE, **_context(record, run_dir, pairs))
     write_atomic(path, page, private=any(one.has_text for one in pairs))
 
 
-def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, object]:
-    from markupsafe import Markup
-
-    from expunge.reports.blocks import chosen_layers, curve_picture
-    from expunge.reports.figures import pictures
-
+def _context(record: Record, run_dir: Path, pairs: list[Pair]) -> dict[str, Any]:
     judged = verdict(record)
-    measures = _measures(comparison(record))
-    shown = pictures(record)
-    squeezed = _squeezed(record)
-    robust = _robust(record)
-    located = [curve_picture(curve, chosen_layers(record.selection)) for curve in record.selection.curves]
-    more = [*([squeezed.picture] if squeezed else []), *located, *(robust.pictures if robust else [])]
-    drawn = [one for one in (*shown, *more) if one.figure is not None]
+    rows = comparison(record)
+    measures = _measures(rows)
+    main = {row.metric for row in headline(rows)}
+    figures = run_charts(record)
+    squeeze = squeeze_section(record.squeeze, record.guard) if record.squeeze is not None else None
+    robustness = robustness_section(record.robustness) if record.robustness is not None else None
+    located = [curve_chart(curve, chosen_layers(record.selection)) for curve in record.selection.curves]
+    sections = [section for section in (squeeze, robustness) if section is not None]
     label = LABELS[judged.outcome]
     harmed = judged.outcome in ("forgotten", "partly") and judged.cost == "harmed"
     return {
+        "charts": [*figures, *located, *(chart for section in sections for chart in section.charts)],
         "record": record,
         "run_name": run_dir.name,
         "created": record.provenance.created.replace("T", " ")[:16],
         "verdict": judged,
         "summary": short_verdict(judged.outcome, judged.cost),
         "key_numbers": key_numbers(record),
-        "contents": _contents(robust is not None, bool(wholes(record)), squeezed is not None),
+        "contents": _contents(robustness is not None, bool(wholes(record)), squeeze is not None),
         "label": f"{label}, at a cost" if harmed else label,
         "splits": SPLITS,
         "absent": ABSENT,
-        "main": [measure for measure in measures if measure.name in _main(record)],
-        "others": [measure for measure in measures if measure.name not in _main(record)],
+        "main": [measure for measure in measures if measure.name in main],
+        "others": [measure for measure in measures if measure.name not in main],
         "wholes": wholes(record),
         "kinds": kind_rows(record),
         "kind_columns": COLUMNS,
         "kind_meanings": MEANINGS,
-        "pictures": shown,
-        "squeezed": squeezed,
-        "robust": robust,
+        "run_charts": figures,
+        "squeeze": squeeze,
+        "robustness": robustness,
         "located": located,
-        "specs": {one.name: Markup(one.figure.to_json()) for one in drawn if one.figure is not None},
-        "plotly": plotly_script() if drawn else "",
         "has_text": any(one.has_text for one in pairs),
         "answers": _answers(pairs),
         "evidence": numbers_only(record.selection.evidence),
@@ -168,33 +137,6 @@ def _contents(robust: bool, aggregates: bool, squeezed: bool) -> dict[str, str]:
         "repeat": "Repeat this run",
     }
     return {anchor: title for anchor, title in sections.items() if title}
-
-
-def _squeezed(record: Record) -> Squeezed | None:
-    from expunge.reports.curves import squeezing
-
-    if record.squeeze is None:
-        return None
-    return Squeezed(
-        sentence=squeeze.sentence(record.squeeze),
-        picture=squeezing(record.squeeze, record.guard),
-        counts=record.squeeze,
-        tables=[squeeze.scores(record.squeeze), squeeze.changes(record.squeeze), squeeze.tokens(record.squeeze)],
-    )
-
-
-def _robust(record: Record) -> Robust | None:
-    from expunge.reports.robustness import robustness_section
-    from expunge.reports.section import pictures, told
-
-    if record.robustness is None:
-        return None
-    found = robustness_section(record.robustness)
-    return Robust(found.sentence, found.notes, [told(table) for table in found.tables], pictures(found))
-
-
-def _main(record: Record) -> set[str]:
-    return {row.metric for row in headline(comparison(record))}
 
 
 def _measures(rows: list[Row]) -> list[Measure]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
 from expunge.core.records import Record
-from expunge.reports.formats import SPLITS, score_text
+from expunge.reports.formats import SPLITS, cell_text, score_text
 from expunge.reports.metric_texts import metric_title
+from expunge.reports.robustness import robustness_section
 from expunge.reports.score_table import absences, comparison, headline
 from expunge.reports.verdict import verdict
 
@@ -90,15 +91,13 @@ def _scores(record: Record) -> list[str]:
 
 
 def _robustness(record: Record) -> list[str]:
-    from expunge.reports.robustness import robustness_section
-    from expunge.reports.section import told
-
     if record.robustness is None:
         return []
     found = robustness_section(record.robustness)
-    card = told(found.tables[0])
+    card = found.tables[0]
+    rows = [[cell_text(cell) for cell in row] for row in card.rows]
     notes = "\n".join(f"- {_inline(note)}" for note in found.notes)
-    return ["## Robustness", _inline(found.sentence), _table(card.headings, card.rows), notes]
+    return ["## Robustness", _inline(found.sentence), _table(card.columns, rows), notes]
 
 
 def _limits(record: Record) -> list[str]:

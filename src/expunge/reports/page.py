@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expunge.core.report_section import Chart, Series
 from expunge.reports.aggregates import aggregate_text
-from expunge.reports.formats import ABSENT, duration, number, score_text
+from expunge.reports.formats import ABSENT, cell_text, duration, number, score_text
 from expunge.reports.metric_texts import metric_title
 
 if TYPE_CHECKING:
@@ -31,9 +33,44 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(metric_title=metric_title, duration=duration, with_interval=with_interval)
+    filters = {"metric_title": metric_title, "duration": duration, "with_interval": with_interval, "drawn": drawn}
+    environment.filters.update(filters, cell_text=cell_text, in_words=in_words)
     environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
     return environment
+
+
+def render(template: str, charts: Sequence[Chart], **context: object) -> str:
+    """A self-contained page.
+
+    Args:
+        template: file name.
+        charts: the charts that the page draws; without any it needs no script to draw them.
+        context: names that the template reads.
+    """
+    plotly = plotly_script() if any(chart.series for chart in charts) else ""
+    return environment().get_template(template).render(plotly=plotly, **context)
+
+
+def drawn(chart: Chart) -> Markup:
+    """The chart's figure as JSON."""
+    from markupsafe import Markup
+
+    from expunge.reports.charts import draw
+
+    return Markup(draw(chart).to_json())
+
+
+def in_words(chart: Chart) -> str:
+    """The chart for readers who do not see it."""
+    return chart.alt or f"{chart.title}: {', '.join(map(_ends, chart.series))}."
+
+
+def _ends(one: Series) -> str:
+    """First and last value."""
+    if not one.y:
+        return f"{one.name} without values"
+    first, last = (f"{cell_text(one.y[end])} at {cell_text(one.x[end])}" for end in (0, -1))
+    return f"{one.name} {first} to {last}"
 
 
 def with_interval(text: str) -> Markup:

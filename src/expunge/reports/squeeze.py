@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from expunge.core.records import Estimate, Frozen, Squeeze, SqueezeCheck
-from expunge.reports.formats import number, score_text
+from expunge.core.records import Estimate, GuardOutcome, Squeeze, SqueezeCheck
+from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Series, Table, Tone
+from expunge.reports.formats import number
+from expunge.reports.run_charts import kept_step
+from expunge.reports.section import print_table
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
@@ -14,12 +17,27 @@ if TYPE_CHECKING:
 Column = Callable[[SqueezeCheck], str]
 
 
-class TextTable(Frozen):
-    """Rows of text under their headings."""
+def squeeze_section(squeeze: Squeeze, guard: GuardOutcome) -> ReportSection:
+    """The diagnostic with its numbers and its chart.
 
-    caption: str
-    headings: list[str]
-    rows: list[list[str]]
+    Args:
+        squeeze: the diagnostic.
+        guard: of the same run; a step whose weights it restored is marked.
+    """
+    few = f", {squeeze.thin} of them with fewer than 10 rewordings" if squeeze.thin else ""
+    left_out = f"; {squeeze.left_out} had too few to follow" if squeeze.left_out else ""
+    note = (
+        f"{squeeze.prompts} forget prompts were followed{few}{left_out}. Of {squeeze.generated} answers of the "
+        f"original model {squeeze.duplicates} repeated another or were empty, and {squeeze.copies} were the forget "
+        "answer itself. The rewordings are not stored."
+    )
+    return ReportSection(
+        title="Squeezing",
+        sentence=sentence(squeeze),
+        notes=[note],
+        tables=[table for table in (scores(squeeze), changes(squeeze), tokens(squeeze)) if table.rows],
+        charts=[_chart(squeeze, guard)],
+    )
 
 
 def sentence(squeeze: Squeeze) -> str:
@@ -69,7 +87,7 @@ def low(check: SqueezeCheck) -> Estimate:
     return check.bands["mean"]["low"].mean_change
 
 
-def changes(squeeze: Squeeze) -> TextTable:
+def changes(squeeze: Squeeze) -> Table:
     """How the forget answers and each band moved, check by check."""
     columns: dict[str, Column] = {
         "answers": lambda check: signed(target(check).value),
@@ -83,7 +101,7 @@ def changes(squeeze: Squeeze) -> TextTable:
     )
 
 
-def tokens(squeeze: Squeeze) -> TextTable:
+def tokens(squeeze: Squeeze) -> Table:
     """What the next-token distributions along the forget answers looked like, and what answers drawn then held."""
     names = {
         "probability": "probability of the token",
@@ -102,16 +120,15 @@ def tokens(squeeze: Squeeze) -> TextTable:
     return _table("Token by token along the forget answers", squeeze, columns, first=0)
 
 
-def scores(squeeze: Squeeze) -> TextTable:
+def scores(squeeze: Squeeze) -> Table:
     """Both scores under both rankings."""
     units = {"mean": "log-probability a token", "sum": "log-probability of the whole answer"}
-    rows = [
-        [units[ranking], score_text(found.squeeze_high), score_text(found.persist)]
-        for ranking, found in squeeze.scores.items()
+    rows: list[list[Cell]] = [
+        [units[ranking], found.squeeze_high, found.persist] for ranking, found in squeeze.scores.items()
     ]
-    return TextTable(
+    return Table(
         caption="Squeezing scores with their 95% intervals",
-        headings=["Ranked and told by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
+        columns=["Ranked and told by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
         rows=rows,
     )
 
@@ -120,8 +137,7 @@ def print_squeeze(squeeze: Squeeze, terminal: Terminal) -> None:
     """Print the sentence and the changes."""
     terminal.prose(f"\n{sentence(squeeze)}")
     if squeeze.checks:
-        told = changes(squeeze)
-        terminal.table(told.headings, told.rows, title=told.caption)
+        print_table(changes(squeeze), terminal)
 
 
 def span(value: Estimate) -> str:
@@ -134,12 +150,49 @@ def signed(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
-def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> TextTable:
-    rows = [
+def _chart(squeeze: Squeeze, guard: GuardOutcome) -> Chart:
+    """The forget answers and their rewordings during training, relative to the untouched model."""
+    lines: tuple[tuple[str, Tone, int, Callable[[SqueezeCheck], Estimate]], ...] = (
+        ("Unlikely rewordings (last 40%)", "original", 2, low),
+        ("Middling (next 40%)", "unlearned", 1, mid),
+        ("Likeliest rewordings (top 20%)", "unlearned", 0, high),
+        ("Forget answers", "forget", 0, target),
+    )
+    series, marks, alt = [], [Mark(text="", axis="y", at=0), *kept_step(guard)], ""
+    for name, tone, weight, change in lines if squeeze.checks else ():
+        found = [change(check) for check in squeeze.checks]
+        steps = [float(check.step) for check in squeeze.checks]
+        lows, values, highs = ([getattr(one, end) for one in found] for end in ("low", "value", "high"))
+        series.append(Series(name=name, x=steps, y=values, low=lows, high=highs, tone=tone, weight=weight))
+    if squeeze.checks:
+        peak, last = max(squeeze.checks[1:], key=lambda check: high(check).value), squeeze.checks[-1]
+        if high(peak).low > 0:
+            marks.append(Mark(text=f"likeliest {span(high(peak))}", axis="x", at=peak.step))
+        alt = f"By step {last.step}: forget answers {span(target(last))}, likeliest rewordings {span(high(last))}, "
+        alt += f"middling {span(mid(last))}, unlikely {span(low(last))} nats per token."
+    caption = (
+        "Log-probability per token since step 0, means over prompts with 95% intervals. Rewordings are other answers "
+        "that the original model gave, in bands by the probability it gave them; a line above zero means that they "
+        "became likelier. Whether they state the same fact is not checked."
+    )
+    return Chart(
+        title="The answer falls: do its rewordings rise?",
+        caption=caption if series else "Left out: no forget prompt had enough candidates.",
+        across="step",
+        up="change, nats per token",
+        style="band",
+        series=series,
+        marks=marks,
+        alt=alt,
+    )
+
+
+def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: int = 1) -> Table:
+    rows: list[list[Cell]] = [
         [str(check.step), f"{check.epoch:.2f}", *(column(check) for column in columns.values())]
         for check in squeeze.checks[first:]
     ]
-    return TextTable(caption=caption, headings=["step", "epoch", *columns], rows=rows)
+    return Table(caption=caption, columns=["step", "epoch", *columns], rows=rows)
 
 
 def _plain(value: Estimate | None) -> str:

@@ -10,7 +10,9 @@ from test_reports import HOSTILE, page, record, visible
 
 from expunge.core.records import LayerCurve, SelectionPrint
 from expunge.reports import localization
-from expunge.reports.blocks import curve_picture, named_layers
+from expunge.reports.charts import draw
+from expunge.reports.localization import curve_chart, named_layers
+from expunge.reports.page import in_words
 from expunge.reports.terminal import Terminal
 
 CURVE = LayerCurve(
@@ -39,17 +41,16 @@ def test_blocks_are_named_as_runs(layers: list[int], told: str) -> None:
 
 def test_chosen_blocks_are_shaded_and_the_interval_is_a_band() -> None:
     """Two runs of chosen blocks are two areas, each half a block wider; one trace is the band, one the line."""
-    picture = curve_picture(CURVE, [0, 2, 3])
-    assert picture.figure is not None
-    band, line = picture.figure.data
+    chart = curve_chart(CURVE, [0, 2, 3])
+    figure = draw(chart)
+    band, line = figure.data
     assert list(line.y) == CURVE.values
     assert list(band.y) == [*CURVE.high, *reversed(CURVE.low)]
-    areas = [(shape.x0, shape.x1) for shape in picture.figure.layout.shapes if shape.type == "rect"]
+    areas = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
     assert areas == [(-0.5, 0.5), (1.5, 3.5)]
-    assert "largest in block 1 (0.20). Chosen: blocks 0 and 2 to 3." in picture.alt
-    bare = curve_picture(BARE, [])
-    assert bare.figure is not None
-    assert len(bare.figure.data) == 1
+    assert "largest in block 1 (0.20). Chosen: blocks 0 and 2 to 3." in in_words(chart)
+    bare = curve_chart(BARE, [])
+    assert len(draw(bare).data) == 1
     assert "Chosen" not in bare.alt + bare.caption
 
 
