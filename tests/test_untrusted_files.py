@@ -56,7 +56,7 @@ def test_python_m_finds_nothing_in_the_working_folder(tmp_path: Path) -> None:
     package = str(Path(load_run.__code__.co_filename).parents[1])
     environment = {**os.environ, "PYTHONPATH": package, "PYTHONDONTWRITEBYTECODE": "1"}
     called = subprocess.run(
-        [sys.executable, "-m", "expunge", "metrics", "--json"],
+        [sys.executable, "-m", "expunge", "list", "metrics", "--json"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

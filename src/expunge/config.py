@@ -38,7 +38,7 @@ class SlotChoice(Frozen):
 class Run(Frozen):
     """Everything that decides what a run does. Written to `run.toml`; feeding that back repeats the run."""
 
-    recipe: str = Field(description="Named combination of the slots; see `expunge recipes`")
+    recipe: str = Field(description="Named combination of the slots; see `expunge list recipes`")
     seed: int = Field(0, ge=0, lt=2**32, description="Feeds every random choice")
     model: ModelConfig
     data: DataConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,29 +11,75 @@ from typing import Any
 
 import pytest
 
+from expunge.cli.listing import KINDS, OLD
 from expunge.core import plugins
 from expunge.core.catalog import recipe_names
 from expunge.core.records import read_record
 from expunge.core.toml import read_toml
 
-LISTINGS = ("forget", "retain", "combine", "localize", "optimizers", "metrics", "data")
+FOLDERS = {
+    "edits": "edit",
+    "metrics": "evaluate/metrics",
+    "set-metrics": "evaluate/set_metrics",
+    "whitebox": "evaluate/whitebox",
+    "diagnostics": "diagnose",
+    "data": "data/sources",
+}
 
 
-@pytest.mark.parametrize("command", [*LISTINGS, "recipes", "reproductions", "models"])
-def test_listings_are_arrays_of_named_objects(expunge: Any, command: str) -> None:
-    rows = expunge(command, "--json").json()
+@pytest.mark.parametrize("kind", KINDS)
+def test_listings_are_arrays_of_named_objects(expunge: Any, kind: str) -> None:
+    rows = expunge("list", kind, "--json").json()
     names = [row["name"] for row in rows]
     assert names
     assert len(set(names)) == len(names)
     assert all(row["summary"] for row in rows)
-    folder = {"metrics": "evaluate/metrics", "set-metrics": "evaluate/set_metrics", "data": "data/sources"}.get(
-        command, command
-    )
-    if command in LISTINGS:
-        assert names == plugins.names(folder)
-    table = expunge(command)
-    assert table.code == 0
+    if kind not in ("recipes", "suites", "reproductions", "models"):
+        assert names == plugins.names(FOLDERS.get(kind, kind))
+    table = expunge("list", kind)
+    assert (table.code, table.err) == (0, "")
     assert all(name in table.out for name in names)
+
+
+def test_list_alone_counts_what_can_be_listed(expunge: Any) -> None:
+    rows = {row["name"]: row for row in expunge("list", "--json").json()}
+    assert set(rows) == set(KINDS)
+    assert rows["recipes"]["count"] == len(recipe_names())
+    assert rows["forget"]["count"] == len(plugins.names("forget"))
+    wrong = expunge("list", "metrix")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "did you mean metrics" in wrong.err
+
+
+@pytest.mark.parametrize(("name", "kind"), OLD.items())
+def test_old_listing_commands_still_work_with_a_note_on_stderr(expunge: Any, name: str, kind: str) -> None:
+    old = expunge(name, "--json")
+    assert old.json() == expunge("list", kind, "--json").json()
+    assert old.err.splitlines() == [f"expunge: `expunge {name}` is deprecated; use `expunge list {kind}`"]
+
+
+@pytest.mark.parametrize("command", ["data", "models"])
+def test_commands_without_a_name_list_too(expunge: Any, command: str) -> None:
+    assert expunge(command, "--json").json() == expunge("list", command, "--json").json()
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_groups_the_commands_and_hides_old_names(
+    expunge: Any, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command has one line, which is never broken."""
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = expunge("--help").out
+    panels = re.findall(r"^(\w+):\n((?:  \S.*\n)+)", shown, flags=re.MULTILINE)
+    commands = {panel: [line.split()[0] for line in lines.splitlines()] for panel, lines in panels}
+    del commands["Options"]
+    assert list(commands) == ["Unlearn", "Measure", "Attack", "Inspect", "Reference"]
+    found = [name for names in commands.values() for name in names]
+    assert {"run", "eval", "attack", "report", "diagnose", "list", "show"} <= set(found)
+    assert len(found) == len(set(found))
+    assert not set(found) & set(OLD)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert not re.search(r"^ {10,}\S", shown.partition("Unlearn:")[2], flags=re.MULTILINE)
 
 
 def test_show_recipe_names_every_option_with_its_text(expunge: Any) -> None:

@@ -26,7 +26,7 @@ def test_streams_that_know_few_characters(encoding: str) -> None:
         "import sys, io\n"
         "from expunge.cli.main import main\n"
         "from expunge.cli._console import print_json\n"
-        "for arguments in (['metrics'], ['metrics', '--json'], [sys.argv[1]]):\n"
+        "for arguments in (['list', 'metrics'], ['list', 'metrics', '--json'], [sys.argv[1]]):\n"
         "    sys.argv = ['expunge', *arguments]\n"
         "    try:\n"
         "        main()\n"
@@ -53,16 +53,18 @@ def test_streams_that_know_few_characters(encoding: str) -> None:
 
 def test_pipes_that_close_and_devices_that_are_full() -> None:
     """`| head` ends in silence, with the code of SIGPIPE; a closed or full standard output is no traceback."""
-    piped = started(shell="$EXPUNGE metrics | true; echo ${PIPESTATUS[0]}; $EXPUNGE metrics --json | true; echo ok")
+    piped = started(
+        shell="$EXPUNGE list metrics | true; echo ${PIPESTATUS[0]}; $EXPUNGE list metrics --json | true; echo ok"
+    )
     assert piped.stdout.split()[-1] == b"ok"
     assert piped.stdout.split()[0] == b"141"
     assert b"Traceback" not in piped.stderr
     assert b"Exception" not in piped.stderr
-    closed = started("$EXPUNGE metrics >&-; echo $?; $EXPUNGE nope 2>&-; echo $?")
+    closed = started("$EXPUNGE list metrics >&-; echo $?; $EXPUNGE nope 2>&-; echo $?")
     assert closed.stdout.split() == [b"0", b"2"]
     assert not closed.stderr
     if os.path.exists("/dev/full"):
-        full = started("$EXPUNGE metrics >/dev/full; echo $? >&2")
+        full = started("$EXPUNGE list metrics >/dev/full; echo $? >&2")
         assert full.stderr.decode().splitlines() == ["expunge: standard output: No space left on device", "1"]
 
 
@@ -93,13 +95,13 @@ def test_a_bug_is_one_line_that_says_where_it_is(expunge: Any, monkeypatch: pyte
         raise KeyError("a\nb")
 
     monkeypatch.setattr("expunge.core.plugins.listing", broken)
-    outcome = expunge("metrics")
+    outcome = expunge("list", "metrics")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("expunge: internal error: KeyError: 'a\\nb' (cli/listing.py:")
     assert "EXPUNGE_TRACEBACK=1" in outcome.err
     assert outcome.err.count("\n") == 1
     monkeypatch.setenv("EXPUNGE_TRACEBACK", "1")
-    assert "Traceback (most recent call last)" in expunge("metrics").err
+    assert "Traceback (most recent call last)" in expunge("list", "metrics").err
 
 
 def test_an_interrupted_command_says_so(expunge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +109,7 @@ def test_an_interrupted_command_says_so(expunge: Any, monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr("expunge.core.plugins.listing", interrupted)
-    outcome = expunge("metrics")
+    outcome = expunge("list", "metrics")
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (130, "", 1)
 
 

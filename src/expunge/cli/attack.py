@@ -17,7 +17,7 @@ def attack(
     subject: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="A finished run, or a model's name.")],
     which: Annotated[
         str,
-        typer.Option("--attack", help="Names of `expunge attacks` with commas, default (prompts only, quick), or all."),
+        typer.Option("--attack", help="Comma-separated names (`expunge list attacks`), default or all."),
     ] = "default",
     data: Annotated[
         list[str] | None,
@@ -52,7 +52,7 @@ def attack(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of an attack that fails.")] = False,
 ) -> None:
-    """Attack a run's model or any model, and show on one card what came back.
+    """Try to recover the knowledge from a run or any model.
 
     Exit code 1: an attack broke off by an unexpected error; the card is complete apart from it. A run directory from
     somebody else can neither run code nor send rows anywhere (SECURITY.md).

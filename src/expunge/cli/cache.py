@@ -10,7 +10,7 @@ import typer
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete it; the models themselves stay.")] = False,
 ) -> None:
-    """Show where evidence of evaluated models is kept, and how much; it holds their answers."""
+    """Show or delete the cached answers of models."""
     import shutil
 
     from expunge.cli._console import console

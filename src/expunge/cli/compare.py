@@ -32,7 +32,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Set runs against the first over the same rows: difference, interval, p-value, effect size.
+    """Compare runs row by row: differences, intervals, p-values.
 
     Runs that differ by their seed only count as one, with an interval over seeds. P-values are corrected for the number
     of comparisons (Holm): name fewer sets and metrics for sharper ones.

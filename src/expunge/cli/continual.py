@@ -22,7 +22,7 @@ def continual(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Forget several requests in order, and score all of them again after each."""
+    """Forget several requests in turn, measuring after each."""
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
     from expunge.core.errors import UserError
     from expunge.core.output_dir import check_folder, new_name

@@ -16,7 +16,7 @@ def data(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """List the data sets that are shipped, or show how one's own rows are read: the first, and what is not used."""
+    """Show how a data set is read, or what data sets there are."""
     from expunge.cli._console import console, print_json, print_rows
     from expunge.core.plugins import listing
 

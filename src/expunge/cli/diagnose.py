@@ -21,12 +21,12 @@ from expunge.core.toml import read_toml
 if TYPE_CHECKING:
     from expunge.core.report_section import Diagnosis
 
-app = typer.Typer(cls=CommandList, help="Look into a model, or into what a run did to it.", no_args_is_help=True)
+app = typer.Typer(cls=CommandList, help="Examine the hidden states of a model or a run.", no_args_is_help=True)
 
 
 @app.callback()
 def diagnose() -> None:
-    """Look into a model, or into what a run did to it."""
+    """Examine the hidden states of a model or a run."""
 
 
 app.command(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def evaluate(
     models: Annotated[list[str], typer.Argument(help="Embedded names, folders, .gguf files or hub ids.")],
     suite: Annotated[
-        str | None, typer.Option(help="One of `expunge suites`, with a variant (tofu:forget05), or your own TOML file.")
+        str | None,
+        typer.Option(help="Suite (`expunge list suites`), optionally a variant (tofu:forget05), or a TOML file."),
     ] = None,
     folder: Annotated[str | None, typer.Option(help="Local copy of the suite's data instead of the hub.")] = None,
     data: Annotated[
@@ -35,9 +36,7 @@ def evaluate(
     original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
     whitebox: Annotated[
         str | None,
-        typer.Option(
-            help="White-box measures (`expunge whitebox`), separated by commas; needs --original and --reference."
-        ),
+        typer.Option(help="Comma-separated names of `expunge list whitebox`; needs --original and --reference."),
     ] = None,
     depth: Annotated[str | None, typer.Option(hidden=True, help="Old name of --whitebox.")] = None,
     lm_eval: Annotated[
@@ -62,7 +61,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or an array for several.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Score models: every metric on every set, with intervals."""
+    """Score models on a benchmark or on your own data.
+
+    Computes every metric on every set, with confidence intervals.
+    """
     from expunge.cli._console import console, print_record, print_warnings, progress_for, quiet_libraries
     from expunge.core.errors import UserError
     from expunge.core.output_dir import claimed

@@ -22,7 +22,10 @@ def import_ou(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Read OpenUnlearning's log, check it, and write what `expunge eval --reference FILE` compares with."""
+    """Import a retrained model's scores from OpenUnlearning.
+
+    Checks OpenUnlearning's log and writes the file that `expunge eval --reference FILE` compares with.
+    """
     from expunge.cli._console import console, print_json, print_rows
     from expunge.core.errors import UserError
     from expunge.core.output_dir import check_file, write_result

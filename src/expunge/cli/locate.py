@@ -17,7 +17,7 @@ def locate(
         list[str] | None,
         typer.Option(help="forget=DATA or retain=DATA, e.g. forget=facts.jsonl; none: the shipped people."),
     ] = None,
-    by: Annotated[str, typer.Option(help="How to choose; see `expunge localize`.")] = "causal_tracing",
+    by: Annotated[str, typer.Option(help="How to choose; see `expunge list localize`.")] = "causal_tracing",
     template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")] = 0,
     settings: Annotated[
@@ -32,7 +32,10 @@ def locate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Choose blocks as a run would, and show why: a value for each block. Nothing is trained."""
+    """Show which blocks hold the knowledge.
+
+    Selects blocks as a run would and shows a value for each block. Nothing is trained.
+    """
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
     from expunge.core.errors import UserError

@@ -60,27 +60,25 @@ app = typer.Typer(
     rich_markup_mode=None,  # help is shown as it is written, brackets too
     help="Removes chosen knowledge from a language model, and shows whether it is really gone.",
 )
-app.command(
-    "run",
-    help="Load, localize, unlearn, measure before and after, record, report. A run file from somebody else can neither "
-    "run code nor send rows anywhere unless you allow it here (SECURITY.md).",
-)(permitted(run.runner()))
-app.command("continual")(permitted(continual.continual))
-app.command("teach")(permitted(teach.teach))
-app.command("reproduce")(permitted(reproduce.reproduce))
-app.command("eval")(permitted(evaluate.evaluate))
-app.command("compare")(permitted(compare.compare))
-app.command("import-ou")(import_ou.import_ou)
-app.command("meta-eval")(permitted(meta_eval.meta_eval))
-app.command("data")(data.data)
-app.command("locate")(permitted(locate.locate))
-app.command("cache")(cache.cache)
-app.command("attack")(permitted(attack.attack))
-app.command("report")(report.report)
-app.add_typer(diagnose.app, name="diagnose")
-app.add_typer(models.app, name="models")
-app.add_typer(show.app, name="show")
-listing.add_to(app)
+UNLEARN, MEASURE, ATTACK, INSPECT, REFERENCE = "Unlearn", "Measure", "Attack", "Inspect", "Reference"
+app.command("run", help=run.HELP, rich_help_panel=UNLEARN)(permitted(run.runner()))
+app.command("continual", rich_help_panel=UNLEARN)(permitted(continual.continual))
+app.command("teach", rich_help_panel=UNLEARN)(permitted(teach.teach))
+app.command("reproduce", rich_help_panel=UNLEARN)(permitted(reproduce.reproduce))
+app.command("eval", rich_help_panel=MEASURE)(permitted(evaluate.evaluate))
+app.command("compare", rich_help_panel=MEASURE)(permitted(compare.compare))
+app.command("meta-eval", rich_help_panel=MEASURE)(permitted(meta_eval.meta_eval))
+app.command("import-ou", rich_help_panel=MEASURE)(import_ou.import_ou)
+app.command("attack", rich_help_panel=ATTACK)(permitted(attack.attack))
+app.command("report", rich_help_panel=INSPECT)(report.report)
+app.add_typer(diagnose.app, name="diagnose", rich_help_panel=INSPECT)
+app.command("locate", rich_help_panel=INSPECT)(permitted(locate.locate))
+app.command("data", rich_help_panel=INSPECT)(data.data)
+app.command("list", rich_help_panel=REFERENCE)(listing.list_kind)
+app.add_typer(show.app, name="show", rich_help_panel=REFERENCE)
+app.add_typer(models.app, name="models", rich_help_panel=REFERENCE)
+app.command("cache", rich_help_panel=REFERENCE)(cache.cache)
+listing.add_old_names(app)
 
 
 @app.callback()

@@ -18,7 +18,11 @@ def meta_eval(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Test the metrics: do they tell models that know from others, and hold under relearning and quantization?"""
+    """Test which metrics can be trusted.
+
+    Measures whether metrics separate models that know the facts from models that do not, and whether they are
+    robust to relearning and quantization.
+    """
     import shlex
     import sys
 

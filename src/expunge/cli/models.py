@@ -7,23 +7,16 @@ from typing import Annotated
 import typer
 
 from expunge.cli._help import CommandList
+from expunge.cli.listing import KINDS, AsJson, print_kind
 
-app = typer.Typer(cls=CommandList, help="Embedded models.", invoke_without_command=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="An array of objects.")]
+app = typer.Typer(cls=CommandList, help="List the embedded models, or download one.", invoke_without_command=True)
 
 
 @app.callback()
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the embedded models."""
+    """List the embedded models, or download one."""
     if context.invoked_subcommand is None:
-        from expunge.cli._console import print_rows
-        from expunge.models.pull import embedded
-
-        rows = [
-            {"name": name, **spec.model_dump(include={"kind", "summary", "paper"})} for name, spec in embedded().items()
-        ]
-        print_rows(rows, as_json)
+        print_kind(KINDS["models"], as_json)
 
 
 @app.command()

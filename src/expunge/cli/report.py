@@ -15,7 +15,10 @@ def report(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
 ) -> None:
-    """Write report.html from a run's records, and print its verdict and table; of several, what survived attacks."""
+    """Print a run's verdict and rewrite its report.
+
+    Of several runs, or of folders of attacks on models, it prints their robustness side by side.
+    """
     from expunge.cli._console import console, print_record, print_result
     from expunge.core.errors import UserError
     from expunge.core.records import read_record

@@ -13,14 +13,17 @@ from expunge.cli._out import out_path, resumable
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="One of `expunge reproductions`, or a TOML file of the same form.")],
+    name: Annotated[str, typer.Argument(help="One of `expunge list reproductions`, or a TOML file of the same form.")],
     out: Annotated[
         Path | None,
         typer.Option(parser=out_path, metavar="PATH", help="Directory; none: reproductions/NAME, where it goes on."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Teach, choose strengths, run every seed, and write one table; a second call goes on where the first ended."""
+    """Reproduce a paper's claims on a small model.
+
+    Teaches, chooses strengths, runs every seed and writes one table. A second call continues an unfinished one.
+    """
     from expunge.cli._console import console, progress_for, quiet_libraries
     from expunge.core.output_dir import check_folder
     from expunge.workflows.reproduce import load_reproduction

@@ -15,6 +15,12 @@ from expunge.cli._out import out_path, resumable
 if TYPE_CHECKING:
     from expunge.core.records import Record
 
+HELP = """Remove knowledge from a model and measure what is left.
+
+A run chooses the weights to train, measures, trains, measures again, attacks the result and writes a report. A run
+file from somebody else can neither run code nor send rows anywhere unless you allow it here (SECURITY.md).
+"""
+
 
 def runner(**tables: Any) -> Callable[..., None]:
     """A command that carries out a run with these tables of the run file on top.
@@ -30,7 +36,7 @@ def runner(**tables: Any) -> Callable[..., None]:
         retain: Annotated[str | None, typer.Option(help="Data to keep.")] = None,
         neighbour: Annotated[str | None, typer.Option(help="Data near the forgotten, only measured.")] = None,
         general: Annotated[str | None, typer.Option(help="Other knowledge, only measured.")] = None,
-        recipe: Annotated[str | None, typer.Option(help="Named method; see `expunge recipes`.")] = None,
+        recipe: Annotated[str | None, typer.Option(help="Named method; see `expunge list recipes`.")] = None,
         settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the run: a.b=c.")] = None,
         out: Annotated[Path | None, typer.Option(parser=out_path, metavar="PATH", help="Run directory.")] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,

@@ -12,7 +12,7 @@ from expunge.cli._help import CommandList
 UNSTATED = "this recipe, which does not say where it is from"
 """Of a value whose source stands nowhere; no shipped recipe has one."""
 
-app = typer.Typer(cls=CommandList, help="Show everything about one thing.", no_args_is_help=True)
+app = typer.Typer(cls=CommandList, help="Show every option of a recipe, attack or diagnostic.", no_args_is_help=True)
 
 
 @app.command()
@@ -60,7 +60,7 @@ def diagnostic(
 
 @app.command()
 def attack(
-    name: Annotated[str, typer.Argument(help="Name of an attack; see `expunge attacks`.")],
+    name: Annotated[str, typer.Argument(help="Name of an attack; see `expunge list attacks`.")],
     as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
 ) -> None:
     """Every option of an attack: its default, and what it means."""

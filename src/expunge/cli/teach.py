@@ -19,7 +19,10 @@ def teach(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Build a target that knows some facts, or the retrained reference that never saw them."""
+    """Fine-tune a model on facts, to unlearn them or as a reference.
+
+    The result knows facts that a run then unlearns, or serves as the reference that never saw the forget rows.
+    """
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
     from expunge.workflows.teach import execute_teach, load_teach
 

@@ -44,7 +44,7 @@ class TrainConfig(Frozen):
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this global norm; 0: never")
     optimizer: str = Field(
         "adamw_torch_fused",
-        description="One of `expunge optimizers`, or any optimizer name of transformers' TrainingArguments",
+        description="One of `expunge list optimizers`, or any optimizer name of transformers' TrainingArguments",
     )
     optimizer_options: dict[str, Any] | None = Field(
         None,

@@ -54,7 +54,7 @@ def check_steps(train: TrainConfig, method: Method, squeeze: SqueezeConfig | Non
         return
     if method.edit is None:
         raise UserError(
-            "train.epochs: 0 and no edit would leave the model as it is; choose an edit, see `expunge edits`"
+            "train.epochs: 0 and no edit would leave the model as it is; choose an edit, see `expunge list edits`"
         )
     if unused := [slot for slot, loss in losses.items() if loss.trains]:
         raise UserError(f'train.epochs: 0, so that the {unused[0]} loss would never be used; set {unused[0]} = "none"')
