@@ -1,7 +1,12 @@
-"""The same model through lm-eval, here a stand-in that answers in the harness's own form."""
+"""The same model through lm-eval: the real one if it is installed, and a stand-in with its recorded signatures.
+
+The stand-in takes only arguments that lm-eval 0.4.9.1, the oldest supported version, has;
+`test_the_recorded_signatures` compares the record with the installed version. Both were run against lm-eval 0.4.13.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from importlib.machinery import ModuleSpec
@@ -10,11 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from expunge.api import measure
 from expunge.cli.main import app
 from expunge.core.errors import UserError
+from expunge.data.example import Example
 from expunge.evaluate import harness
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.harness import check_tasks, harness_scores
@@ -32,6 +39,27 @@ RESULTS: dict[str, Any] = {
     "n-samples": {"wmdp_bio": {"original": 1273, "effective": 100}, "wmdp_cyber": {"original": 9, "effective": 9}},
 }
 
+PARAMETERS = {
+    "simple_evaluate": (
+        "model model_args tasks num_fewshot batch_size max_batch_size device use_cache cache_requests "
+        "rewrite_requests_cache delete_requests_cache limit bootstrap_iters check_integrity write_out log_samples "
+        "evaluation_tracker system_instruction apply_chat_template fewshot_as_multiturn gen_kwargs task_manager "
+        "verbosity predict_only random_seed numpy_random_seed torch_random_seed fewshot_random_seed "
+        "confirm_run_unsafe_code metadata"
+    ),
+    "HFLM": (
+        "pretrained backend revision subfolder tokenizer truncation logits_cache max_length device dtype softmax_dtype "
+        "mixed_precision_dtype batch_size max_batch_size trust_remote_code use_fast_tokenizer add_bos_token "
+        "prefix_token_id parallelize max_memory_per_gpu max_cpu_memory offload_folder peft delta autogptq gptqmodel "
+        "gguf_file"
+    ),
+}
+"""Of lm-eval 0.4.9.1; the real HFLM swallows any other."""
+
+
+def allowed(name: str) -> set[str]:
+    return set(PARAMETERS[name].split())
+
 
 class Manager:
     all_tasks = TASKS
@@ -48,12 +76,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     modules = {name: ModuleType(name) for name in names}
     modules["lm_eval"].__spec__ = ModuleSpec("lm_eval", None)
     modules["lm_eval.tasks"].TaskManager = Manager  # type: ignore[attr-defined]
-    modules["lm_eval.models.huggingface"].HFLM = dict  # type: ignore[attr-defined]
+
+    def hflm(**options: Any) -> dict[str, Any]:
+        assert options.keys() <= allowed("HFLM")
+        options["pretrained"].eval()  # as the real one does
+        return options
 
     def simple_evaluate(**asked: Any) -> dict[str, Any] | None:
+        assert asked.keys() <= allowed("simple_evaluate")
         found.append({**asked, "training": asked["model"]["pretrained"].training})
         return RESULTS
 
+    modules["lm_eval.models.huggingface"].HFLM = hflm  # type: ignore[attr-defined]
     modules["lm_eval"].simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -118,3 +152,61 @@ def test_command(tiny_folder: Path, fact_files: dict[str, Path], calls: list[dic
     (both,) = evaluate_models([str(tiny_folder)], plan, lm_eval=["wmdp"])
     assert {"forget", "lm-eval: wmdp"} <= set(both.record.scores)
     assert "lm-eval: wmdp" not in measure(str(tiny_folder), {"forget": str(fact_files["forget"])}).scores
+
+
+def test_the_recorded_signatures() -> None:
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    assert set(inspect.signature(lm_eval.simple_evaluate).parameters) >= allowed("simple_evaluate")
+    assert set(inspect.signature(HFLM).parameters) >= allowed("HFLM")
+    assert callable(TaskManager.match_tasks)
+    assert isinstance(TaskManager.all_tasks, property)
+
+
+def test_the_real_harness_scores_as_the_model_does(
+    tiny: LanguageModel, examples: dict[str, tuple[Example, ...]], tmp_path: Path
+) -> None:
+    """Four facts among two wrong answers each: the share of rows whose right answer has the largest log-probability."""
+    pytest.importorskip("lm_eval")
+    rows = examples["forget"][:4]
+    choices = [[f" {row.answer}", *(f" {wrong}" for wrong in row.perturbed_answer[:2])] for row in rows]
+    lines = [
+        json.dumps({"question": row.question, "choices": some, "right": 0})
+        for row, some in zip(rows, choices, strict=True)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    task = {
+        "task": "tiny_facts",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "choices",
+        "doc_to_target": "right",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    tiny.network.train()
+    found = harness_scores(tiny, [task], 0)
+    assert tiny.network.training
+    (scores,) = found.values()
+    assert list(found) == ["lm-eval: tiny_facts"]
+    right = [
+        max(range(3), key=lambda place, row=row, some=some: _logp(tiny, row.question or "", some[place])) == 0
+        for row, some in zip(rows, choices, strict=True)
+    ]
+    assert scores["acc"].value == sum(right) / 4
+    assert scores["acc"].n == 4
+    assert scores["acc"].low is not None
+
+
+def _logp(model: LanguageModel, text: str, answer: str) -> float:
+    """Summed log-probability of the answer's tokens, as a plain forward pass gives it."""
+    context = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = model.tokenizer(text + answer, add_special_tokens=False)["input_ids"]
+    with torch.no_grad(), model.evaluating():
+        logp = model.network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(float(logp[place - 1, ids[place]]) for place in range(len(context), len(ids)))

@@ -1,4 +1,4 @@
-"""The same loaded model scored by lm-eval, EleutherAI's harness, for figures that others can be compared with."""
+"""Scores of a loaded model by lm-eval, EleutherAI's harness, for comparison with published figures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from expunge.core.records import Score, Scores
 from expunge.models.base import LanguageModel
 
 _PREFIX = "lm-eval: "
-"""Before a task's name, so that no task is taken for a set of rows."""
+"""Prefix of a task's name, which keeps tasks apart from sets of rows."""
 _NORMAL = 1.96
-"""Standard errors on either side of a 95% interval."""
+"""Half width of a 95% interval, in standard errors."""
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
@@ -35,20 +35,20 @@ def check_tasks(tasks: Sequence[str]) -> None:
 
 
 def harness_scores(model: LanguageModel, tasks: Sequence[Any], seed: int, batch_size: int = 16) -> Scores:
-    """Results of tasks and of the groups that they make up.
+    """Scores of tasks and of groups of tasks.
 
-    Which direction is wanted is left open: less is wanted of an accuracy on what should be forgotten. With several
-    processes, the first has the scores and the others none.
+    The scores name no wanted direction, since a low accuracy is wanted on what should be forgotten. With several
+    processes, only the first returns scores.
 
     Args:
         model: any model; its chat template is not used.
         tasks: names as `lm-eval ls tasks` lists them.
-        seed: of whatever the tasks draw.
+        seed: of everything that the tasks draw.
         batch_size: sequences in one batch.
 
     Returns:
-        `lm-eval: TASK` -> metric, with the filter's name where it is not `none` -> score; its interval is 1.96 of the
-        harness's standard errors wide on either side.
+        `lm-eval: TASK` -> metric, followed by the filter's name unless that is `none` -> score, with an interval of
+        1.96 standard errors of the harness on either side.
 
     Raises:
         UserError: as `check_tasks`, or a task's data cannot be loaded.
@@ -57,15 +57,15 @@ def harness_scores(model: LanguageModel, tasks: Sequence[Any], seed: int, batch_
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    harness = HFLM(
-        pretrained=model.network,
-        backend="causal",
-        tokenizer=model.tokenizer,
-        batch_size=batch_size,
-        mixed_precision_dtype=None if model.precision == "float32" else model.precision,
-    )
     try:
-        with model.evaluating():
+        with model.evaluating():  # HFLM switches the network to evaluation mode, and leaves it so
+            harness = HFLM(
+                pretrained=model.network,
+                backend="causal",
+                tokenizer=model.tokenizer,
+                batch_size=batch_size,
+                mixed_precision_dtype=None if model.precision == "float32" else model.precision,
+            )
             found = simple_evaluate(
                 model=harness,
                 tasks=list(tasks),
@@ -85,7 +85,7 @@ def harness_scores(model: LanguageModel, tasks: Sequence[Any], seed: int, batch_
 
 
 def _num_rows(found: dict[str, Any], task: str) -> int:
-    """Rows of a task, or of all tasks of a group."""
+    """Number of rows of a task, or of all tasks of a group."""
     if size := found["n-samples"].get(task):
         return int(size["effective"])
     return sum(_num_rows(found, one) for one in found.get("group_subtasks", {}).get(task, ()) if one != task)
