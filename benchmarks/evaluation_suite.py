@@ -25,7 +25,7 @@ from expunge.evaluate.base import Item
 from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.measure import Measured, measure
 from expunge.evaluate.score import load_metrics
-from expunge.evaluate.sets import RowSet
+from expunge.evaluate.sets import EvalSet
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.generate import Scored
@@ -67,7 +67,7 @@ def ours(model: LanguageModel, rows: dict[str, tuple[Example, ...]]) -> Measured
     """One pass over all sets."""
     config = EvaluateConfig(samples=0, max_new_tokens=NEW_TOKENS, set_metrics=("membership",), cache=False)
     sets = {
-        name: RowSet(some, ROLES[name], config, (*METRICS[name], *(ATTACKS if name == "forget" else ())))
+        name: EvalSet(some, ROLES[name], config, (*METRICS[name], *(ATTACKS if name == "forget" else ())))
         for name, some in rows.items()
     }
     metrics = load_metrics(config.model_copy(update={"metrics": ("probability",)}))

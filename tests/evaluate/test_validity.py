@@ -17,7 +17,7 @@ from expunge.evaluate.base import Item
 from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.measure import Measured
 from expunge.evaluate.score import item_values, load_metrics, score
-from expunge.evaluate.sets import RowSet, Sets, sets_of
+from expunge.evaluate.sets import EvalSet, Sets, sets_of
 from expunge.evaluate.validity import (
     answer_warnings,
     check_keywords,
@@ -42,7 +42,7 @@ def fact(number: int, **more: Any) -> Example:
 
 def sets(rows: list[Example], role: Role = "forget", config: EvaluateConfig = CONFIG) -> Sets:
     """One set, named by its role."""
-    return {role: RowSet(tuple(rows), role, config)}
+    return {role: EvalSet(tuple(rows), role, config)}
 
 
 def measured(items: list[Item], role: Role = "forget") -> Measured:
@@ -71,8 +71,8 @@ def test_shipped_rows_raise_no_alarm(name: str) -> None:
     if name == "people":
         more = ("neighbour", "general", "dev_forget", "dev_neighbour", "dev_general")
         splits |= {split: load_examples(DataSpec(name=name, split=split)) for split in more}
-    found: dict[str, RowSet] = {
-        split: RowSet(rows, "forget" if "forget" in split else "retain", CONFIG) for split, rows in splits.items()
+    found: dict[str, EvalSet] = {
+        split: EvalSet(rows, "forget" if "forget" in split else "retain", CONFIG) for split, rows in splits.items()
     }
     check_keywords(found)
     assert row_warnings(found) == []

@@ -28,7 +28,7 @@ from expunge.evaluate.score import (
     topic_values,
     units_of,
 )
-from expunge.evaluate.sets import RowSet, Sets, sets_of
+from expunge.evaluate.sets import EvalSet, Sets, sets_of
 from expunge.evaluate.summary import summarise
 from expunge.models.base import LanguageModel
 
@@ -167,7 +167,7 @@ def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
     return with_reference(evidence, reference.evidence)
 
 
-def _own(one: RowSet, metrics: Mapping[str, Metric], config: EvaluateConfig) -> tuple[str, ...]:
+def _own(one: EvalSet, metrics: Mapping[str, Metric], config: EvaluateConfig) -> tuple[str, ...]:
     """Row metrics that a set is measured by: its own, or the common ones; a name may be for one role only."""
     if one.metrics or any(named(name).role for name in config.metrics):
         return for_role(one.metrics or config.metrics, one.role)

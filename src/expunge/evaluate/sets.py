@@ -12,7 +12,7 @@ from expunge.evaluate.config import EvaluateConfig, Role
 
 
 @dataclass(frozen=True)
-class RowSet:
+class EvalSet:
     """Rows, what they are for, and how they are measured."""
 
     rows: tuple[Example, ...]
@@ -28,13 +28,13 @@ class RowSet:
     """How its data sets were read."""
 
 
-Sets = Mapping[str, RowSet]
+Sets = Mapping[str, EvalSet]
 """Name -> set. A run's splits are named like their roles."""
 
 
-def sets_of(splits: Splits, config: EvaluateConfig) -> dict[str, RowSet]:
+def sets_of(splits: Splits, config: EvaluateConfig) -> dict[str, EvalSet]:
     """The splits of a run as sets, all measured alike."""
     return {
-        name: RowSet(rows, name, config, understood=splits.understood.get(name, ()))  # type: ignore[arg-type]
+        name: EvalSet(rows, name, config, understood=splits.understood.get(name, ()))  # type: ignore[arg-type]
         for name, rows in splits.named()
     }

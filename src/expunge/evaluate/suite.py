@@ -18,7 +18,7 @@ from expunge.data.load import load_data
 from expunge.evaluate.aliases import check_role
 from expunge.evaluate.config import EvaluateConfig, Role
 from expunge.evaluate.score import load_metrics, load_set_metrics
-from expunge.evaluate.sets import RowSet
+from expunge.evaluate.sets import EvalSet
 
 
 class SetConfig(Frozen):
@@ -48,7 +48,7 @@ class Suite(Frozen):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="How all sets are measured")
     sets: dict[str, SetConfig] = Field(min_length=1)
 
-    def rows(self) -> dict[str, RowSet]:
+    def rows(self) -> dict[str, EvalSet]:
         """Every set with its rows.
 
         Raises:
@@ -56,7 +56,7 @@ class Suite(Frozen):
         """
         loaded = {name: load_data(one.data, f"sets.{name}.data") for name, one in self.sets.items()}
         return {
-            name: RowSet(
+            name: EvalSet(
                 loaded[name].examples,
                 one.role,
                 self._config(one),

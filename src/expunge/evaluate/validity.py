@@ -13,7 +13,7 @@ from expunge.core.records import FEWEST_QUESTIONS, KEYWORD_METRICS
 from expunge.data.example import Example, holds_any, normalise
 from expunge.evaluate.keywords import counted_keywords, prompt_text
 from expunge.evaluate.measure import Measured
-from expunge.evaluate.sets import RowSet, Sets
+from expunge.evaluate.sets import EvalSet, Sets
 
 FEW_ROWS = 5
 """Intervals over fewer rows are no more than a formality."""
@@ -59,7 +59,7 @@ def row_warnings(sets: Sets, system_prompt: str | None = None) -> Sentences:
     return [*found, *_about_pairs(sets)]
 
 
-def _about_set(name: str, one: RowSet, system_prompt: str | None) -> Iterator[str]:
+def _about_set(name: str, one: EvalSet, system_prompt: str | None) -> Iterator[str]:
     rows, kind = one.rows, "documents" if all(row.text is not None for row in one.rows) else "rows"
     marked = [row for row in rows if row.keywords]
     if lacking := [row for row in marked if _lacks_keyword(row)]:
