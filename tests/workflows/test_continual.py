@@ -12,7 +12,7 @@ import tomli_w
 
 from expunge.core.errors import UserError
 from expunge.core.toml import read_toml
-from expunge.reports.continual import PAGE, matrices, verdict
+from expunge.reports.continual import PAGE, sequence_tables, verdict
 from expunge.workflows.continual import execute_plan, load_plan, read_sequence, step_folder
 
 
@@ -60,7 +60,7 @@ def test_every_request_is_scored_after_every_step(done: Path) -> None:
     assert known[1][0] < known[0][0] / 2, "the first request is forgotten by the first step"
     assert known[1][1] > 2 * known[1][0], "the second one is retained meanwhile"
     assert known[2][1] < known[1][1] / 2, "and is forgotten by the second step"
-    lines = matrices(record)[0].lines
+    lines = sequence_tables(record)[0].lines
     assert [[line.state(step) for step in range(3)] for line in lines] == [
         ["later", "now", "earlier"],
         ["later", "later", "now"],

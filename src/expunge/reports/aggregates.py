@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from expunge.core.records import Aggregate, Aggregates, Component, Frozen, Record
-from expunge.reports.formats import ABSENT, FAMILIES, SPLITS, number, ordered
+from expunge.reports.formats import ABSENT, FAMILIES, SPLITS, number, ordered, score_text
 from expunge.reports.metric_texts import metric_title
 
 if TYPE_CHECKING:
@@ -52,16 +52,6 @@ class Whole(Frozen):
         return [(part, before.get((part.split, part.name))) for part in self.after.components]
 
 
-def aggregate_text(aggregate: Aggregate) -> str:
-    """`0.94 [0.88, 1.00]`, or the word for an absent one."""
-    if aggregate.value is None:
-        return ABSENT
-    text = number(aggregate.value)
-    if aggregate.low is None or aggregate.high is None:
-        return text
-    return f"{text} [{number(aggregate.low)}, {number(aggregate.high)}]"
-
-
 def wholes(record: Record) -> list[Whole]:
     """Every aggregate of a run."""
     before, after = record.aggregates_before, record.aggregates_after
@@ -87,7 +77,7 @@ def print_aggregates(record: Record, terminal: Terminal) -> None:
     measured = [one for one in listed if not one.absent]
     terminal.table(
         ["aggregate", "before [95%]", "after [95%]"],
-        [[one.name, aggregate_text(one.before), aggregate_text(one.after)] for one in measured],
+        [[one.name, score_text(one.before), score_text(one.after)] for one in measured],
     )
     for note in notes(listed):
         terminal.prose(note)

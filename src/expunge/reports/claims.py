@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from expunge.core.records import Frozen
-from expunge.reports.formats import number
+from expunge.reports.formats import interval_text, number
 from expunge.reports.quantities import Column, Plain, value_of
 
 Verdict = Literal["holds", "does not hold", "no difference shown"]
@@ -84,7 +84,7 @@ class Interval(NamedTuple):
         """`0.05 [0.01, 0.09]`."""
         if math.isinf(self.low):
             return f"{number(self.mean)} (one seed, no interval)"
-        return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
+        return interval_text(self.mean, self.low, self.high)
 
 
 Strengths = Mapping[float, Sequence[Plain]]

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from expunge.core.records import Evaluation, Score
-from expunge.reports.aggregates import aggregate_text, print_parts
-from expunge.reports.formats import ABSENT, number
+from expunge.core.records import Aggregate, Evaluation, Score
+from expunge.reports.aggregates import print_parts
+from expunge.reports.formats import ABSENT, score_text
 
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
@@ -47,20 +47,14 @@ def as_markdown(records: Sequence[Evaluation]) -> str:
     """One row a score, one column a model; what no model has stands below with its reason."""
     head = ["set", "score", *(record.model for record in records)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    absent: dict[str, list[str]] = {}
-    for name, metric in dict.fromkeys((name, metric) for record in records for name, _, metric, _ in _scores(record)):
-        scores = [record.scores.get(name, {}).get(metric) for record in records]
-        if all(score is None or score.value is None for score in scores):
-            reason = next((score.reason for score in scores if score is not None and score.reason), "not measured")
-            absent.setdefault(reason, []).append(f"{name}/{metric}")
-        else:
-            lines.append(f"| {name} | {metric} | {' | '.join(map(cell, scores))} |")
-    for metric in dict.fromkeys(metric for record in records for metric in record.aggregates):
-        found = [record.aggregates.get(metric) for record in records]
-        if any(aggregate is not None and aggregate.value is not None for aggregate in found):
-            texts = ["-" if aggregate is None else aggregate_text(aggregate) for aggregate in found]
+    present, absent = _side_by_side(records)
+    lines += [f"| {name} | {metric} | {' | '.join(map(_cell, scores))} |" for name, metric, scores in present]
+    for metric, found in _aggregates(records).items():
+        if any(one is not None and one.value is not None for one in found):
+            texts = ["-" if one is None else score_text(one) for one in found]
             lines.append(f"| all | {metric} | {' | '.join(texts)} |")
-    lines += [f"\nAbsent ({reason}): {', '.join(names)}." for reason, names in absent.items()]
+    listed = {reason: [f"{name}/{metric}" for name, metric in some] for reason, some in absent.items()}
+    lines += [f"\nAbsent ({reason}): {', '.join(names)}." for reason, names in listed.items()]
     lines += [f"\nWarning: {warning}" for warning in warnings_of(records)]
     return "\n".join(lines) + "\n"
 
@@ -77,14 +71,6 @@ def warnings_of(records: Sequence[Evaluation]) -> list[str]:
     ]
 
 
-def cell(score: Score | None) -> str:
-    """Value with its interval; the reference and the chance level where there are any."""
-    if score is None or score.value is None:
-        return "-"
-    interval = "" if score.low is None or score.high is None else f" [{number(score.low)}, {number(score.high)}]"
-    return f"{number(score.value)}{interval}"
-
-
 def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
     """Print warnings, what any model scores, side by side, what is absent with its reason, and the aggregates."""
     for record in records:
@@ -92,20 +78,15 @@ def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
         for warning in record.warnings:
             terminal.prose(f"Warning{of}: {warning}", style="bold yellow")
     titles = [f"{name} [95%]" for name in short_names([record.model for record in records])]
-    rows: list[list[str]] = []
-    absent: dict[str, dict[str, list[str]]] = {}
-    for part, metric in dict.fromkeys((part, metric) for record in records for part, _, metric, _ in _scores(record)):
-        scores = [record.scores.get(part, {}).get(metric) for record in records]
-        if all(score is None or score.value is None for score in scores):
-            why = next((score.reason for score in scores if score is not None and score.reason), "not measured")
-            absent.setdefault(why, {}).setdefault(metric, []).append(part)
-            continue
-        counts = dict.fromkeys(score.counted for score in scores if score is not None and score.value is not None)
-        rows.append([part, metric, *map(cell, scores), " / ".join(counts)])
+    present, absent = _side_by_side(records)
+    rows = [[part, metric, *map(_cell, scores), _counts(scores)] for part, metric, scores in present]
     terminal.table(["set", "score", *(titles if len(records) > 1 else ["value [95%]"]), "n"], rows, grouped=True)
-    for why, metrics in absent.items():
-        listed = ", ".join(f"{metric} ({', '.join(parts)})" for metric, parts in metrics.items())
-        terminal.prose(f"{ABSENT}, {why}: {listed}")
+    for reason, pairs in absent.items():
+        sets: dict[str, list[str]] = {}
+        for part, metric in pairs:
+            sets.setdefault(metric, []).append(part)
+        listed = ", ".join(f"{metric} ({', '.join(parts)})" for metric, parts in sets.items())
+        terminal.prose(f"{ABSENT}, {reason}: {listed}")
     for reference, compared in _references(records).items():
         terminal.prose(f"{', '.join(compared)}: compared with {reference}", style="dim")
     _print_aggregates(records, titles, terminal)
@@ -125,10 +106,9 @@ def _print_aggregates(records: Sequence[Evaluation], titles: Sequence[str], term
     """Print aggregates that any model has, why others have none, and what they are made of."""
     rows: list[list[str]] = []
     notes: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for record in records for name in record.aggregates):
-        found = [record.aggregates.get(name) for record in records]
+    for name, found in _aggregates(records).items():
         if any(one is not None and one.value is not None for one in found):
-            rows.append([name, *("-" if one is None or one.value is None else aggregate_text(one) for one in found)])
+            rows.append([name, *map(_cell, found)])
         else:
             why = next((one.reason for one in found if one is not None and one.reason), "not measured")
             notes.setdefault(why, []).append(name)
@@ -142,6 +122,37 @@ def _print_aggregates(records: Sequence[Evaluation], titles: Sequence[str], term
         for record, title in zip(records, titles, strict=True):
             of = "" if len(records) == 1 else f" of {title.removesuffix(' [95%]')}"
             print_parts(record.aggregates, f"their parts{of}", terminal)
+
+
+def _side_by_side(
+    records: Sequence[Evaluation],
+) -> tuple[list[tuple[str, str, list[Score | None]]], dict[str, list[tuple[str, str]]]]:
+    """Set, metric and scores of what any model has, and reason -> set and metric of everything else."""
+    present: list[tuple[str, str, list[Score | None]]] = []
+    absent: dict[str, list[tuple[str, str]]] = {}
+    for name, metric in dict.fromkeys((name, metric) for record in records for name, _, metric, _ in _scores(record)):
+        scores = [record.scores.get(name, {}).get(metric) for record in records]
+        if any(score is not None and score.value is not None for score in scores):
+            present.append((name, metric, scores))
+        else:
+            reason = next((score.reason for score in scores if score is not None and score.reason), "not measured")
+            absent.setdefault(reason, []).append((name, metric))
+    return present, absent
+
+
+def _aggregates(records: Sequence[Evaluation]) -> dict[str, list[Aggregate | None]]:
+    """Name -> the aggregate of each model."""
+    names = dict.fromkeys(name for record in records for name in record.aggregates)
+    return {name: [record.aggregates.get(name) for record in records] for name in names}
+
+
+def _cell(score: Score | Aggregate | None) -> str:
+    return "-" if score is None or score.value is None else score_text(score)
+
+
+def _counts(scores: Sequence[Score | None]) -> str:
+    """Items behind the values; all counts where models differ."""
+    return " / ".join(dict.fromkeys(one.counted for one in scores if one is not None and one.value is not None))
 
 
 def _references(records: Sequence[Evaluation]) -> dict[str, list[str]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from expunge.core import schema
-from expunge.core.records import Score
+from expunge.core.records import Aggregate, Score
 from expunge.core.report_section import Cell
 
 _ORDER = ("forget", "neighbour", "retain", "general", "holdout")
@@ -63,12 +63,14 @@ def percent(value: float, low: float | None = None, high: float | None = None) -
     return text if low is None or high is None else f"{text} [{bare_percent(low)}, {bare_percent(high)}]"
 
 
-def score_text(score: Score) -> str:
-    """`0.94 [0.88, 1.00]`, or the word for an absent score (its reason is told beside it)."""
-    if score.value is None:
-        return ABSENT
-    text = number(score.value)
-    return text if score.low is None or score.high is None else f"{text} [{number(score.low)}, {number(score.high)}]"
+def interval_text(value: float, low: float | None, high: float | None, form: Callable[[float], str] = number) -> str:
+    """`0.94 [0.88, 1.00]`, or `0.94` without an interval."""
+    return form(value) if low is None or high is None else f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def score_text(score: Score | Aggregate) -> str:
+    """`0.94 [0.88, 1.00]`, or the word for an absent score (its reason is shown beside it)."""
+    return ABSENT if score.value is None else interval_text(score.value, score.low, score.high)
 
 
 def cell_text(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.core.plugins import attribute, describe, names
 
-FOLDERS = ("evaluate/metrics", "evaluate/set_metrics", "evaluate/depth")
+FOLDERS = ("evaluate/metrics", "evaluate/set_metrics", "evaluate/whitebox")
 
 
 @cache

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expunge.core.report_section import Chart, Series
-from expunge.reports.aggregates import aggregate_text
 from expunge.reports.formats import ABSENT, cell_text, duration, number, score_text
-from expunge.reports.metric_texts import metric_title
+from expunge.reports.metric_texts import metric_meaning, metric_title
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -34,8 +33,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = {"metric_title": metric_title, "duration": duration, "with_interval": with_interval, "drawn": drawn}
-    environment.filters.update(filters, cell_text=cell_text, in_words=in_words)
-    environment.globals.update(score_text=score_text, aggregate_text=aggregate_text, number=number)
+    environment.filters.update(filters, cell_text=cell_text, in_words=in_words, metric_meaning=metric_meaning)
+    environment.globals.update(score_text=score_text, number=number)
     return environment
 
 

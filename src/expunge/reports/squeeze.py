@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from expunge.core.records import Estimate, GuardOutcome, Squeeze, SqueezeCheck
 from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Series, Table, Tone
-from expunge.reports.formats import number
+from expunge.reports.formats import interval_text, number
 from expunge.reports.run_charts import kept_step
 from expunge.reports.section import print_table
 
@@ -142,7 +142,7 @@ def print_squeeze(squeeze: Squeeze, terminal: Terminal) -> None:
 
 def span(value: Estimate) -> str:
     """`+0.31 [+0.12, +0.50]`."""
-    return f"{signed(value.value)} [{signed(value.low)}, {signed(value.high)}]"
+    return interval_text(value.value, value.low, value.high, signed)
 
 
 def signed(value: float) -> str:
@@ -196,7 +196,7 @@ def _table(caption: str, squeeze: Squeeze, columns: dict[str, Column], first: in
 
 
 def _plain(value: Estimate | None) -> str:
-    return "" if value is None else f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+    return "" if value is None else interval_text(value.value, value.low, value.high)
 
 
 def _epochs(count: int) -> str:
