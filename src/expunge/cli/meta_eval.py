@@ -27,13 +27,14 @@ def meta_eval(
     import sys
 
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
+    from expunge.core.output_dir import check_absent
     from expunge.evaluate.pool import load_pool
     from expunge.reports.section import print_section
-    from expunge.workflows.meta_eval import check_free, meta_evaluate, write_meta
+    from expunge.workflows.meta_eval import RECORD, meta_evaluate, write_meta
 
     found = load_pool(pool)
     if out is not None:
-        check_free(out)
+        check_absent(out / RECORD)
     quiet_libraries()
     command = shlex.join(["expunge", *sys.argv[1:]])
     record = meta_evaluate(found, str(pool), command=command, progress=progress_for(quiet))

@@ -1,4 +1,4 @@
-"""Attacks on a run or a model, read top to bottom: find models and rows, check, attack, record, show."""
+"""Attacks on a run or a model: find models and rows, check them, attack, record, show."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, AttackRecord, DataP
 from expunge.core.report_section import Diagnosis
 from expunge.core.schema import SPLITS
 from expunge.core.validation import check
-from expunge.data.example import fingerprint
 from expunge.data.splits import Splits
-from expunge.data.summary import say_all, unused_of
+from expunge.data.summary import say_all
 from expunge.evaluate.answer_kinds import Labeller
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import sampled
 from expunge.evaluate.sets import sets_of
 from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnings
+from expunge.inputs import prints_of
+from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.load import check_model_name, load_model
 from expunge.models.save import CARD
@@ -41,7 +42,7 @@ PAGE_FILE = "attacks.html"
 ACCESS = get_args(Access)
 _GROUPS = ("default", "all")
 _SAME = ("sha256", "data", "rows", "asked", "seed")
-"""What attacks must share to stand on one card."""
+"""Fields that must match before results are merged into one record."""
 
 
 def attack_target(
@@ -68,16 +69,16 @@ def attack_target(
         subject: directory of a finished run; or embedded name, folder, .gguf file or hub id of a model.
         which: names with commas between them; `default`: those that need prompts only; `all`.
         options: keys of `[attacks]` besides names and budget: NAME = {...}, max_rows.
-        evaluate: options of the asking that differ from the run's own.
-        data: split -> data, in the place of the run's; for a model none: the shipped people.
-        original: the model before unlearning; None: the run's own.
+        evaluate: options of `[evaluate]` that differ from the run's own.
+        data: split -> data that replaces the run's. Default for a model: the shipped people.
+        original: the model before unlearning. Default: the run's own.
         reference: a model that never saw the forget rows: every attack is carried out on it too.
         refusal: a model that was only taught to refuse: the same.
-        access: what the adversary has of the model: prompts, logits or weights.
-        budget: seconds for everything; None: no limit.
-        seed: of what is drawn; None: the run's own, or 0.
-        template: layout of the questions; None: the run's own, or chat.
-        out: folder of the record; None: the run's directory, or the current one.
+        access: the adversary's access to the model: prompts, logits or weights.
+        budget: seconds for everything. Default: no limit.
+        seed: of all random draws. Default: the run's own, or 0.
+        template: layout of the questions. Default: the run's own, or chat.
+        out: folder of the record. Default: the run's directory, or the current one.
         command: the command line, for the record.
         progress: where to report.
 
@@ -88,88 +89,113 @@ def attack_target(
         UserError: bad input, or a folder that holds attacks on something else.
     """
     if budget is not None and budget <= 0:
-        raise UserError(f"--budget {budget:g}: no attack takes no time; leave it out for no limit")
+        raise UserError(f"--budget {budget:g}: must be positive; leave it out for no limit")
     if "://" in subject:
         raise UserError(f"'{subject}' is an endpoint; attacks need the model itself: a run, a folder or a name")
     if access not in ACCESS:
         raise UserError(f"--access: no '{access}'{near(access, ACCESS)}")
+    data = data or {}
     wanted = _names(which)
-    if out is None and is_run(Path(subject)):
-        refuse_link(Path(subject) / MODEL_FOLDER)  # its model card is written anew
-    check_folder(out or (Path(subject) if is_run(Path(subject)) else Path()))
-    found = read_target(subject, data or {}, SPLITS, "unlearned", template)
-    config = _config(found.attacks, options or {})
-    asked = load_attacks(wanted, config.options)
-    models = _models(found, {"original": original, RETRAINED: reference, REFUSAL: refusal})
-    attacks, left_out = _possible(asked, access, models, which in _GROUPS)
-    rows = load_splits(found, data or {})
-    like = models["unlearned"]
-    asking = check(EvaluateConfig, {**found.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
-    seed = found.seed if seed is None else seed
-    sets = sets_of(rows, asking)
-    check_keywords(sets)
-    warnings = row_warnings({"forget": sets["forget"]}, like.system_prompt)
-    for warning in warnings:
-        progress.say(f"warning: {warning}")
+    own_run = out is None and is_run(Path(subject))
+    folder = Path(subject) if own_run else out or Path()
+    if own_run:
+        refuse_link(folder / MODEL_FOLDER)  # its model card is written anew
+    check_folder(folder)
+    path = folder / ATTACKS_FILE
+    target = read_target(subject, data, SPLITS, "unlearned", template)
+    config = _config(target.attacks, options or {})
+    requested = load_attacks(wanted, config.options)
+    models = _models(target, {"original": original, RETRAINED: reference, REFUSAL: refusal})
+    attacks, left_out = _possible(requested, access, models, which in _GROUPS)
+    rows = load_splits(target, data)
+    judging = check(EvaluateConfig, {**target.evaluate.model_dump(mode="json"), **(evaluate or {})}, "evaluate")
+    warnings = _row_warnings(rows, judging, models["unlearned"].system_prompt, progress)
 
-    path = (out or (Path(subject) if is_run(Path(subject)) else Path())) / ATTACKS_FILE
     models = _dated(models, _earlier_date(path))
     model = load_model(models["unlearned"], progress)
     models = _dated(models, model.encoder.date)
     loaders = {name: partial(load_model, one, progress) for name, one in models.items()}
-    pieces: dict[str, Any] = {name: found.documents.rows(model.encoder, some) for name, some in rows.named()}
-    splits = replace(rows, **pieces)
-    context = AttackContext(
-        model,
-        splits,
-        tuple(sampled(sampled(splits.forget, asking.max_rows, seed), config.max_rows, seed)),
-        Labeller(asking.kinds),
-        asking,
-        seed,
+    context = _context(target, model, rows, judging, target.seed if seed is None else seed, config.max_rows)
+    context = replace(
+        context,
         load_original=loaders.get("original"),
         read_original=partial(stored_weights, models["original"]) if "original" in models else None,
         load_retrained=loaders.get(RETRAINED),
-        tensors=found.tensors,
-        steered=found.steered,
-        trained=found.trained,
         progress=progress,
     )
-
-    sha256 = None if out is None and is_run(Path(subject)) else model.fingerprint()
-    prints = _prints(splits, {key: text for key, text in found.expected.items() if key not in (data or {})})
-    names = {name: model.name for name, model in models.items()}
-    now = new_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
+    prints = _prints(context.splits, {name: text for name, text in target.expected.items() if name not in data})
+    names = {name: one.name for name, one in models.items()}
+    sha256 = None if own_run else model.fingerprint()
+    record = new_record(subject, names, sha256, prints, context, provenance(command, *model.machine))
     controls = {name: loaders[name] for name in (RETRAINED, REFUSAL) if name in loaders}
-    before = _earlier(path, now)
-    done = _kept(path, before, attacks, controls)
+    done = _kept(path, _earlier(path, record), attacks, controls)
     say_all(progress, rows.understood)
     if "original" in loaders:
-        context = replace(
-            context, original_plain=replace(context, model=loaders["original"]()).ask_directly("the original")
-        )
-        warnings += plain_warnings(context.original_plain)
-
-    known = {one.name for one in done}
-
-    def keep(card: Robustness) -> AttackRecord:
-        """Write the record of new attacks and of those that other processes have written meanwhile."""
-        with adding(path.parent):
-            there = _earlier(path, now)
-            old = {one.name: one for one in there.robustness.attacks} if there else {}
-            new = {one.name: one for one in card.attacks if one.name not in known}
-            lacking = {one.name: one for one in left_out if one.name not in old}
-            attacked = {**lacking, **old, **new}
-            order = [name for name in (*old, *new, *lacking)]
-            controls = {**(there.robustness.controls if there else {}), **card.controls}
-            union = {"attacks": [attacked[name] for name in dict.fromkeys(order)], "controls": controls}
-            models = {**(there.models if there else {}), **now.models}
-            whole = now.model_copy(
-                update={"models": models, "warnings": warnings, "robustness": card.model_copy(update=union)}
-            )
-            write_atomic(path, whole.model_dump_json(indent=1))
-        return whole
-
+        original_plain = replace(context, model=loaders["original"]()).ask_directly("the original")
+        context = replace(context, original_plain=original_plain)
+        warnings += plain_warnings(original_plain)
+    keep = partial(_keep, path, record.model_copy(update={"warnings": warnings}), left_out, {one.name for one in done})
     return keep(attack(attacks, context, controls=controls, budget=budget, done=done, keep=keep)), path
+
+
+def _row_warnings(rows: Splits, config: EvaluateConfig, system_prompt: str | None, progress: Progress) -> list[str]:
+    """Warnings about the forget rows, which need no model.
+
+    Raises:
+        UserError: no answer holds any of its row's keywords.
+    """
+    sets = sets_of(rows, config)
+    check_keywords(sets)
+    warnings = row_warnings({"forget": sets["forget"]}, system_prompt)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+    return warnings
+
+
+def _context(
+    target: Target, model: LanguageModel, rows: Splits, config: EvaluateConfig, seed: int, max_rows: int
+) -> AttackContext:
+    """The model and the rows that attacks get; without loaders of other models."""
+    pieces: dict[str, Any] = {name: target.documents.rows(model.encoder, some) for name, some in rows.named()}
+    splits = replace(rows, **pieces)
+    return AttackContext(
+        model,
+        splits,
+        tuple(sampled(sampled(splits.forget, config.max_rows, seed), max_rows, seed)),
+        Labeller(config.kinds),
+        config,
+        seed,
+        tensors=target.tensors,
+        steered=target.steered,
+        trained=target.trained,
+    )
+
+
+def _keep(
+    path: Path, record: AttackRecord, left_out: Sequence[AttackResult], done: Collection[str], card: Robustness
+) -> AttackRecord:
+    """Write new attacks beside those that other processes have written meanwhile.
+
+    Args:
+        path: the record's file.
+        record: the record without any attack.
+        left_out: attacks that cannot be carried out here.
+        done: names of the attacks that an earlier call carried out.
+        card: the attacks of this call, and those.
+    """
+    with adding(path.parent):
+        earlier = _earlier(path, record)
+        old = {one.name: one for one in earlier.robustness.attacks} if earlier else {}
+        new = {one.name: one for one in card.attacks if one.name not in done}
+        lacking = {one.name: one for one in left_out if one.name not in old}
+        attacked = {**lacking, **old, **new}
+        order = dict.fromkeys([*old, *new, *lacking])
+        controls = {**(earlier.robustness.controls if earlier else {}), **card.controls}
+        union = card.model_copy(update={"attacks": [attacked[name] for name in order], "controls": controls})
+        models = {**(earlier.models if earlier else {}), **record.models}
+        whole = record.model_copy(update={"models": models, "robustness": union})
+        write_atomic(path, whole.model_dump_json(indent=1))
+    return whole
 
 
 def read_card(folder: Path) -> Robustness:
@@ -298,26 +324,16 @@ def _models(found: Target, given: Mapping[str, str | None]) -> dict[str, ModelCo
 
 
 def _prints(splits: Splits, expected: Mapping[str, str]) -> dict[str, DataPrint]:
-    """What the rows are.
+    """Sources and hashes of the rows.
 
     Raises:
-        UserError: they are not what the run saw.
+        UserError: they are not those of the run.
     """
-    prints = {
-        name: DataPrint(
-            source=splits.sources.get(name, "given"),
-            rows=len(rows),
-            sha256=fingerprint(rows),
-            unused=unused_of(splits.understood.get(name, ())),
-        )
-        for name, rows in splits.named()
-    }
+    prints = prints_of(splits)
     for name, sha256 in expected.items():
         if name not in prints or prints[name].sha256 != sha256:
             source = splits.sources.get(name, "nothing")
-            raise UserError(
-                f"data.{name}: '{source}' does not hold the rows that the run saw; name them: --data {name}=..."
-            )
+            raise UserError(f"data.{name}: '{source}' does not hold the rows of the run; name them: --data {name}=...")
     return prints
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from expunge.config import Run, load_tables, read_tables
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
-from expunge.core.output_dir import check_folder, claimed, contents
+from expunge.core.output_dir import check_holds_only, claimed
 from expunge.core.progress import SILENT, Progress
 from expunge.core.records import MODEL_FOLDER, SEQUENCE_FILE, SequenceRecord, SequenceStep, read_as
 from expunge.core.toml import Tables
@@ -172,10 +172,7 @@ def _start(plan: SequencePlan, out: Path, resume: bool) -> SequenceRecord:
         kept={name: fingerprint(rows) for name, rows in plan.kept.named() if rows},
         steps=[],
     )
-    if not (out / SEQUENCE_FILE).is_file():
-        check_folder(out)
-        if contents(out):
-            raise UserError(f"{out}: is not empty and holds no {SEQUENCE_FILE}; choose another --out")
+    if not check_holds_only(out, SEQUENCE_FILE):
         return new
     found = read_sequence(out)
     kept = found.kept or new.kept  # version 0.1 did not write it

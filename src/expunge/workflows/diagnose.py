@@ -11,7 +11,7 @@ from typing import Any
 from expunge.core import plugins
 from expunge.core.errors import UserError
 from expunge.core.files import refuse_link, write_atomic
-from expunge.core.output_dir import adding, check_folder
+from expunge.core.output_dir import adding, check_absent
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.report_section import Diagnosis
@@ -101,11 +101,8 @@ def check_free(folder: Path, name: str) -> None:
     Raises:
         UserError: one of that name is there, or nothing can be written there.
     """
-    check_folder(folder)
+    check_absent(_paths(folder, name)[0])
     refuse_link(folder)
-    record, _ = _paths(folder, name)
-    if record.exists():
-        raise UserError(f"{record}: is there already; choose another --out")
 
 
 def write(diagnosis: Diagnosis, folder: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from expunge.core.errors import UserError
 from expunge.core.files import write_atomic
 from expunge.core.metric_trust import MetaRecord, MetricTrust, PoolModel
-from expunge.core.output_dir import adding, check_folder
+from expunge.core.output_dir import adding
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import Score
@@ -98,17 +98,6 @@ def write_meta(record: MetaRecord, folder: Path) -> Path:
     with adding(folder):
         write_atomic(path, record.model_dump_json(indent=1))
     return path
-
-
-def check_free(folder: Path) -> None:
-    """Refuse to replace an earlier record.
-
-    Raises:
-        UserError: one is there, or nothing can be written there.
-    """
-    check_folder(folder)
-    if (folder / RECORD).exists():
-        raise UserError(f"{folder / RECORD}: is there already; choose another --out")
 
 
 def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) -> ReportSection:

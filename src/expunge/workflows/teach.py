@@ -12,7 +12,7 @@ from pathlib import Path
 from expunge.config import read_tables
 from expunge.core.errors import UserError
 from expunge.core.files import require_space, write_atomic
-from expunge.core.output_dir import check_folder, claimed, contents
+from expunge.core.output_dir import check_folder, check_holds_only, claimed
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import sha256_text
 from expunge.core.records import read_as
@@ -131,15 +131,12 @@ def _check_out(folder: Path, content: str) -> TeachRecord | None:
     Raises:
         UserError: the folder holds something else.
     """
-    check_folder(folder)
-    if (folder / RECORD).is_file():
-        found = read_as(TeachRecord, folder / RECORD)
-        if found.content != content:
-            raise UserError(f"{folder}: holds another taught model; choose another --out")
-        return found
-    if any(path.name not in (_WORK, _MODEL) for path in contents(folder)):
-        raise UserError(f"{folder}: is not empty and holds no {RECORD}; choose another --out")
-    return None
+    if not check_holds_only(folder, RECORD, besides=(_WORK, _MODEL)):
+        return None
+    found = read_as(TeachRecord, folder / RECORD)
+    if found.content != content:
+        raise UserError(f"{folder}: holds another taught model; choose another --out")
+    return found
 
 
 def _taught(
