@@ -1,4 +1,4 @@
-"""Models measured alike: by a suite or on the user's own rows, beside the original and a retrained reference."""
+"""Measure models alike, by a suite or on the user's own rows, and compare them with the original and a reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 
@@ -18,8 +18,9 @@ from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
 from expunge.core.records import EVALUATION_FILE, ITEMS_FILE, DataPrint, Evaluation
 from expunge.core.schema import SPLITS
+from expunge.data.example import Example
 from expunge.data.load import splits_of
-from expunge.data.summary import say_all, warnings_of
+from expunge.data.summary import DataSummary, say_all, warnings_of
 from expunge.evaluate.answer_kinds import Labeller, count_kinds
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.harness import check_tasks, harness_scores
@@ -36,12 +37,12 @@ from expunge.models.base import LanguageModel
 from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, as_csv, as_markdown
 
 _WRITTEN_FIRST = (ITEMS_FILE, CSV_FILE, TABLE_FILE)
-"""What is there before the records are: alone, it is what a killed process left."""
+"""Files written before the records: without them, they are the remains of a killed process."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What every model is measured by."""
+    """Rows and settings that every model is measured with."""
 
     sets: Sets
     prints: Mapping[str, DataPrint]
@@ -49,6 +50,21 @@ class EvaluationPlan:
     seed: int = 0
     suite: str | None = None
     model_config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summaries(self) -> dict[str, tuple[DataSummary, ...]]:
+        """Set -> how each of its data sets was read."""
+        return {name: one.understood for name, one in self.sets.items()}
+
+    @property
+    def forget_sets(self) -> list[str]:
+        """Names of the sets to forget."""
+        return [name for name, one in self.sets.items() if one.role == "forget"]
+
+    @property
+    def forget_rows(self) -> list[Example]:
+        """Their rows."""
+        return [row for name in self.forget_sets for row in self.sets[name].rows]
 
 
 def data_plan(
@@ -93,7 +109,7 @@ def suite_plan(suite: Suite, name: str, seed: int = 0) -> EvaluationPlan:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model's record, and what it was made of."""
+    """One model's record, and the measurement behind it."""
 
     record: Evaluation
     measured: Measured
@@ -116,7 +132,7 @@ def evaluate_models(
     Args:
         models: names, or loaded networks.
         plan: sets, metrics and settings.
-        original: the model before unlearning: similarity is to its answers, and it is asked once.
+        original: the model before unlearning: similarity is to its answers; measured once.
         reference: a model that never saw the forget rows, or the file of its values that `expunge import-ou` makes;
             set metrics compare with it.
         whitebox: measures of `evaluate/whitebox`, which need all three kinds of model.
@@ -128,93 +144,124 @@ def evaluate_models(
     Raises:
         UserError: bad input.
     """
-    metrics = load_metrics(plan.config)
     check_tasks(lm_eval)
     check_keywords(plan.sets)
-    about_rows = row_warnings(plan.sets, plan.model_config.get("system_prompt"))
-    for warning in about_rows if is_first_process() else ():
+    warnings = row_warnings(plan.sets, plan.model_config.get("system_prompt"))
+    for warning in warnings if is_first_process() else ():
         progress.say(f"warning: {warning}")
-    labeller = Labeller(plan.config.kinds)
-    forget = [row for one in plan.sets.values() if one.role == "forget" for row in one.rows]
     if whitebox:
         load_whitebox(whitebox, {})
-        if original is None or reference is None or is_reference_file(reference) or not forget:
+        if original is None or reference is None or is_reference_file(reference) or not plan.forget_rows:
             raise UserError("--whitebox: needs the original model, the retrained model and forget rows")
-
-    options = dict(plan.model_config)
-
-    def loaded(given: Any) -> LanguageModel:
-        model = read_model(given, tokenizer, options, progress)
-        if model.encoder.date is not None:  # all models are asked on the same day
-            options.setdefault("date", model.encoder.date)
-        return model
-
-    unsaid = {name: one.understood for name, one in plan.sets.items()}
-    about_data = warnings_of(unsaid)
-
-    def measured(given: Any, label: str, **beside: Any) -> tuple[LanguageModel, Measured]:
-        model = loaded(given)
-        say_all(progress, unsaid)
-        unsaid.clear()
-        beside["remember"] = not is_loaded(given)
-        if not plan.sets:
-            return model, Measured({}, {}, {}, {}, {})
-        return model, measure(model, plan.sets, metrics, labeller, plan.config, plan.seed, progress, label, **beside)
-
-    before: Measured | None = None
-    compared = None
-    if is_reference_file(reference):
-        file = read_reference(Path(reference))
-        file.check(plan.sets, str(reference))
-        compared = Reference(file.set_values)
-    elif reference is not None:
-        _, found = measured(reference, "measuring reference", is_reference=True)
-        compared = Reference(found.set_values, found.evidence)
+    evaluator = _Evaluator(plan, tokenizer, progress)
+    evaluator.use_reference(reference)
     if original is not None:
-        before = measured(original, "measuring original", is_original=True, reference=compared)[1]
-        about_rows += known_warnings(before, "Before unlearning")
+        warnings += known_warnings(evaluator.use_original(original), "Before unlearning")
+    warnings = [*warnings_of(plan.summaries), *warnings]
+    others = {
+        "original": None if original is None else model_name(original),
+        "retrained": None if reference is None else model_name(reference),
+    }
     results = []
     for place, given in enumerate(models, start=1):
         start = time.perf_counter()
         label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
-        evidence = None if before is None else before.evidence
-        model, result = measured(given, label, original=evidence, reference=compared)
-        if lm_eval:
-            result.scores.update(harness_scores(model, lm_eval, plan.seed))
-        prompting = model.encoder.prompting()
-        source, sha256, where = model.source, model.fingerprint(), model.machine
-        del model
+        measured, identity = evaluator.evaluate(given, label, lm_eval)
         if whitebox:
-            place_of = next(name for name, one in plan.sets.items() if one.role == "forget")
-            result.scores[place_of] |= measure_whitebox(
+            measured.scores[plan.forget_sets[0]] |= measure_whitebox(
                 whitebox,
-                partial(loaded, original),
-                partial(loaded, given),
-                partial(loaded, reference),
-                forget,
+                partial(evaluator.load, original),
+                partial(evaluator.load, given),
+                partial(evaluator.load, reference),
+                plan.forget_rows,
                 seed=plan.seed,
                 progress=progress,
             )
         record = Evaluation(
-            model=source,
-            sha256=sha256,
+            model=identity.source,
+            sha256=identity.sha256,
             suite=plan.suite,
             seed=plan.seed,
             config=plan.config.model_dump(mode="json"),
-            prompting=prompting,
-            original=None if original is None else model_name(original),
-            retrained=None if reference is None else model_name(reference),
+            prompting=identity.prompting,
+            **others,
             data=dict(plan.prints),
-            roles=dict(result.roles),
-            scores=result.scores,
-            aggregates=result.aggregates,
-            kinds=count_kinds(result.kinds, result.roles),
-            warnings=[*about_data, *about_rows, *answer_warnings(plan.sets, result)],
-            provenance=provenance(command, *where),
+            roles=dict(measured.roles),
+            scores=measured.scores,
+            aggregates=measured.aggregates,
+            kinds=count_kinds(measured.kinds, measured.roles),
+            warnings=[*warnings, *answer_warnings(plan.sets, measured)],
+            provenance=provenance(command, *identity.machine),
             seconds=round(time.perf_counter() - start, 3),
         )
-        results.append(Evaluated(record, result))
+        results.append(Evaluated(record, measured))
     return results
+
+
+class _Identity(NamedTuple):
+    """What a record says of a model that is no longer in memory."""
+
+    source: str
+    sha256: str
+    prompting: dict[str, Any]
+    machine: tuple[str, ...]
+
+
+class _Evaluator:
+    """Measures models alike and one at a time; every chat template gets the same date."""
+
+    def __init__(self, plan: EvaluationPlan, tokenizer: Any, progress: Progress) -> None:
+        self._plan = plan
+        self._tokenizer = tokenizer
+        self._progress = progress
+        self._metrics = load_metrics(plan.config)
+        self._labeller = Labeller(plan.config.kinds)
+        self._options = dict(plan.model_config)
+        self._announced = False
+        self._reference: Reference | None = None
+        self._before: Measured | None = None
+
+    def load(self, given: Any) -> LanguageModel:
+        """A model by name, or a loaded network."""
+        model = read_model(given, self._tokenizer, self._options, self._progress)
+        if model.encoder.date is not None:
+            self._options.setdefault("date", model.encoder.date)
+        return model
+
+    def use_reference(self, reference: Any) -> None:
+        """Compare models with a retrained one from now on, or with the file of its values."""
+        if is_reference_file(reference):
+            file = read_reference(Path(reference))
+            file.check(self._plan.sets, str(reference))
+            self._reference = Reference(file.set_values)
+        elif reference is not None:
+            found = self._measure(self.load(reference), reference, "measuring reference", is_reference=True)
+            self._reference = Reference(found.set_values, found.evidence)
+
+    def use_original(self, original: Any) -> Measured:
+        """Compare models with the one before unlearning from now on."""
+        options = {"is_original": True, "reference": self._reference}
+        self._before = self._measure(self.load(original), original, "measuring original", **options)
+        return self._before
+
+    def evaluate(self, given: Any, label: str, lm_eval: Sequence[str]) -> tuple[Measured, _Identity]:
+        """Measure one model, with tasks of EleutherAI's harness besides; the model is not kept."""
+        model = self.load(given)
+        evidence = None if self._before is None else self._before.evidence
+        measured = self._measure(model, given, label, original=evidence, reference=self._reference)
+        if lm_eval:
+            measured.scores.update(harness_scores(model, lm_eval, self._plan.seed))
+        return measured, _Identity(model.source, model.fingerprint(), model.encoder.prompting(), model.machine)
+
+    def _measure(self, model: LanguageModel, given: Any, label: str, **options: Any) -> Measured:
+        plan = self._plan
+        if not self._announced:
+            say_all(self._progress, plan.summaries)
+            self._announced = True
+        if not plan.sets:
+            return Measured({}, {}, {}, {}, {})
+        common = plan.sets, self._metrics, self._labeller, plan.config, plan.seed, self._progress
+        return measure(model, *common, label, remember=not is_loaded(given), **options)
 
 
 def is_first_process() -> bool:
