@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from expunge.core.records import Frozen
 from expunge.reports.formats import interval_text, number
-from expunge.reports.quantities import Column, Plain, value_of
+from expunge.reports.quantities import Column, value_of
 
 Verdict = Literal["holds", "does not hold", "no difference shown"]
 Direction = Literal["rises", "falls"]
@@ -87,7 +87,7 @@ class Interval(NamedTuple):
         return interval_text(self.mean, self.low, self.high)
 
 
-Strengths = Mapping[float, Sequence[Plain]]
+Strengths = Mapping[float, Sequence[Any]]
 """Strength -> the records of its seeds, in the order of the seeds."""
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from expunge.core.records import Frozen
-
-Plain = Mapping[str, Any]
-"""A record as plain tables and lists."""
 
 
 class RecordQuantity(Frozen):
@@ -38,7 +36,7 @@ Column = str | RecordQuantity
 """A dotted path into a record, or a number to be worked out."""
 
 
-def cell(record: Plain, column: Column) -> Any:
+def cell(record: Any, column: Column) -> Any:
     """What a column holds for a run: a number, a score or aggregate as a table, or None where there is nothing."""
     if isinstance(column, str):
         return at_path(record, column)
@@ -57,24 +55,24 @@ def cell(record: Plain, column: Column) -> Any:
     return sum(shares) / len(shares) if len(shares) == len(pairs) else None
 
 
-def value_of(record: Plain, column: Column) -> float | None:
+def value_of(record: Any, column: Column) -> float | None:
     """The bare number in a cell."""
-    return _bare(cell(record, column))
+    return bare(cell(record, column))
 
 
-def number_at(record: Plain, path: str) -> float | None:
+def number_at(record: Any, path: str) -> float | None:
     """The bare number at a path."""
-    return _bare(at_path(record, path))
+    return bare(at_path(record, path))
 
 
-def attack_score(record: Plain, path: str, field: str) -> Any:
+def attack_score(record: Any, path: str, field: str) -> Any:
     """A score of an attack, or of one of its variants; None where it was not carried out."""
     name, _, variant = path.partition(".")
-    attacks = (record.get("robustness") or {}).get("attacks", [])
-    found: Plain = next((attack for attack in attacks if attack["name"] == name), {})
-    scores = [score for score in found.get("variants", []) if variant in ("", score["variant"])]
-    if not variant and found.get("worst"):
-        scores = [found["worst"]]
+    attacks = at_path(record, "robustness.attacks") or []
+    found = next((attack for attack in attacks if at_path(attack, "name") == name), None)
+    scores = [score for score in at_path(found, "variants") or [] if variant in ("", at_path(score, "variant"))]
+    if not variant and at_path(found, "worst"):
+        scores = [at_path(found, "worst")]
     return at_path(scores[0], field) if len(scores) == 1 else None
 
 
@@ -88,7 +86,7 @@ def knowledge_removed(before: float, after: float, floor: float) -> float | None
 
 
 def at_path(record: Any, path: str) -> Any:
-    """What lies at a dotted path of tables and lists; None where it leads nowhere.
+    """The entry at a dotted path of a record, of tables or of lists; None if there is none.
 
     -1 is the last entry of a list, and `1:` or `-3:` the mean of the numbers that the rest of the path leads to from
     each entry of that slice.
@@ -98,16 +96,20 @@ def at_path(record: Any, path: str) -> Any:
         if not isinstance(record, Sequence):
             return None
         start, stop = (int(end) if end else None for end in head.split(":"))
-        found = [_bare(at_path(entry, rest)) for entry in record[start:stop]]
+        found = [bare(at_path(entry, rest)) for entry in record[start:stop]]
         numbers = [number for number in found if number is not None]
         return sum(numbers) / len(numbers) if numbers else None
     try:
-        entry = record[int(head)] if isinstance(record, Sequence) else record[head]
-    except (KeyError, IndexError, ValueError, TypeError):
+        if isinstance(record, Sequence):
+            entry = record[int(head)]
+        else:
+            entry = record[head] if isinstance(record, Mapping) else getattr(record, head)
+    except (KeyError, IndexError, ValueError, AttributeError):
         return None
     return at_path(entry, rest) if rest else entry
 
 
-def _bare(found: Any) -> float | None:
-    value = found.get("value") if isinstance(found, Mapping) else found
-    return float(value) if isinstance(value, int | float) else None
+def bare(found: Any) -> float | None:
+    """The finite number that an entry is, or holds as its `value`."""
+    value = found if isinstance(found, int | float) else at_path(found, "value")
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-from expunge.core.records import Frozen, Record
+from expunge.core.records import Aggregates, Frozen, KindCounts, Record, Scores
 from expunge.reports.claims import Judged
 from expunge.reports.formats import number
-from expunge.reports.quantities import Column, Plain, RecordQuantity, cell, value_of
+from expunge.reports.quantities import Column, RecordQuantity, at_path, bare, cell, value_of
 
 
 class GridPoint(Frozen):
@@ -34,7 +34,7 @@ class GridPoint(Frozen):
             leak: a score of the forget rows.
         """
         if isinstance(utility, RecordQuantity):
-            after = value_of(record.model_dump(mode="json"), utility) or 0.0
+            after = value_of(record, utility) or 0.0
             before = 1.0
         else:
             before, after = (
@@ -52,13 +52,24 @@ class GridPoint(Frozen):
         )
 
 
+@dataclass(frozen=True)
+class PartialRecord:
+    """The fields of a record that a model which no run has made can have."""
+
+    after: Scores
+    aggregates_after: Aggregates
+    before: Scores = field(default_factory=dict)
+    kinds: dict[str, KindCounts] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
 class Reported(Frozen):
     """One row of the table of results."""
 
     method: str
     strength: str
-    records: list[dict[str, Any]]
-    """Of its seeds, as plain tables."""
+    records: list[Record | PartialRecord]
+    """Of its seeds."""
 
 
 class Section(Frozen):
@@ -88,14 +99,14 @@ def choose(points: Sequence[GridPoint], keep: float, target: float | None = None
     return min(enough, key=lambda point: point.leak) if enough else max(points, key=lambda point: point.kept)
 
 
-def untouched(record: Plain) -> dict[str, Any]:
+def untouched(record: Record) -> PartialRecord:
     """A run as if it had ended where it began."""
-    return {
-        "before": record["before"],
-        "after": record["before"],
-        "aggregates_after": record["aggregates_before"],
-        "kinds": {"after": record["kinds"].get("before", {})},
-    }
+    return PartialRecord(
+        before=record.before,
+        after=record.before,
+        aggregates_after=record.aggregates_before,
+        kinds={"after": record.kinds.get("before", {})},
+    )
 
 
 def table(title: str, command: str, columns: Mapping[str, Column], sections: Sequence[Section]) -> str:
@@ -139,14 +150,12 @@ def _row(cells: Sequence[str]) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
 
 
-def _cell(records: Sequence[Plain], column: Column) -> str:
+def _cell(records: Sequence[Record | PartialRecord], column: Column) -> str:
     found = [value for record in records if (value := cell(record, column)) is not None]
-    values = [value["value"] if isinstance(value, Mapping) else value for value in found]
-    values = [value for value in values if value is not None]
+    values = [value for one in found if (value := bare(one)) is not None]
     if not values:
         return "absent"
-    lows = [value["low"] for value in found if isinstance(value, Mapping) and value.get("low") is not None]
-    highs = [value["high"] for value in found if isinstance(value, Mapping) and value.get("high") is not None]
+    lows, highs = ([end for one in found if (end := at_path(one, name)) is not None] for name in ("low", "high"))
     low, high = (min(lows), max(highs)) if lows and highs else (min(values), max(values))
     mean = number(sum(values) / len(values))
     return mean if low == high else f"{mean} [{number(low)}, {number(high)}]"

@@ -17,7 +17,7 @@ from expunge.core.catalog import reproduction
 from expunge.core.errors import UserError, near
 from expunge.core.files import write_atomic
 from expunge.core.progress import SILENT, Progress
-from expunge.core.records import MODEL_FOLDER, Frozen
+from expunge.core.records import MODEL_FOLDER, Frozen, Record
 from expunge.core.toml import Tables, merge
 from expunge.core.validation import check
 from expunge.data.load import load_splits
@@ -27,7 +27,7 @@ from expunge.evaluate.score import load_metrics
 from expunge.models.load import load_model
 from expunge.reports.claims import Claim, judge
 from expunge.reports.quantities import Column, RecordQuantity
-from expunge.reports.reproduction import GridPoint, Reported, Section, choose, table, untouched
+from expunge.reports.reproduction import GridPoint, PartialRecord, Reported, Section, choose, table, untouched
 from expunge.train.teach import Teach
 from expunge.workflows.batch_runs import Runs
 from expunge.workflows.teach import execute_teach
@@ -195,7 +195,7 @@ def _section(plan: Reproduction, name: str, subject: Subject, out: Path, series:
             record = series.record(run, out / "tune" / f"{method}-{strength:g}")
             points[method].append(GridPoint.of(record, plan.grid_of(method).key, strength, plan.kept, plan.leak))
     chosen = {method: choose(found, plan.keep, plan.target) for method, found in points.items()}
-    runs: dict[str, dict[float, list[dict[str, Any]]]] = {method: {} for method in plan.methods}
+    runs: dict[str, dict[float, list[Record]]] = {method: {} for method in plan.methods}
     for seed in plan.seeds:
         for method in plan.methods:
             strengths = (chosen[method].strength,) if method in chosen else plan.grid_of(method).values
@@ -203,7 +203,7 @@ def _section(plan: Reproduction, name: str, subject: Subject, out: Path, series:
                 run = plan.run_of(subject, method, seed, target, strength, tune=False)
                 label = f"{method}-{seed}" if method in chosen else f"{method}-{strength:g}-{seed}"
                 record = series.record(run, out / "report" / label)
-                runs[method].setdefault(strength, []).append(record.model_dump(mode="json"))
+                runs[method].setdefault(strength, []).append(record)
     return Section(
         title=name,
         reported=[*_references(plan, subject, runs, progress), *_reported(plan, runs)],
@@ -213,7 +213,7 @@ def _section(plan: Reproduction, name: str, subject: Subject, out: Path, series:
     )
 
 
-def _reported(plan: Reproduction, runs: Mapping[str, Mapping[float, list[dict[str, Any]]]]) -> list[Reported]:
+def _reported(plan: Reproduction, runs: Mapping[str, Mapping[float, list[Record]]]) -> list[Reported]:
     return [
         Reported(method=method, strength=f"{plan.grid_of(method).key} {strength:g}", records=records)
         for method, found in runs.items()
@@ -224,7 +224,7 @@ def _reported(plan: Reproduction, runs: Mapping[str, Mapping[float, list[dict[st
 def _references(
     plan: Reproduction,
     subject: Subject,
-    runs: Mapping[str, Mapping[float, list[dict[str, Any]]]],
+    runs: Mapping[str, Mapping[float, list[Record]]],
     progress: Progress,
 ) -> list[Reported]:
     """What the target knew, and the model that never saw the forget rows where one is taught."""
@@ -235,7 +235,7 @@ def _references(
     return found
 
 
-def _retrained(plan: Reproduction, subject: Subject, progress: Progress) -> dict[str, Any]:
+def _retrained(plan: Reproduction, subject: Subject, progress: Progress) -> PartialRecord:
     """The reference that never saw the forget rows, as if a run had ended in it."""
     teach: Tables = merge(subject.teach or {}, subject.retrained)
     taught = execute_teach(check(Teach, teach, "retrained"), None, progress)
@@ -252,11 +252,4 @@ def _retrained(plan: Reproduction, subject: Subject, progress: Progress) -> dict
         progress,
         "retrained",
     )
-    return {
-        "after": {
-            split: {name: score.model_dump() for name, score in scores.items()}
-            for split, scores in found.scores.items()
-        },
-        "aggregates_after": {name: aggregate.model_dump() for name, aggregate in found.aggregates.items()},
-        "seconds": {"train": taught.record.seconds},
-    }
+    return PartialRecord(found.scores, found.aggregates, seconds={"train": taught.record.seconds})

@@ -16,7 +16,7 @@ from expunge.core.report_section import Cell, Chart, Diagnosis, Mark, ReportSect
 from expunge.core.toml import Tables, merge, read_toml
 from expunge.core.validation import check
 from expunge.models.load import load_model
-from expunge.reports.quantities import at_path
+from expunge.reports.quantities import at_path, bare
 from expunge.workflows.batch_runs import Runs
 
 
@@ -110,9 +110,8 @@ def _blocks(run: Run) -> tuple[int, ...]:
 
 
 def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequence[Record]]) -> ReportSection:
-    plain = {line: [record.model_dump(mode="json") for record in some] for line, some in records.items()}
     cells = {
-        heading: {line: [_cell(at_path(record, path)) for record in some] for line, some in plain.items()}
+        heading: {line: [_cell(record, path) for record in some] for line, some in records.items()}
         for heading, path in plan.columns.items()
     }
     marks = [] if plan.mark is None else [Mark(text=plan.marked, axis="x", at=plan.mark)]
@@ -128,7 +127,7 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
             *(
                 []
                 if plan.choice is None
-                else [chosen_value(plan, plan.choice, values, some) for some in plain.values()]
+                else [chosen_value(plan, plan.choice, values, some) for some in records.values()]
             ),
             f"Varied: {plan.key}. Every run starts from the same model. Source of the question: {plan.paper}.",
         ],
@@ -148,7 +147,7 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
     )
 
 
-def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], records: Sequence[Tables]) -> str:
+def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], records: Sequence[Any]) -> str:
     """The value to take, by the bounds of a choice, in words; a split that was not measured bounds nothing."""
     keep, lose = (
         {path: bound for path, bound in bounds.items() if any(_share(one, path) is not None for one in records)}
@@ -187,31 +186,28 @@ def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], recor
     return f"At no value of {plan.key} here it is true that {wanted or 'anything was measured'}.{nearest}{unmeasured}"
 
 
-def _share(record: Tables, path: str) -> float | None:
+def _share(record: Any, path: str) -> float | None:
     """A score after the run as a share of what it was before; None where either is missing, or it was 0."""
-    before, after = (_value(_cell(at_path(record, f"{stage}.{path}"))) for stage in ("before", "after"))
+    before, after = (bare(at_path(record, f"{stage}.{path}")) for stage in ("before", "after"))
     return None if before is None or after is None or not before else after / before
 
 
 def _line(name: str, values: Sequence[float], cells: Sequence[Cell]) -> Series:
     """A line through the numbers that there are, with their intervals where all have one."""
-    known = [(value, cell) for value, cell in zip(values, cells, strict=True) if _value(cell) is not None]
+    known = [(value, cell) for value, cell in zip(values, cells, strict=True) if bare(cell) is not None]
     scores = [cell for _, cell in known if isinstance(cell, Score)]
     lows, highs = ([getattr(score, end) for score in scores] for end in ("low", "high"))
     whole = len(scores) == len(known) and None not in (*lows, *highs)
     return Series(
         name=name,
         x=[float(value) for value, _ in known],
-        y=[_value(cell) for _, cell in known],
+        y=[bare(cell) for _, cell in known],
         low=lows if whole else [],
         high=highs if whole else [],
     )
 
 
-def _cell(found: Any) -> Cell:
-    return Score.model_validate(found) if isinstance(found, dict) else found
-
-
-def _value(cell: Cell) -> float | None:
-    value = cell.value if isinstance(cell, Score) else cell
-    return float(value) if isinstance(value, int | float) else None
+def _cell(record: Record, path: str) -> Cell:
+    """The score at a path of a record, or the finite number."""
+    found = at_path(record, path)
+    return found if isinstance(found, Score | str) else bare(found)
