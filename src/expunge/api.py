@@ -1,4 +1,4 @@
-"""The same from Python: names, paths, loaded models, lists of dicts or `datasets.Dataset`s."""
+"""The Python API. Models: names, paths or loaded networks; data: names, paths, lists of dicts, `datasets.Dataset`s."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Unlearned:
     run_dir: Path
     """Directory of the run. Without `out` it is temporary: it is deleted with the last copy of this object."""
     scratch: Scratch | None = None
-    """What deletes a temporary directory."""
+    """Deletes a temporary directory together with this object."""
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -65,7 +65,7 @@ class Unlearned:
 
     @property
     def verdict(self) -> str:
-        """One sentence: what was forgotten and what it cost."""
+        """One sentence: how much was forgotten, and at what cost."""
         return verdict(self.record).sentence
 
     def report(self, path: str | Path) -> Path:

@@ -116,7 +116,7 @@ def load_tables(tables: Tables, settings: Sequence[str] = ()) -> Run:
 
 
 def read_tables(file: Path) -> Tables:
-    """The tables of a run file, its data files looked up beside it.
+    """The tables of a run file; its data files may lie beside it.
 
     Raises:
         UserError: no such file, or not TOML.
@@ -138,7 +138,7 @@ _METHOD = {*SLOTS, "train", "guard"}
 
 
 def _names_data(given: Tables) -> bool:
-    """Whether the user says what to forget, and not only how much of it, e.g. `data.forget.limit`."""
+    """Whether the user names the forget data, and not only an option of it such as `data.forget.limit`."""
     data = given.get("data")
     forget = data.get("forget") if isinstance(data, dict) else None
     return isinstance(forget, str | list) or (isinstance(forget, dict) and "name" in forget)
@@ -154,7 +154,7 @@ def check_run(tables: Tables) -> Run:
     for name in ("train", "guard", "diagnose", "evaluate", "attacks", "report"):
         tables.setdefault(name, {})
     if "data" not in tables:
-        raise UserError("data: say what to forget and what to keep: [data] forget = ..., retain = ...")
+        raise UserError("data: name the rows to forget and to keep: [data] forget = ..., retain = ...")
     run = check(Run, tables, "")
     if run.model.trust_remote_code:
         check_remote_code()
@@ -197,7 +197,7 @@ def _setting(text: str) -> Tables:
 
 
 def _relative_to(tables: Tables, folder: Path) -> Tables:
-    """Data files and a chat template named in a run file are looked up beside it when they are not found from here."""
+    """Resolve data files and a chat template that exist beside the run file, but not relative to the working folder."""
 
     def found(value: Any) -> Any:
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a caller gives from Python: names, paths, rows or a loaded model in the place of a file."""
+"""Coerce Python inputs (names, paths, rows, loaded models) to what config files provide."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def named_splits(given: Mapping[str, Rows | None], data: Tables) -> tuple[Tables
     """The `[data]` table of a run, and the rows that are given themselves.
 
     Args:
-        given: split -> what the caller's argument of this name says.
+        given: split -> the caller's argument of this name.
         data: the caller's own `[data]` table: other keys, more splits, or options of the splits in `given`.
 
     Raises:
@@ -77,7 +77,7 @@ def named_splits(given: Mapping[str, Rows | None], data: Tables) -> tuple[Tables
         tables[split] = [*table, *([options] if options else [])] if isinstance(table, list) else {**table, **options}
     for split in ("forget", "retain"):
         if split not in tables:
-            raise UserError(f"{split}: say which rows, e.g. {split}=rows or {split}='facts.jsonl'")
+            raise UserError(f"{split}: name the rows, e.g. {split}=rows or {split}='facts.jsonl'")
     return tables, rows
 
 
@@ -128,7 +128,7 @@ def is_loaded(model: Any) -> bool:
 
 
 def model_name(model: Any) -> str:
-    """What records call it."""
+    """Its name in records."""
     return f"a loaded {type(model).__name__}" if is_loaded(model) else str(model)
 
 

@@ -1,4 +1,4 @@
-"""What a user points at: a finished run or a model, with the rows that go with it."""
+"""The target of a measurement or attack: a finished run or a model, with its rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from expunge.models.save import OLD_TENSORS, TENSORS
 
 @dataclass(frozen=True)
 class Target:
-    """What a run directory or a model name stands for."""
+    """Models, data and options behind a run directory or a model name."""
 
     models: dict[Stage, ModelConfig]
     data: dict[str, DataSpec]
@@ -35,9 +35,9 @@ class Target:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     attacks: AttackConfig = field(default_factory=AttackConfig)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the run saved beside its weights."""
+    """Tensors that the run saved beside its weights."""
     steered: int | None = None
-    """The layer that the run's forget loss was told to look at."""
+    """Layer that the run's forget loss was configured for."""
     trained: tuple[str, ...] = ()
     """Names of the parameters that the run could move."""
     expected: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def read_target(
         data: split -> data, as the user gave it.
         splits: which splits are wanted.
         stage: what a model by name is taken for.
-        template: layout of the questions; None: the run's own, or chat.
+        template: layout of the questions. Default: the run's own, or chat.
 
     Raises:
         UserError: no such run, a damaged one, or data without forget rows.
@@ -70,7 +70,7 @@ def read_target(
 
 
 def load_splits(subject: Target, given: Mapping[str, str]) -> Splits:
-    """A subject's rows, with those that the user gave in their places.
+    """The rows of a target, replaced by those that the user gave.
 
     Raises:
         UserError: no such data, or splits that contradict each other.
@@ -83,7 +83,7 @@ def load_splits(subject: Target, given: Mapping[str, str]) -> Splits:
 
 
 def _laid_out(config: ModelConfig, template: str | None) -> ModelConfig:
-    """The same model asked in another layout.
+    """The same model with another layout of questions.
 
     Raises:
         UserError: no such layout.
@@ -117,7 +117,7 @@ def _finished(run_dir: Path, splits: Collection[str]) -> Target:
 
 
 def _kept(folder: Path) -> dict[str, Tensor]:
-    """What a run kept beside its weights."""
+    """Tensors that a run saved beside its weights."""
     places = [folder / name for name in (TENSORS, OLD_TENSORS) if (folder / name).is_file()]
     return load_file(places[0]) if places else {}
 
@@ -125,5 +125,5 @@ def _kept(folder: Path) -> dict[str, Tensor]:
 def _plain(name: str, data: Mapping[str, str], splits: Collection[str], stage: Stage) -> Target:
     people = {} if data else {split: DataSpec(name="people", split=split) for split in splits if split != "holdout"}
     if data and "forget" not in data:
-        raise UserError("data.forget: say which rows, e.g. --data forget=facts.jsonl")
+        raise UserError("data.forget: name the rows to forget, e.g. --data forget=facts.jsonl")
     return Target(models={stage: ModelConfig(name=name)}, data=people)

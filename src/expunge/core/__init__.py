@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, records, plug-ins, files. Never imports torch."""
+"""The base of everything else: errors, records, plug-ins, files. Never imports torch."""

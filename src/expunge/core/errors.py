@@ -1,4 +1,4 @@
-"""The errors a user meets, and the near names that they offer."""
+"""The errors that a user sees, and the similar names that they offer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class ExpungeError(Exception):
 
 
 class UserError(ExpungeError):
-    """The user's mistake, told in one line that says what and where: exit code 2, no traceback."""
+    """The user's mistake, in one line: what is wrong, where, and what to do. Exit code 2, no traceback."""
 
 
 class ModelLost(ExpungeError):
-    """A model in memory could not be given its weights back: nothing may be done with it any more."""
+    """The weights of a model in memory could not be restored: it must not be used any more."""
 
 
 def near(name: str, names: Iterable[str]) -> str:

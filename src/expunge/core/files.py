@@ -20,10 +20,10 @@ from expunge.core.errors import ExpungeError, UserError
 from expunge.core.memory import is_out_of_memory
 
 LOCK = ".lock"
-"""Name of the lock file of a folder that one process at a time works in."""
+"""Name of the lock file of a folder."""
 _PARTIAL = ".partial"
 _UNFINISHED = re.compile(r"\.(?P<process>\d+)-(?P<machine>[0-9a-f]{8})-[0-9a-f]{8}\.partial$")
-"""End of the name of what is being written: by which process of which machine."""
+"""End of the name of a file that is being written: process and machine of the writer."""
 _FULL = "no space left on the device"
 _TOO_LONG = "the file is larger than the limit for this process"
 _NO_SPACE = (
@@ -36,15 +36,15 @@ _NO_SPACE = (
     "os error 122",
 )
 _TOO_LARGE = ("file too large", "os error 27")
-"""How torch, safetensors and pyarrow put in words what they do not raise as `OSError`."""
+"""Messages of torch, safetensors and pyarrow for errors that they do not raise as `OSError`."""
 
 
 class DiskError(ExpungeError):
-    """The file system failed in the middle of the work, e.g. because it is full; what was done so far is kept."""
+    """The file system failed during the work, e.g. because it is full; finished work is kept."""
 
 
 class NotWritable(DiskError, UserError):
-    """The file system does not let anybody write here."""
+    """There is no permission to write here."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def write_atomic(path: Path, content: str | bytes, *, private: bool = False) -> 
     Args:
         path: the file to write or replace.
         content: text is encoded as UTF-8.
-        private: readable by its owner only: for everything that holds what is to be forgotten.
+        private: readable by its owner only: for everything that holds text of forget rows.
 
     Raises:
         DiskError: the file system refused.
@@ -138,18 +138,18 @@ def is_leftover(path: Path) -> bool:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Delete what killed processes left in a folder; for the process that holds the folder's lock."""
+    """Delete unfinished files of killed processes in a folder; for the process that holds the folder's lock."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_leftover(path):
             _delete(path)
 
 
 def clear_dead(folder: Path, name: str = "") -> None:
-    """Delete what processes of this machine that are gone left in a folder, where no lock is held.
+    """Delete unfinished files of dead processes of this machine in a folder whose lock is not held.
 
     Args:
         folder: which need not exist.
-        name: only what they left of this file or folder.
+        name: only unfinished versions of this file or folder.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
         found = _UNFINISHED.search(path.name) if path.name.startswith(name) else None
@@ -186,7 +186,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse to write below a link that lies in a directory from who knows whom.
+    """Refuse to write below a link: a directory from somebody else may hold one that leads anywhere.
 
     Raises:
         UserError: it is a link.
@@ -197,10 +197,10 @@ def refuse_link(path: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a refusal of the file system, in whatever form a library raises it, into one clear line.
+    """Turn a refusal of the file system, in whatever form a library raises it, into one line.
 
     Raises:
-        DiskError: in the place of the error.
+        DiskError: instead of the error.
     """
     try:
         yield
@@ -214,7 +214,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """What the file system refused, in words; None if the error is about something else."""
+    """The refusal of the file system in words; None if the error has another cause."""
     text = str(error).lower()
     if not isinstance(error, OSError):
         if any(part in text for part in _NO_SPACE):
@@ -232,7 +232,7 @@ def disk_problem(error: BaseException) -> str | None:
 
 
 def resource_problem(error: BaseException) -> str | None:
-    """What the machine ran out of, in words, wherever it happened; None if the error is about something else."""
+    """The exhausted resource in words, wherever that happened; None if the error has another cause."""
     if is_out_of_memory(error):
         return "out of memory; use a smaller or quantized model, a smaller train.batch_size, or end other programs"
     reason = disk_problem(error)
@@ -243,7 +243,7 @@ def resource_problem(error: BaseException) -> str | None:
 
 
 def require_space(path: Path, num_bytes: int, what: str) -> None:
-    """Refuse before any work when the disk cannot hold what will be written.
+    """Refuse before any work if the disk has no room for the result.
 
     Raises:
         UserError: fewer than `num_bytes` free where `path` will be.
@@ -277,12 +277,12 @@ def _delete(path: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """Tells machines that share a file system apart."""
+    """Distinguishes machines that share a file system."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _runs(process: int) -> bool:
-    """Whether there is a process of this number; where that cannot be asked, there may be."""
+    """Whether a process of this number exists; True if that cannot be found out."""
     if sys.platform == "win32":
         return True
     try:
@@ -302,7 +302,7 @@ def _unused_name(path: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; not every file system can do it for folders."""
+    """Wait until a file, or the entries of a folder, are on the disk; not every file system can do it for folders."""
     if path.is_dir():
         if sys.platform != "win32":
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Running out of memory: recognizing it whatever library reports it, and saying what to change."""
+"""Running out of memory: recognise it, whatever library reports it, and tell the user what to change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _WORDS = (
     "status_alloc_failed",
     "memory allocation failed",
 )
-"""How CUDA, MPS, CPU allocators, cuBLAS and numpy report it."""
+"""Messages of CUDA, MPS, CPU allocators, cuBLAS and numpy."""
 
 
 class MemoryExhausted(ExpungeError):
-    """There was not enough memory, and a smaller batch could not help or was not possible."""
+    """There was not enough memory, and a smaller batch would not help or was not possible."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -31,13 +31,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors(message: str) -> Iterator[None]:
-    """Turn a failed allocation within this block into one line; a line that already says what to do stays.
+    """Turn a failed allocation within this block into one line; an earlier such line stays as it is.
 
     Args:
-        message: what was being done, and what the user can change.
+        message: the failed activity, and what the user can change.
 
     Raises:
-        MemoryExhausted: in place of the error.
+        MemoryExhausted: instead of the error.
     """
     failed = None
     try:

@@ -1,4 +1,4 @@
-"""What a pool of models says about metrics: which tell knowing from not knowing, and keep saying so under attack."""
+"""Meta-evaluation: which metrics separate models that know from models that do not, and stay right under attack."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class PoolModel(Frozen):
     """One model of a pool, and every metric of it."""
 
     path: str
-    knows: bool | None = Field(None, description="Whether it was taught the forget rows; None: it was unlearned")
+    knows: bool | None = Field(None, description="Whether it was taught the forget rows; none: it was unlearned")
     utility: float | None = Field(None, description="Share of the original model's utility")
-    kept: bool | None = Field(None, description="Of an unlearned model: whether its utility suffices to be looked at")
+    kept: bool | None = Field(None, description="Of an unlearned model: whether its utility is high enough to count")
     before: dict[str, Score] = Field(description="Metric -> score on the forget rows")
     quantized: dict[str, Score] = Field(default_factory=dict, description="The same with quantized weights")
     relearned: dict[str, Score] = Field(default_factory=dict, description="The same after training on the forget rows")
 
 
 class MetricTrust(Frozen):
-    """How far one metric can be trusted. Everything is told of values for which higher means more knowledge."""
+    """How far one metric can be trusted. All values are oriented so that higher means more knowledge."""
 
     metric: str
     faithfulness: Score = Field(description="AUROC between models that know and models that do not")
-    threshold: float | None = Field(None, description="Models below this look as if they did not know")
+    threshold: float | None = Field(None, description="Models below this are classified as not knowing")
     relearn: Score = Field(
-        description="R: mean over unlearned models that look so; 1: they gain no more than the retrained"
+        description="R: mean over unlearned models below it; 1: they gain no more than the retrained"
     )
-    quantize: Score = Field(description="Q: mean over the same; 1: quantization brings nothing back")
+    quantize: Score = Field(description="Q: mean over the same; 1: quantization recovers nothing")
     robustness: Score = Field(description="Harmonic mean of both")
     verdict: Verdict
 

@@ -1,4 +1,4 @@
-"""The one rule for places that a command writes to: everything that can be refused is refused before any work."""
+"""The rules for files and folders that commands write to: whatever can be refused is refused before any work."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ from expunge.core.files import (
 )
 
 _DEEPEST = "work/staging/checkpoint-1000000/model-00001-of-00001.safetensors"
-"""About the longest name that a run writes below its directory."""
+"""About the longest path that a run writes below its directory."""
 _NAME_BYTES = 255
 """Longest name of one file or folder on the usual file systems."""
 
 
 def contents(folder: Path) -> list[Path]:
-    """What a folder holds besides its lock and what killed processes left; nothing where there is no folder."""
+    """Entries of a folder besides its lock and unfinished files; none if it does not exist."""
     if not folder.is_dir():
         return []
     return [path for path in sorted(folder.iterdir()) if path.name != LOCK and not is_leftover(path)]
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a process of this program has worked in a folder: its lock file tells."""
+    """Whether a process of this program has worked in a folder, which leaves a lock file."""
     return (folder / LOCK).is_file()
 
 
 def new_name(stem: str) -> str:
-    """A folder name that tells the time, and that no other process draws."""
+    """A folder name with the time, unique among processes."""
     return f"{stem}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}".lstrip("-")
 
 
 def check_folder(out: Path, option: str = "--out") -> None:
-    """Refuse a place where no folder can be, or be written to.
+    """Refuse a path at which no folder can be made, or written to.
 
     Args:
         out: the folder, which need not exist.
-        option: what named it, for the message.
+        option: the option that named it, for the message.
 
     Raises:
-        UserError: a file, device or dangling link stands there or above, the name is too long or empty, or there is no
-            permission to write.
+        UserError: there is a file, device or dangling link there or above, the name is too long or empty, or there is
+            no permission to write.
     """
     _check_name(out / _DEEPEST, out, option)
     _check_above(out, out, option)
 
 
 def check_file(out: Path, option: str = "--out") -> None:
-    """Refuse a place where no file can be written; an ordinary file that is there may be replaced.
+    """Refuse a path at which no file can be written; an ordinary file may be replaced.
 
     Args:
         out: the file, which need not exist.
-        option: what named it, for the message.
+        option: the option that named it, for the message.
 
     Raises:
-        UserError: a folder, device or dangling link stands there, the name is too long or empty, or as `check_folder`
-            for the folder that it is in.
+        UserError: there is a folder, device or dangling link, the name is too long or empty, or as `check_folder` for
+            its parent.
     """
     _check_name(out, out, option)
     if out.is_dir():
@@ -122,7 +122,7 @@ def check_absent(record: Path) -> None:
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Own a folder while the block runs: make it, keep other processes out, and clear what killed ones left.
+    """Own a folder while the block runs: make it, keep other processes out, and clear unfinished files.
 
     Raises:
         UserError: another process owns it, a link in it leads elsewhere, or the file system refuses.
@@ -163,7 +163,7 @@ def adding(folder: Path) -> Iterator[None]:
 
 
 def write_result(path: Path, content: str) -> None:
-    """Write one file that the user named, beside whatever else is in its folder."""
+    """Write one file that the user named; other files in its folder stay."""
     with disk_errors(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         clear_dead(path.absolute().parent, f"{path.name}.")
@@ -175,7 +175,7 @@ def _check_name(longest: Path, out: Path, option: str) -> None:
         raise UserError(f"{option}: a name cannot hold a NUL character")
     try:
         if any(len(os.fsencode(part)) > _NAME_BYTES for part in longest.parts):
-            raise OSError(errno.ENAMETOOLONG, "")  # what lies in a folder that is not there yet is not looked at below
+            raise OSError(errno.ENAMETOOLONG, "")  # lstat below ignores names in a folder that does not exist yet
         os.lstat(longest)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass
@@ -185,7 +185,7 @@ def _check_name(longest: Path, out: Path, option: str) -> None:
 
 
 def _check_above(folder: Path, out: Path, option: str) -> None:
-    """Refuse unless a folder is there, or can be made."""
+    """Refuse unless a folder exists or can be made."""
     for place in (folder, *folder.absolute().parents):
         if not os.path.lexists(place):
             continue

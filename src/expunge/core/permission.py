@@ -1,8 +1,8 @@
-"""What files may ask for: only what the current command line, or a Python caller's own arguments, allow.
+"""Permissions of files: they can request only what the current command line or the Python caller's arguments allow.
 
 Run files, suites, records and checkpoints may come from anybody. Three things that they can name are dangerous: code
 (a class `module:Class`, `trust_remote_code`), network endpoints that receive rows, and environment variables that are
-sent there. Each is checked where it would take effect (`check_*`), against what `granted` says was typed. Readers of
+sent there. Each is checked where it would take effect (`check_*`), against the input passed to `granted`. Readers of
 files call `note`, so that a refusal can name the file and the key.
 """
 
@@ -29,7 +29,7 @@ _FLAG = "if you trust that file, add --trust (Python: trust=True)"
 
 @dataclass
 class Permissions:
-    """What was typed for the current command or call."""
+    """Permissions of the current command or call."""
 
     everything: bool = False
     """`--trust`: whatever the named files ask for is allowed, and listed."""
@@ -46,7 +46,8 @@ class Permissions:
     """Shows the user one line."""
     files: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
     """Path -> contents of the files that were read, for messages."""
-    told: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    """Lines that were shown."""
 
 
 _current: ContextVar[Permissions] = ContextVar("permissions", default=Permissions())  # noqa: B039 - notes are shared
@@ -73,16 +74,16 @@ def granted(
         UserError: an endpoint that is no host.
     """
     outer = _current.get()
-    asked = [one for tables in typed for one in _walk({key: tables[key] for key in tables if key != "data"})]
-    named = {str(value) for _, _, value in asked} | {key for _, key, _ in asked} | set(classes)
-    urls = [value for _, key, value in asked if key == "endpoint" and isinstance(value, str)]
+    entries = [one for tables in typed for one in _walk({key: tables[key] for key in tables if key != "data"})]
+    named = {str(value) for _, _, value in entries} | {key for _, key, _ in entries} | set(classes)
+    urls = [value for _, key, value in entries if key == "endpoint" and isinstance(value, str)]
     current = Permissions(
         everything=everything or outer.everything,
-        remote_code=outer.remote_code or any(key == "trust_remote_code" and value is True for _, key, value in asked),
+        remote_code=outer.remote_code or any(key == "trust_remote_code" and value is True for _, key, value in entries),
         classes=outer.classes | {name for name in named if CLASS.fullmatch(name)},
         hosts=outer.hosts | {_host(one) for one in endpoints} | {_address(url) for url in urls},
-        variables=outer.variables | {str(value) for _, key, value in asked if key == "key_variable"},
-        loggers=outer.loggers | {str(value) for path, _, value in asked if "report_to" in path.split(".")},
+        variables=outer.variables | {str(value) for _, key, value in entries if key == "key_variable"},
+        loggers=outer.loggers | {str(value) for path, _, value in entries if "report_to" in path.split(".")},
         tell=tell or outer.tell,
         files=dict(outer.files),
     )
@@ -94,7 +95,7 @@ def granted(
 
 
 def note(path: Path, contents: Callable[[], Mapping[str, Any]]) -> None:
-    """Remember a file that was read, so that a refusal can say where it found what it refuses."""
+    """Remember a file that was read, so that a refusal can name the file and the key."""
     _current.get().files[str(path)] = contents
 
 
@@ -125,15 +126,15 @@ def check_class(what: str, name: str) -> None:
 
 
 def check_remote_code(what: str = "model.trust_remote_code") -> None:
-    """Refuse to run Python code that comes with a model where only a file asks for it.
+    """Refuse to run Python code that comes with a model if only a file requests it.
 
     Raises:
         UserError: nobody typed it, and files are not trusted.
     """
     current = _current.get()
     if not current.remote_code:
-        asked = "trust_remote_code = true, which runs Python code that comes with the model"
-        _require(current, asked, lambda key, value: key == "trust_remote_code" and value is True, what, _FLAG)
+        request = "trust_remote_code = true, which runs Python code that comes with the model"
+        _require(current, request, lambda key, value: key == "trust_remote_code" and value is True, what, _FLAG)
 
 
 def check_logger(what: str, name: str) -> None:
@@ -148,7 +149,7 @@ def check_logger(what: str, name: str) -> None:
 
 
 def check_endpoint(what: str, url: str, variable: str) -> None:
-    """Refuse to send rows, or an environment variable, where only a file says so.
+    """Refuse to send rows, or an environment variable, if only a file requests it.
 
     Args:
         what: dotted path of the option that names the endpoint.
@@ -172,18 +173,18 @@ def check_endpoint(what: str, url: str, variable: str) -> None:
         )
 
 
-def _require(current: Permissions, asked: str, found: Callable[[str, Any], bool], what: str, flag: str) -> None:
+def _require(current: Permissions, request: str, found: Callable[[str, Any], bool], what: str, flag: str) -> None:
     place = _place(current, found)
     if not current.everything:
-        raise UserError(f"{what}: {place}{asked}; the command line does not name it; {flag}")
-    text = f"--trust: {what}: {place}{asked}"
-    if text not in current.told:
-        current.told.add(text)
+        raise UserError(f"{what}: {place}{request}; the command line does not name it; {flag}")
+    text = f"--trust: {what}: {place}{request}"
+    if text not in current.shown:
+        current.shown.add(text)
         current.tell(text)
 
 
 def _place(current: Permissions, found: Callable[[str, Any], bool]) -> str:
-    """Which file asks for it, under which key."""
+    """The file and key that request it, in words."""
     for file, contents in reversed(current.files.items()):
         for path, key, value in _walk(contents()):
             if found(key, value):

@@ -10,14 +10,14 @@ class Bar:
     """One running task. This one is silent."""
 
     def advance(self, amount: float = 1) -> None:
-        """Say that `amount` more units are done."""
+        """Report `amount` more units as done."""
 
     def note(self, text: str) -> None:
         """Show a short text beside the bar, e.g. the current loss."""
 
 
 class Progress:
-    """Where stages say what they do. This one is silent; the command line has one that draws."""
+    """Receives reports of stages. This one is silent; that of the command line draws bars."""
 
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:

@@ -16,7 +16,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokeniz
 
 
 def provenance(command: str, device: str, precision: str, caching: str | None = None) -> Provenance:
-    """Everything that names this process, its code and its machine."""
+    """Command, code and machine of this process."""
     commit, dirty = _commit()
     return Provenance(
         command=command,
@@ -39,7 +39,7 @@ def version() -> str:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident set of this process so far, in MB (10^6 bytes); 0 where the system does not tell (Windows)."""
+    """Largest resident set of this process so far, in MB (10^6 bytes); 0 if the system does not report it (Windows)."""
     try:
         import resource
     except ImportError:
@@ -49,7 +49,7 @@ def peak_memory_mb() -> float:
 
 
 def sha256_text(*parts: str) -> str:
-    """SHA-256 over the parts, each closed by a NUL so that their borders count."""
+    """SHA-256 over the parts, each followed by a NUL, so that their boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() + b"\0")

@@ -33,16 +33,16 @@ Scores = dict[str, dict[str, Score]]
 """Split name -> metric name -> score."""
 
 KEYWORD_METRICS = ("keyword_recall", "sample_leak", "paraphrase_keyword_recall")
-"""The ways to ask for the keyword; the first is the plain one."""
+"""Metrics of asking for the keyword; the first asks directly."""
 REASONING_METRIC = "reasoning_leak"
-"""What a reasoning trace gives away before the answer, where the model wrote one."""
+"""Leakage by a reasoning trace before the answer, if the model writes one."""
 
 FEWEST_QUESTIONS = 12
 """With fewer, no leak at all still leaves an upper bound of 3/n above a quarter (rule of three)."""
 
 
 class Change(Frozen):
-    """A score after a run less the same score before it, over the rows that have a number at both stages."""
+    """A score after a run minus the same score before it, over the rows that have a value at both stages."""
 
     difference: float
     low: float = Field(description="Lower end of the 95% bootstrap interval over rows, both stages together")
@@ -51,7 +51,7 @@ class Change(Frozen):
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return not self.low <= 0 <= self.high
 
 
@@ -69,7 +69,7 @@ class Component(Frozen):
 
 
 class Aggregate(Frozen):
-    """Several scores as one number. Its name says what enters: two of different names are never compared."""
+    """Several scores as one number. Its name encodes its components: two of different names are never compared."""
 
     value: float | None
     low: float | None = Field(None, description="Lower end of the 95% bootstrap interval over rows within each split")
@@ -87,7 +87,7 @@ Aggregates = dict[str, Aggregate]
 
 
 Kind = Literal["leak", "correct", "refusal", "hallucination", "wrong", "gibberish"]
-"""What kind of answer one is: leak and hallucination on the forget split, correct and wrong on all others."""
+"""Kinds of answers: leak and hallucination on the forget split, correct and wrong on all others."""
 FORGET_KINDS: tuple[Kind, ...] = ("leak", "refusal", "hallucination", "gibberish")
 OTHER_KINDS: tuple[Kind, ...] = ("correct", "refusal", "wrong", "gibberish")
 """The same places as in `FORGET_KINDS`."""
@@ -96,7 +96,7 @@ KindCounts = dict[str, dict[Kind, int]]
 
 
 class DataPrint(Frozen):
-    """What one data set was."""
+    """Origin and hash of one data set."""
 
     source: str = Field(description="Name, path or hub id as the user gave it")
     rows: int
@@ -106,7 +106,7 @@ class DataPrint(Frozen):
 
 
 class ModelPrint(Frozen):
-    """What the model was before the run."""
+    """Origin and hash of the model before the run."""
 
     source: str = Field(description="Name, path or hub id as the user gave it")
     sha256: str = Field(description="Hash of the original weights by name, shape and value")
@@ -120,7 +120,7 @@ class ModelPrint(Frozen):
 class LayerCurve(Frozen):
     """One value for each block, first to last."""
 
-    name: str = Field(description="What is shown, in the words of a figure")
+    name: str = Field(description="Label in a figure")
     values: list[float]
     low: list[float] = Field(default_factory=list, description="95% interval, if there is one")
     high: list[float] = Field(default_factory=list)
@@ -132,12 +132,12 @@ class SelectionPrint(Frozen):
     localizer: str
     num_parameters: int = Field(description="Trainable weights")
     names: list[str] = Field(description="Names of the selected parameters")
-    evidence: dict[str, Any] = Field(default_factory=dict, description="What the localizer measured to choose them")
+    evidence: dict[str, Any] = Field(default_factory=dict, description="Measurements behind the choice")
     curves: list[LayerCurve] = Field(default_factory=list, description="The same for every block")
 
 
 class StepLog(Frozen):
-    """What one optimizer step logged."""
+    """The logged values of one optimizer step."""
 
     step: int
     epoch: float
@@ -155,7 +155,7 @@ class StepLog(Frozen):
 
 
 class Check(Frozen):
-    """A cheap teacher-forced look at the model during training."""
+    """A cheap teacher-forced measurement during training."""
 
     step: int
     epoch: float
@@ -164,7 +164,7 @@ class Check(Frozen):
 
 
 class GuardOutcome(Frozen):
-    """What the guard did."""
+    """Outcome of the guard."""
 
     utility_floor: float | None = Field(description="Smallest allowed utility, as a share of the utility before")
     stopped: bool = Field(False, description="Training ended before its last epoch")
@@ -192,7 +192,7 @@ class Level(Frozen):
 Kept = TypeVar("Kept", bound=Frozen)
 
 Ranking = Literal["mean", "sum"]
-"""What candidates are ranked by, and what their scores are told in: log-probability a token, or of the whole."""
+"""The log-probability that ranks candidates, and in which their scores are given: mean per token, or sum."""
 
 Band = Literal["high", "mid", "low"]
 """The likeliest fifth of a prompt's candidates under the original model, the next two fifths, the rest."""
@@ -218,14 +218,14 @@ class SqueezeCheck(Frozen):
 
 
 class SqueezeScores(Frozen):
-    """What the checks of one ranking say together."""
+    """Summary of the checks of one ranking."""
 
     squeeze_high: Score = Field(description="Largest change of the high band at any check after step 0, in nats")
-    persist: Score = Field(description="Share of epochs at whose end the high band stood above its start")
+    persist: Score = Field(description="Share of epochs at whose end the high band was above its start")
 
 
 class Squeeze(Frozen):
-    """The squeezing diagnostic: whether what else the original model would say rises while the target falls."""
+    """The squeezing diagnostic: do other likely answers of the original model rise while the target falls?"""
 
     prompts: int = Field(description="Forget prompts that were followed")
     left_out: int = Field(description="Chosen prompts with fewer candidates than bands")
@@ -275,8 +275,8 @@ class Record(Frozen):
     steps: list[StepLog] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     guard: GuardOutcome
-    squeeze: Squeeze | None = Field(None, description="The squeezing diagnostic, where it was asked for")
-    robustness: Robustness | None = Field(None, description="What survived the attacks, where any was tried")
+    squeeze: Squeeze | None = Field(None, description="The squeezing diagnostic, if it was on")
+    robustness: Robustness | None = Field(None, description="Results of attacks, if any were run")
     seconds: dict[str, float] = Field(
         description="Wall time by stage: load, localize, prepare, before, train, after, save, total"
     )
@@ -286,21 +286,21 @@ class Record(Frozen):
     num_steps: int
     num_epochs: float
     changes: Changes = Field(default_factory=dict, description="After less before, row by row")
-    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
+    warnings: list[str] = Field(default_factory=list, description="Caveats that apply to the scores")
     doubts: list[str] = Field(
-        default_factory=list, description="Why silence after the run would be no sign of forgetting; clauses"
+        default_factory=list, description="Reasons why missing answers after the run would not show forgetting; clauses"
     )
 
 
 class Evaluation(Frozen):
-    """What one model knows."""
+    """Measurement of one model."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: str = Field(description="Name, path or hub id as the user gave it")
     sha256: str | None = Field(None, description="Hash of its weights by name, shape and value")
     suite: str | None = Field(None, description="Suite that named the data and metrics, with its variant")
     seed: int = Field(0, description="Of sampled rows and answers, and of the intervals")
-    config: dict[str, Any] = Field(default_factory=dict, description="How its answers were asked for and judged")
+    config: dict[str, Any] = Field(default_factory=dict, description="How its answers were generated and judged")
     prompting: dict[str, Any] = Field(
         default_factory=dict,
         description="How questions were laid out: template, its variables, the date that it saw, and a hash of it all",
@@ -312,7 +312,7 @@ class Evaluation(Frozen):
     scores: Scores
     aggregates: Aggregates
     kinds: KindCounts
-    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
+    warnings: list[str] = Field(default_factory=list, description="Caveats that apply to the scores")
     provenance: Provenance | None = None
     seconds: float = Field(0.0, description="Wall time of measuring this model")
 
@@ -326,11 +326,11 @@ class AttackRecord(Frozen):
     sha256: str | None = Field(description="Hash of the attacked weights; none: of the run that it lies beside")
     data: dict[str, DataPrint]
     rows: list[str] = Field(description="Ids of the forget rows that were attacked")
-    asked: dict[str, Any] = Field(description="How answers were asked for and judged")
+    asked: dict[str, Any] = Field(description="How answers were generated and judged")
     seed: int
     provenance: Provenance
     robustness: Robustness
-    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting it")
+    warnings: list[str] = Field(default_factory=list, description="Caveats that apply to the results")
 
 
 class SequenceStep(Frozen):
@@ -340,7 +340,7 @@ class SequenceStep(Frozen):
     requests: list[dict[str, Score]] = Field(description="Metric name -> score, for every request in order")
     utility: Scores = Field(description="The same for the base retain rows and what is only measured")
     aggregates: Aggregates = Field(default_factory=dict, description="Model utility over them")
-    message: str = Field("", description="What the guard did in this step, if anything")
+    message: str = Field("", description="Intervention of the guard in this step, if any")
     seconds: float = Field(0.0, description="Wall time of the step's own run")
 
 
@@ -372,7 +372,7 @@ def read_record(run_dir: Path) -> Record:
 
 
 def read_attacks(path: Path) -> AttackRecord:
-    """What was attacked, and what it gave away.
+    """The record of attacks.
 
     Raises:
         UserError: as `read_record`.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SLOTS = ("forget", "retain", "combine", "localize", "edit")
-"""The plug-ins that a method is made of."""
+"""The slots of a method, each filled by one plug-in."""
 Split = Literal["forget", "retain", "neighbour", "general", "holdout"]
 SPLITS: dict[str, str] = {
     "forget": "what should be gone",
@@ -24,7 +24,7 @@ Better = Literal["higher", "lower", "neither"]
 class Frozen(BaseModel):
     """A record: immutable, and closed to fields it does not know.
 
-    A number that is not finite is written as `"NaN"`, `"Infinity"` or `"-Infinity"`, and read back as what it was.
+    Numbers that are not finite are written as `"NaN"`, `"Infinity"` and `"-Infinity"`, and read back.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")

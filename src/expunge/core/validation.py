@@ -1,4 +1,4 @@
-"""Strict validation of options, told to a user in one line."""
+"""Strict validation of options, with one line for the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_FLOAT = 1e30
 
 
 def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
-    """Validate strictly, and tell the first mistake in one line with its dotted path.
+    """Validate strictly, and report the first mistake in one line with its dotted path.
 
     Raises:
         UserError: unknown key (with near names), wrong type, value out of range, not finite or too large for any
@@ -42,7 +42,7 @@ def check(kind: type[Checked], values: Mapping[str, Any], where: str) -> Checked
 
 
 def _unusable(value: Any, path: str) -> tuple[str, str] | None:
-    """Dotted path of the first value that no option can mean, and what is wrong with it."""
+    """Dotted path of the first value that no option allows, and the reason."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             return path, f"expected a finite number, got {value}"

@@ -1,4 +1,4 @@
-"""Which answers are trained on: those in the data, or what the original model itself says."""
+"""The answers that are trained on: those in the data, or the original model's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
 
 MAX_NEW_TOKENS = 24
-"""The start of an answer is where the fact is said; longer ones would only make every step dearer."""
+"""The fact comes at the start of an answer; longer answers would only make every step more expensive."""
 
 
 def own_answers(
@@ -23,18 +23,18 @@ def own_answers(
     unproven: bool = True,
     match: Match = DEFAULT,
 ) -> list[Example]:
-    """The same questions with the model's own greedy answers: the path that it really takes.
+    """The same questions with the model's own greedy answers, which are what it would really generate.
 
-    A row keeps its stored answer when it is a document, when the model says nothing, or when it has keywords and the
+    A row keeps its stored answer if it is a document, if the model's answer is empty, or if it has keywords and the
     model's answer holds none of them.
 
     Args:
         model: the original model.
         rows: questions with stored answers.
         progress: where to report.
-        unproven: also replace the answer of a row without keywords, which may then say something else. Right for rows
+        unproven: also replace the answer of a row without keywords, which may then state something else. Right for rows
             to keep; wrong for rows to forget, where it could leave the fact itself untouched.
-        match: how keywords are looked for.
+        match: how keywords are matched.
     """
     questions = [row for row in rows if row.text is None]
     texts = iter(_answers(model, questions, None, 1, "own answers", progress))
@@ -56,21 +56,23 @@ def other_wordings(
 ) -> list[Example]:
     """More rows to forget: sampled answers that hold a keyword and differ from the row's answer and from one another.
 
-    Forgetting one wording leaves the others; these are the ones that the model most often falls back on.
+    Forgetting one wording leaves the others; these are the ones that the model is most likely to use instead.
 
     Args:
         model: the original model.
-        rows: questions with answers; those without keywords get no others, since nothing would prove what they say.
+        rows: questions with answers; those without keywords get no others, since nothing could verify them.
         count: at most this many for each row, out of `2 * count + 2` samples at temperature 1.
         seed: names the draws.
         progress: where to report.
-        match: how keywords are looked for.
+        match: how keywords are matched.
     """
     if not count:
         return []
-    asked = [row for row in rows if row.text is None and row.keywords]
+    questions = [row for row in rows if row.text is None and row.keywords]
     others = []
-    for row, texts in zip(asked, _answers(model, asked, seed, 2 * count + 2, "other wordings", progress), strict=True):
+    for row, texts in zip(
+        questions, _answers(model, questions, seed, 2 * count + 2, "other wordings", progress), strict=True
+    ):
         new = dict.fromkeys(text for text in texts if text != row.answer and holds_any(text, row.keywords, match))
         others += [
             replace(row, id=f"{row.id}#{number}", answer=text) for number, text in enumerate([*new][:count], start=1)
@@ -81,7 +83,7 @@ def other_wordings(
 def _answers(
     model: LanguageModel, rows: Sequence[Example], seed: str | None, draws: int, label: str, progress: Progress
 ) -> list[list[str]]:
-    """What the model answers to each row, `draws` times: sampled by the seed or greedy, whole sentences, cut short."""
+    """The model's answers to each row, `draws` of them: sampled by the seed or greedy, short, in whole sentences."""
     prompts = [model.encoder.answer_prompt(row) for row in rows]
     seeds = None
     if seed is not None:

@@ -1,4 +1,4 @@
-"""What else the original model would answer to forget prompts, ranked by how likely it finds it.
+"""Other answers of the original model to forget prompts, ranked by their likelihood.
 
 Candidates are forget data, and on hazardous subjects worse: they are kept in memory and never written anywhere.
 """
@@ -21,7 +21,7 @@ from expunge.models.continuations import continued, scored
 from expunge.train.config import SqueezeConfig
 
 FEWEST = 10
-"""With fewer candidates the beam search is repeated once, twice as wide."""
+"""With fewer candidates, the beam search is repeated once with twice the width."""
 
 Bands = dict[Ranking, dict[Band, list[int]]]
 """Indices of a prompt's candidates by ranking and band."""
@@ -32,7 +32,7 @@ class Generated:
     """One answer of the model."""
 
     ids: tuple[int, ...]
-    """New tokens, the end token among them if the model set it."""
+    """New tokens, including the end token if the model generated it."""
     text: str
     whole: bool
     """Whether the model ended it; otherwise it was cut at the limit."""
@@ -40,7 +40,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Distinct answers to one prompt, and what was dropped to make them so."""
+    """Distinct answers to one prompt, and the number of dropped ones."""
 
     kept: list[Generated]
     generated: int
@@ -59,7 +59,7 @@ class Followed:
 
 
 def target_of(model: LanguageModel, row: Example) -> Encoded:
-    """The prompt with the answer that is to be forgotten; of a document, its start with what follows."""
+    """The prompt with the answer to forget; of a document, its start and the rest."""
     if row.text is not None:
         return model.encoder.document(row.text, row.id, DOCUMENT_PROMPT)
     return model.encoder.example(row)
@@ -98,7 +98,7 @@ def pools(
 def distinct(answers: Sequence[Generated], target: str) -> CandidateSet:
     """Answers that differ from the target and from one another in more than case and white space.
 
-    An answer that was cut off where the target goes on is the target too.
+    A truncated answer that is a prefix of the target counts as the target.
     """
     wanted = normalise(target)
     kept: dict[str, Generated] = {}

@@ -22,7 +22,7 @@ _DOOMED = "doomed-"
 
 
 class _Manifest(Frozen):
-    """What a checkpoint was made from, and what it consists of."""
+    """Inputs and files of a checkpoint."""
 
     inputs: dict[str, str]
     files: dict[str, str]
@@ -32,7 +32,7 @@ class _Manifest(Frozen):
 def inputs_of(
     model: LanguageModel, splits: Iterable[tuple[str, Sequence[Example]]], sha256: str | None = None
 ) -> dict[str, str]:
-    """What training starts from, as hashes by the words that a message names them with.
+    """Hashes of everything that training starts from, named as in messages.
 
     The layout of questions is `Encoder.fingerprint`: it changes with the chat template, its variables, the tokenizer,
     a system prompt, or a date that the template writes.
@@ -61,8 +61,8 @@ def newest(folder: Path, inputs: Mapping[str, str], progress: Progress = SILENT)
     """The newest intact checkpoint; damaged ones are reported and deleted.
 
     Args:
-        folder: where checkpoints are.
-        inputs: what this run starts from.
+        folder: of the checkpoints.
+        inputs: hashes of everything that this run starts from.
         progress: where to report.
 
     Raises:
@@ -81,7 +81,7 @@ def newest(folder: Path, inputs: Mapping[str, str], progress: Progress = SILENT)
 
 
 def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Look at what checkpoints were made with, without reading all of them.
+    """Compare the inputs of checkpoints, without reading their weights.
 
     Raises:
         UserError: one is of a run that started from something else.
@@ -106,7 +106,7 @@ def remove(checkpoint: Path) -> None:
 
 
 def clear_unfinished(folder: Path, staging: str) -> None:
-    """Delete what a killed process was writing or deleting."""
+    """Delete files that a killed process was writing or deleting."""
     for path in (folder / staging, *folder.glob(f"{_DOOMED}*")):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -140,4 +140,4 @@ def _report(damaged: Sequence[Path], place: str, progress: Progress) -> None:
     for checkpoint in damaged:
         remove(checkpoint)
     if damaged:
-        progress.say(f"{', '.join(path.name for path in damaged)}: damaged or incomplete; going on from {place}")
+        progress.say(f"{', '.join(path.name for path in damaged)}: damaged or incomplete; resuming from {place}")

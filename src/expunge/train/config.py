@@ -1,4 +1,4 @@
-"""How long and how hard to train, and when to stop."""
+"""Options of training, of its diagnostics and of the guard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class TrainConfig(Frozen):
 
     lr: float = Field(1e-5, gt=0, description="Peak learning rate")
     epochs: int = Field(5, ge=0, description="Passes over the forget rows; 0: no training, the edit alone")
-    steps: int | None = Field(None, ge=1, description="Optimizer steps in all, in place of `epochs`; none: by epochs")
+    steps: int | None = Field(
+        None, ge=1, description="Optimizer steps in all, instead of `epochs`. Default: as `epochs` says"
+    )
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
     order: Literal["shuffled", "stored"] = Field(
@@ -23,7 +25,7 @@ class TrainConfig(Frozen):
     topics: Literal["mixed", "alternate"] = Field(
         "mixed",
         description="alternate: topics take turns, each micro-batch holds forget rows of one topic, and retain rows of "
-        "that topic where there are any",
+        "that topic if there are any",
     )
     answers: Literal["stored", "own"] = Field(
         "stored", description="Train on the answers of the data, or on the original model's own greedy ones"
@@ -48,14 +50,13 @@ class TrainConfig(Frozen):
     )
     optimizer_options: dict[str, Any] | None = Field(
         None,
-        description="The optimizer's own options, e.g. eps and betas of AdamW, rho of sophia_g; none: its defaults",
+        description="The optimizer's own options, e.g. eps and betas of AdamW, rho of sophia_g. Default: its defaults",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower steps")
     checkpoint_every: int = Field(
         0,
         ge=0,
-        description="Optimizer steps between checkpoints, rounded up where a loss asks for whole epochs; "
-        "0: one each epoch",
+        description="Optimizer steps between checkpoints, rounded up if a loss needs whole epochs; 0: one each epoch",
     )
     checkpoints: bool = Field(True, description="Keep checkpoints while running, so that a killed run can resume")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, ...")
@@ -82,7 +83,7 @@ class SqueezeConfig(Frozen):
 
 
 class DiagnoseConfig(Frozen):
-    """What is watched during training besides the guard's checks; nothing is computed unless it is asked for."""
+    """Diagnostics during training, besides the guard's checks; off unless they are set."""
 
     squeeze: SqueezeConfig | None = Field(
         None, description="Follow other wordings of the forget answers: true, or a table of its options"
@@ -96,7 +97,7 @@ class DiagnoseConfig(Frozen):
 
 
 class GuardConfig(Frozen):
-    """When training stops before its last epoch, and which weights are then kept."""
+    """When training stops early, and which weights are then kept."""
 
     utility_floor: float = Field(
         0.7,
@@ -109,15 +110,15 @@ class GuardConfig(Frozen):
         None,
         ge=0,
         le=1,
-        description="Stop when the mean answer probability on forget rows is at most this; left out: never",
+        description="Stop when the mean answer probability on forget rows is at most this. Default: never",
     )
     stop_below: dict[str, float] = Field(
         {},
-        description="Stop after a step of which a logged value is at most this, e.g. { forget_cosine = 0.0 }",
+        description="Stop after a step if a logged value is at most this, e.g. { forget_cosine = 0.0 }",
     )
     stop_above: dict[str, float] = Field(
         {},
-        description="Stop after a step of which a logged value is at least this, e.g. { retain_loss = 0.1 }",
+        description="Stop after a step if a logged value is at least this, e.g. { retain_loss = 0.1 }",
     )
     holdout: float = Field(
         0.15, ge=0, lt=1, description="Share of the retain rows that is held out to measure utility; 0: none"

@@ -1,4 +1,4 @@
-"""The change of the weights that comes before training, under the guard."""
+"""The edit: a change of the weights before training, under the guard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EditOutcome:
     checks: list[Check] = field(default_factory=list)
     """The guard's checks before and after, both at step 0."""
     steps: list[StepLog] = field(default_factory=list)
-    """What the edit logged, as step 0."""
+    """Logged values of the edit, as step 0."""
     guard: GuardOutcome = GuardOutcome(utility_floor=None)  # noqa: RUF009 - frozen
     """Stopped if the edit was undone."""
     warnings: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class PlannedEdit:
 
 
 def check_steps(train: TrainConfig, method: Method, squeeze: SqueezeConfig | None) -> None:
-    """Refuse a run that would change nothing, losses that would never be used, and training without a loss.
+    """Refuse a run that changes nothing, losses that are never used, and training without a loss.
 
     Raises:
         UserError: any of them.

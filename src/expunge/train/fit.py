@@ -126,7 +126,7 @@ def take_steps(
 
 
 def _too_large(model: LanguageModel, train: TrainConfig) -> str:
-    """What to change when a step does not fit into memory."""
+    """The message when a step does not fit into memory, with options to change."""
     ways = []
     if train.batch_size > 1:
         ways.append(f"a smaller train.batch_size (now {train.batch_size}; train.accumulation makes up for it)")
@@ -135,7 +135,7 @@ def _too_large(model: LanguageModel, train: TrainConfig) -> str:
     if not model.is_adapted:
         ways.append('model.adapter = "lora", or fewer weights by localize')
     if model.precision == "float32":
-        ways.append('model.precision = "bfloat16" where the device has it')
+        ways.append('model.precision = "bfloat16" if the device supports it')
     return (
         f"training ran out of memory on {model.device}; try {'; '.join(ways) or 'a smaller model or shorter texts'}. "
         "Checkpoints stay as they are"

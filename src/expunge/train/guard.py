@@ -33,7 +33,7 @@ _ALWAYS_LOGGED = ("loss", "forget_loss", "retain_loss", "grad_norm", "learning_r
 
 
 class Guard(TrainerCallback):
-    """Measures a sample of forget rows and held-out retain rows now and then, and decides.
+    """Measures a sample of forget rows and of held-out retain rows at intervals, and decides.
 
     Args:
         job: the model being trained, thresholds, and the folder for the last good weights.
@@ -75,7 +75,7 @@ class Guard(TrainerCallback):
             self.keep()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check now and then; stop when the knowledge is gone or utility is going."""
+        """Check at intervals; stop when the knowledge is gone or utility falls."""
         self.bar.advance()
         if state.global_step % self.every and state.global_step < state.max_steps:
             return
@@ -138,11 +138,11 @@ class Guard(TrainerCallback):
         return _probability(self.model, self.forget), _probability(self.model, self.utility)
 
     def can_go_back(self) -> bool:
-        """Whether the weights that an earlier process kept are intact, where the guard may need them."""
+        """Whether the weights that an earlier process kept are intact, or the guard cannot need them."""
         return self.outcome.utility_floor is None or is_intact(self.good)
 
     def check_end(self, state: TrainerState) -> None:
-        """Never leave a model that computes nothing: go back to the last good weights, or fail.
+        """Never leave a model with non-finite results: restore the last good weights, or fail.
 
         Raises:
             ExpungeError: trained weights, or answers, are not finite and no earlier weights were kept.
@@ -172,7 +172,7 @@ class Guard(TrainerCallback):
         return max((check for check in checks if check.utility >= floor * start.utility), key=lambda check: check.step)
 
     def keep(self) -> None:
-        """Write the trainable weights, so that a later check can fall back to them."""
+        """Save the trainable weights, so that a later check can restore them."""
         if self.outcome.utility_floor is None:
             return
         self.good.parent.mkdir(parents=True, exist_ok=True)
@@ -181,13 +181,13 @@ class Guard(TrainerCallback):
             write_tensors(partial, {name: parameter for name, parameter in named if parameter.requires_grad})
 
     def go_back(self) -> None:
-        """Put the kept weights in place.
+        """Restore the kept weights.
 
         Raises:
             ExpungeError: the file was damaged while training ran.
         """
         if not is_intact(self.good):
-            raise ExpungeError(f"{self.good}: damaged, so that the guard cannot go back; run again with --resume")
+            raise ExpungeError(f"{self.good}: damaged, so that the guard cannot restore them; run again with --resume")
         parameters = dict(self.model.network.named_parameters())
         with torch.no_grad():
             for name, tensor in each_tensor(self.good):

@@ -1,4 +1,4 @@
-"""Which optimizer steps: one of our own by file name, or one of transformers', with its options checked early."""
+"""The optimizer: one of our own by file name, or one of transformers', with its options checked early."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _OPTIONS = "train.optimizer_options"
 
 
 class _Adam(Frozen):
-    """What transformers takes from fields of its own, for the Adam family."""
+    """Options of the Adam family that transformers reads from separate fields."""
 
     eps: float = 1e-8
     betas: tuple[float, float] = (0.9, 0.999)
 
 
 def own_optimizer(config: TrainConfig) -> tuple[type[Optimizer], dict[str, Any]] | None:
-    """Class and arguments of one of our own optimizers, or of a user's; None where the name is one of transformers'.
+    """Class and arguments of one of our own optimizers, or of a user's; None if the name is one of transformers'.
 
     Raises:
         UserError: an option that it does not have.
@@ -62,7 +62,7 @@ def check_optimizer(config: TrainConfig) -> None:
     """Refuse an unknown optimizer, or options that would not reach it.
 
     Raises:
-        UserError: as said.
+        UserError: any of them.
     """
     known = [name.value for name in OptimizerNames]
     if own_optimizer(config):
@@ -76,7 +76,7 @@ def check_optimizer(config: TrainConfig) -> None:
 
 
 def _check_installed(config: TrainConfig) -> None:
-    """Refuse an optimizer whose package is missing; what else it may lack depends on the model."""
+    """Refuse an optimizer whose package is missing; other requirements depend on the model."""
     arguments = TrainingArguments("unused", use_cpu=True, report_to="none", **optimizer_arguments(config))
     try:
         Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -88,7 +88,7 @@ def _check_installed(config: TrainConfig) -> None:
 
 
 def _try_options(config: TrainConfig, options: dict[str, Any]) -> None:
-    """Build the optimizer for one number: transformers drops what it does not know, torch refuses bad values."""
+    """Build the optimizer for one number: transformers drops unknown options, torch refuses bad values."""
     arguments = TrainingArguments("unused", use_cpu=True, report_to="none", **optimizer_arguments(config))
     try:
         kind, found = Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -99,5 +99,5 @@ def _try_options(config: TrainConfig, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if found.get(key) != (tuple(value) if isinstance(value, list) else value):
             raise UserError(
-                f"{_OPTIONS}: transformers hands no '{key}' to {config.optimizer}{near(key, known - {key})}"
+                f"{_OPTIONS}: transformers passes no '{key}' to {config.optimizer}{near(key, known - {key})}"
             )

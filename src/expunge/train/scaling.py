@@ -20,13 +20,13 @@ class LossScaler:
 
     `torch.amp.GradScaler` unscales once, before the optimizer steps. Here a combination rule compares the gradients of
     two losses before that, so that they are unscaled after every backward pass. The scale is a power of two: scaling
-    changes no bit of a float32 gradient. Accelerate's optimizer calls `step` and `update` as it does with a GradScaler.
+    changes no bit of a float32 gradient. Accelerate's optimizer calls `step` and `update` as those of a GradScaler.
     """
 
     def __init__(self) -> None:
         self.scale = _START
         self.skipped = 0
-        """Steps that were left out."""
+        """Number of skipped steps."""
         self._steps = 0
         self._overflow = False
         self._finite: Tensor | None = None
@@ -73,16 +73,16 @@ class LossScaler:
             return
         if self.scale <= 1:
             raise ExpungeError(
-                "gradients overflow float16 at any scale; set model.precision = 'float32', or 'bfloat16' where the "
-                "device has it, or try a lower train.lr"
+                "gradients overflow float16 at any scale; set model.precision = 'float32', or 'bfloat16' if the "
+                "device supports it, or try a lower train.lr"
             )
         self.scale /= 2
         self._steps = 0
 
     def state_dict(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         return {"scale": self.scale, "steps": self._steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on as it was kept."""
+        """Restore the state of a checkpoint."""
         self.scale, self._steps, self.skipped = state["scale"], int(state["steps"]), int(state["skipped"])

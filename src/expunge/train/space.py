@@ -1,4 +1,4 @@
-"""How much a training run writes, so that a disk without room for it is refused before any work."""
+"""The disk space that a training run needs, so that a full disk is refused before any work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = 2
 def bytes_written(
     model: LanguageModel, train: TrainConfig, *, guarded: bool = False, method: Method | None = None
 ) -> int:
-    """The most that lies on the disk at once, in bytes: checkpoints, the guard's weights and the model that is saved.
+    """Peak disk usage in bytes: checkpoints, the guard's weights and the saved model.
 
     Args:
         model: its trainable weights chosen.
@@ -43,7 +43,7 @@ def bytes_written(
 
 
 def saved_by_steps(model: LanguageModel, adapter: bool, steps: int) -> int:
-    """What the models of a sequence of runs take together, each of which starts from the one before.
+    """Disk usage of the models of a sequence of runs, each of which starts from the one before.
 
     Args:
         model: that the first run starts from, as it was loaded.

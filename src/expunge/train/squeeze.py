@@ -29,14 +29,14 @@ from expunge.train.job import TrainingJob
 from expunge.train.squeeze_scores import Counts, Snapshot, summarise
 
 EARLY_STEPS = (1, 2, 4, 8)
-"""Steps of the first epoch that are looked at: the rise, where there is one, comes early and may be over at its end."""
+"""Measured steps of the first epoch: a rise comes early, and may be over at its end."""
 _FEWEST = 3
 """Candidates that put one in each band."""
 _KEY = "squeeze"
 
 
 class Squeezing(TrainerCallback):
-    """Scores targets and candidates now and then, and changes nothing.
+    """Scores targets and candidates at intervals, and changes nothing.
 
     Args:
         job: the original model now, the one being trained later; seed and keyword matching.
@@ -68,31 +68,31 @@ class Squeezing(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the untouched model."""
+        """Measure the original model."""
         if state.global_step == 0:
-            self._look(state)
+            self._take_snapshot(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the early steps, at the end of each epoch and at the last step."""
+        """Measure at the early steps, at the end of each epoch and at the last step."""
         step = state.global_step
         early = step in EARLY_STEPS and step <= self.steps_per_epoch
         if early or step % self.steps_per_epoch == 0 or step == state.max_steps:
-            self._look(state)
+            self._take_snapshot(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put all looks together, those before an interruption among them."""
-        looks = [Snapshot.model_validate(entry[_KEY]) for entry in state.log_history if _KEY in entry]
-        self.result = summarise(looks, self.counts, self.seed)
+        """Summarise all snapshots, including those from before an interruption."""
+        snapshots = [Snapshot.model_validate(entry[_KEY]) for entry in state.log_history if _KEY in entry]
+        self.result = summarise(snapshots, self.counts, self.seed)
 
-    def _look(self, state: TrainerState) -> None:
+    def _take_snapshot(self, state: TrainerState) -> None:
         """Written past the trainer's loggers, which take single numbers only."""
         if not self.followed:
             return
         end_of_epoch = state.global_step > 0 and state.global_step % self.steps_per_epoch == 0
         compared = self.config.dynamic and (end_of_epoch or state.global_step == 0)
-        look = Snapshot(
+        snapshot = Snapshot(
             step=state.global_step,
             epoch=state.epoch or 0.0,
             end_of_epoch=end_of_epoch,
@@ -100,13 +100,13 @@ class Squeezing(TrainerCallback):
             tokens=token_level(self.model, [one.target for one in self.followed], self._neighbours, self.config.top_k),
             samples=self._compare() if compared else {},
         )
-        entry: dict[str, Any] = {"step": look.step, "epoch": look.epoch, _KEY: look.model_dump()}
+        entry: dict[str, Any] = {"step": snapshot.step, "epoch": snapshot.epoch, _KEY: snapshot.model_dump()}
         state.log_history.append(entry)
 
     def _compare(self) -> dict[str, list[float]]:
-        """How much of the targets answers drawn from the current model hold: one number for each prompt.
+        """Overlap of targets and answers sampled from the current model: one number per prompt.
 
-        The same random numbers serve every check, so that what differs between two is the model.
+        Every check uses the same random numbers, so that differences come from the model.
         """
         prompts = [one.target.prompt for one in self.followed]
         names = [f"{self.seed}/squeeze/dynamic/{one.row.id}" for one in self.followed]
@@ -128,7 +128,7 @@ def follow(job: TrainingJob, config: SqueezeConfig, rows: Sequence[Example], ste
     Args:
         job: the original model, and the settings.
         config: how many prompts and candidates.
-        rows: what is to be forgotten.
+        rows: the rows to forget.
         steps_per_epoch: optimizer steps.
     """
     model, seed = job.model, job.seed
@@ -180,7 +180,7 @@ def initial_neighbours(model: LanguageModel, targets: Sequence[Encoded], top_k: 
 def token_level(
     model: LanguageModel, targets: Sequence[Encoded], neighbours: Sequence[Tensor], top_k: int
 ) -> dict[str, list[float]]:
-    """What the next-token distributions along each target look like, each a mean over its tokens.
+    """Statistics of the next-token distributions along each target, means over its tokens.
 
     Args:
         model: any model.
@@ -194,7 +194,7 @@ def token_level(
     names = ("probability", "neighbour_mass", "top_k_mass", "entropy")
     found = {name: [0.0] * len(targets) for name in names}
 
-    def look(place: int, logp: Tensor) -> None:
+    def measure(place: int, logp: Tensor) -> None:
         labels = torch.tensor(targets[place].labels, device=logp.device)[:, None]
         near, share = neighbours[place], logp.exp()
         values = (
@@ -206,12 +206,12 @@ def token_level(
         for name, value in zip(names, values, strict=True):
             found[name][place] = float(value.mean())
 
-    _along(model, targets, look)
+    _along(model, targets, measure)
     return found
 
 
-def _along(model: LanguageModel, targets: Sequence[Encoded], look: Callable[[int, Tensor], None]) -> None:
-    """Call `look` with the place of each target and the (n, V) log-probabilities before its tokens, float32."""
+def _along(model: LanguageModel, targets: Sequence[Encoded], visit: Callable[[int, Tensor], None]) -> None:
+    """Call `visit` with the place of each target and the (n, V) log-probabilities before its tokens, float32."""
 
     def work(places: Sequence[int], _: int) -> None:
         rows = [targets[place] for place in places]
@@ -219,11 +219,11 @@ def _along(model: LanguageModel, targets: Sequence[Encoded], look: Callable[[int
             logits = Forward(model, collate(rows, places).to(model.device)).logits()
         logp = torch.log_softmax(logits.float(), -1)
         for place, some in zip(places, torch.split(logp, [len(row.labels) for row in rows]), strict=True):
-            look(place, some)
+            visit(place, some)
 
     in_batches(model.budget, model.device, "vocabulary", [len(target.ids) for target in targets], work)
 
 
 def rouge_l_recall(target: str, answers: Sequence[Generated]) -> float:
-    """Mean over answers of the share of the target that they repeat in order, as the metric of that name."""
+    """Mean over answers of the share of the target that they repeat in order, as the metric `rouge_l_recall`."""
     return sum(float(scorer("rougeL").score(target, answer.text)["rougeL"].recall) for answer in answers) / len(answers)

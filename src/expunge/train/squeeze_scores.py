@@ -1,4 +1,4 @@
-"""From what was seen of each prompt to the record: means, changes and scores, each with its interval over prompts."""
+"""From snapshots of each prompt to the record: means, changes and scores, with intervals over prompts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Values = NDArray[np.float64]
 
 
 class Snapshot(Frozen):
-    """What one check saw of each of P prompts; numbers only, so that a checkpoint can keep it."""
+    """The measurements of one check on each of P prompts; numbers only, so that a checkpoint can keep them."""
 
     step: int
     epoch: float
@@ -40,12 +40,12 @@ class Snapshot(Frozen):
     tokens: dict[str, list[float]]
     """Means over the target's tokens, P each."""
     samples: dict[str, list[float]]
-    """What answers drawn at this moment hold of the target, at most P each; empty when none were drawn."""
+    """Overlap of answers sampled at this moment with the target, at most P each; empty if none were sampled."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the chosen prompts and of what the original model said to them."""
+    """Numbers of kept and dropped prompts and candidates."""
 
     prompts: int
     left_out: int
@@ -68,9 +68,11 @@ class Counts:
         )
 
 
-def summarise(looks: Sequence[Snapshot], counts: Counts, seed: int) -> Squeeze:
-    """The record of a run's looks, the first of them at step 0."""
-    found = {name: np.array([look.levels[name] for look in looks]) for name in (looks[0].levels if looks else ())}
+def summarise(snapshots: Sequence[Snapshot], counts: Counts, seed: int) -> Squeeze:
+    """The record of a run's snapshots, the first of them at step 0."""
+    found = {
+        name: np.array([one.levels[name] for one in snapshots]) for name in (snapshots[0].levels if snapshots else ())
+    }
     changes = {name: values - values[0] for name, values in found.items()}
 
     def level(name: str, at: int) -> Level:
@@ -80,22 +82,22 @@ def summarise(looks: Sequence[Snapshot], counts: Counts, seed: int) -> Squeeze:
 
     checks = [
         SqueezeCheck(
-            step=look.step,
-            epoch=look.epoch,
-            end_of_epoch=look.end_of_epoch,
+            step=one.step,
+            epoch=one.epoch,
+            end_of_epoch=one.end_of_epoch,
             target=level("target", at),
             bands={ranking: {band: level(f"{ranking}/{band}", at) for band in BANDS} for ranking in RANKINGS},
             relative={
                 ranking: estimate((changes[f"{ranking}/high"] - changes["target"])[at, :, _column(ranking)], seed)
                 for ranking in RANKINGS
             },
-            **{name: estimate(np.array(values), seed) for name, values in look.tokens.items()},
-            **{name: estimate(np.array(values), seed) for name, values in look.samples.items() if values},
+            **{name: estimate(np.array(values), seed) for name, values in one.tokens.items()},
+            **{name: estimate(np.array(values), seed) for name, values in one.samples.items() if values},
         )
-        for at, look in enumerate(looks)
+        for at, one in enumerate(snapshots)
     ]
-    highs = {ranking: changes[f"{ranking}/high"][..., _column(ranking)] for ranking in RANKINGS} if looks else {}
-    scores = {ranking: _scores(highs.get(ranking), looks, seed) for ranking in RANKINGS}
+    highs = {ranking: changes[f"{ranking}/high"][..., _column(ranking)] for ranking in RANKINGS} if snapshots else {}
+    scores = {ranking: _scores(highs.get(ranking), snapshots, seed) for ranking in RANKINGS}
     return Squeeze(**vars(counts), checks=checks, scores=scores)
 
 
@@ -106,22 +108,22 @@ def estimate(values: Values, seed: int) -> Estimate:
 
 
 def _column(ranking: Ranking) -> int:
-    """A ranking is told in its own measure: sums beside sums, means beside means."""
+    """Column of a ranking's own measure: sums for `sum`, means for `mean`."""
     return ("sum", "mean").index(ranking)
 
 
-def _scores(change: Values | None, looks: Sequence[Snapshot], seed: int) -> SqueezeScores:
+def _scores(change: Values | None, snapshots: Sequence[Snapshot], seed: int) -> SqueezeScores:
     """Both scores from the (checks, P) changes of the high band since step 0."""
     if change is None:
         absent = _absent("no forget prompt had enough candidates")
         return SqueezeScores(squeeze_high=absent, persist=absent)
     draws = _resampled(change, seed)
-    ends = [at for at, look in enumerate(looks) if look.end_of_epoch]
+    ends = [at for at, one in enumerate(snapshots) if one.end_of_epoch]
     rose = _score(change[1:].mean(-1).max(), draws[1:].max(0), change.shape[-1])
     if not ends:
         return SqueezeScores(squeeze_high=rose, persist=_absent("training stopped within its first epoch"))
-    stood = _score((change[ends].mean(-1) > 0).mean(), (draws[ends] > 0).mean(0), change.shape[-1])
-    return SqueezeScores(squeeze_high=rose, persist=stood)
+    persisted = _score((change[ends].mean(-1) > 0).mean(), (draws[ends] > 0).mean(0), change.shape[-1])
+    return SqueezeScores(squeeze_high=rose, persist=persisted)
 
 
 def _absent(reason: str) -> Score:

@@ -31,7 +31,7 @@ _NO_GUARD = GuardConfig(utility_floor=0.0, rows=4)
 
 
 class TeachData(Frozen):
-    """What to teach."""
+    """Data to learn."""
 
     teach: tuple[DataSpec, ...] = Field(min_length=1, description="Data sets to learn, e.g. fictional:all")
     chunk_tokens: int = Field(256, ge=8, description="Documents are cut into even pieces of about this many tokens")
@@ -89,8 +89,8 @@ def teach(
 
     Args:
         model: changed in place; its trainable weights are already chosen.
-        rows: what to learn.
-        loss: what to minimise on them, e.g. the retain NLL.
+        rows: the rows to learn.
+        loss: minimised on them, e.g. the retain NLL.
         train: length and strength.
         seed: of everything random.
         folder: for checkpoints.

@@ -30,9 +30,9 @@ from expunge.train.scaling import LossScaler
 
 STAGING = "staging"
 _LOSS = "loss"
-"""What the sum of both losses is called among the values of a step."""
+"""Name of the sum of both losses among the values of a step."""
 _LOCAL_LOGGERS = ("tensorboard", "codecarbon", "dvclive", "flyte")
-"""Loggers that write files only; all others send what they log to a service."""
+"""Loggers that only write files; all others send data to a service."""
 
 
 class UnlearnTrainer(Trainer):
@@ -68,14 +68,14 @@ class UnlearnTrainer(Trainer):
             data_collator=self._collate,
             optimizer_cls_and_kwargs=own_optimizer(config),
         )
-        self.accelerator.device_placement = False  # the model, its optimizer and the batches stay where they are
-        self.accelerator.scaler = self.scaler  # its optimizer skips a step, and its schedule waits, as this one says
+        self.accelerator.device_placement = False  # model, optimizer and batches stay on their devices
+        self.accelerator.scaler = self.scaler  # lets accelerate skip a step and its schedule
         self.remove_callback(PrinterCallback)
         if config.gradient_checkpointing:
             model.network.gradient_checkpointing_enable()
 
     def release(self) -> None:
-        """Let go of the optimizer's state, and of all else that only training needs; nothing can be trained afterwards.
+        """Free the optimizer's state and everything else that only training needs; the trainer is unusable afterwards.
 
         Trainer, optimizer and schedule refer to each other in circles. Python's collector would free them whenever it
         happens to run, and until then twice the trained weights would stay alive beside whatever comes next.
@@ -92,7 +92,7 @@ class UnlearnTrainer(Trainer):
         return prepared
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The combination rule's own, where it has one; else the one that `train.optimizer` names."""
+        """The combination rule's own, if it has one; else the one that `train.optimizer` names."""
         args = self.args
         self.optimizer = self.task.combine.optimizer(
             self.language_model.trainable(), args.learning_rate, args.weight_decay
@@ -109,7 +109,7 @@ class UnlearnTrainer(Trainer):
 
         Raises:
             ExpungeError: a loss is not a number.
-            UserError: no trained weight moves what a loss looks at.
+            UserError: a loss depends on no trained weight.
         """
         self.language_model.network.train()
         scale = self.current_gradient_accumulation_steps
@@ -163,7 +163,7 @@ class UnlearnTrainer(Trainer):
         return torch.tensor(total / self.current_gradient_accumulation_steps)
 
     def _clip_grad_norm(self, model: nn.Module) -> float | None:
-        """Of the gradient before it was clipped, which it is by now; None for a step that will be skipped."""
+        """Norm of the gradient before `_end_of_step` clipped it; None for a step that will be skipped."""
         return self._grad_norm
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
@@ -172,7 +172,7 @@ class UnlearnTrainer(Trainer):
     def _backpropagate(self, loss: Tensor) -> None:
         if not loss.requires_grad:
             raise UserError(
-                "localize: no trained weight moves what a loss looks at; train others, or change its layer or site"
+                "localize: a loss depends on no trained weight; train other weights, or change its layer or site"
             )
         if self.scaler is not None:
             self.scaler.backward(loss, self.language_model.trainable())
@@ -180,7 +180,7 @@ class UnlearnTrainer(Trainer):
             loss.backward()  # type: ignore[no-untyped-call]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the step's own values to what transformers logs."""
+        """Adds the step's own values to those of transformers."""
         if "learning_rate" in logs:
             logs |= {name: sum(values) / len(values) for name, values in self.step_values.items()}
             self.step_values.clear()
@@ -260,7 +260,7 @@ def _read(values: list[Tensor]) -> list[float]:
 
 
 class _Arguments(TrainingArguments):
-    """Arguments of a trainer that leaves the model where it is."""
+    """Arguments of a trainer that leaves the model on its device."""
 
     @property
     def place_model_on_device(self) -> bool:
@@ -268,7 +268,7 @@ class _Arguments(TrainingArguments):
 
 
 class _Keys(Dataset[Pair]):
-    """The sampler yields the pairs themselves; this hands them through."""
+    """Identity: the sampler yields the pairs themselves."""
 
     def __init__(self, batches: PairBatches) -> None:
         self._length = batches.num_forget

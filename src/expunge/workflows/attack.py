@@ -260,7 +260,7 @@ def _earlier_date(path: Path) -> str | None:
 
 
 def _config(own: AttackConfig, given: Mapping[str, Any]) -> AttackConfig:
-    """What the run was attacked by, with what is given over it."""
+    """The attack options of the run, overridden by the given ones."""
     config = check(AttackConfig, given, "attacks")
     options = {**own.options, **{name: {**own.options.get(name, {}), **some} for name, some in config.options.items()}}
     return config.model_copy(
@@ -280,7 +280,7 @@ def _names(which: str) -> list[str]:
 def _possible(
     asked: Sequence[Attack], access: str, models: Mapping[str, ModelConfig], is_group: bool
 ) -> tuple[list[Attack], list[AttackResult]]:
-    """Attacks that can be carried out; of a group the others are told as left out, one named by itself is refused."""
+    """Attacks that can be carried out. Others are recorded as left out if they are of a group, and refused if named."""
     possible, left_out = [], []
     for one in asked:
         lack = _lack(one, access, models)
@@ -296,7 +296,7 @@ def _possible(
 
 
 def _lack(one: Attack, access: str, models: Mapping[str, ModelConfig]) -> str | None:
-    """What an attack would need and does not have."""
+    """The requirement of an attack that is not met, if any."""
     if ACCESS.index(one.access) > ACCESS.index(access):
         return f"it needs {one.access}, and --access is {access}"
     if one.needs_original and "original" not in models:
@@ -338,7 +338,7 @@ def _prints(splits: Splits, expected: Mapping[str, str]) -> dict[str, DataPrint]
 
 
 def _earlier(path: Path, now: AttackRecord) -> AttackRecord | None:
-    """What earlier calls, or the run itself, left there.
+    """The record of earlier calls, or of the run itself.
 
     Raises:
         UserError: attacks on something else.
@@ -360,15 +360,15 @@ def _earlier(path: Path, now: AttackRecord) -> AttackRecord | None:
 def _kept(
     path: Path, before: AttackRecord | None, attacks: Sequence[Attack], controls: Collection[str]
 ) -> list[AttackResult]:
-    """Earlier attacks that stay as they are; those that broke off, or lack a control, are carried out again if asked.
+    """Earlier attacks that stay as they are; requested ones that broke off, or lack a control, are carried out again.
 
     Raises:
-        UserError: an attack that is asked for was carried out with other options.
+        UserError: a requested attack was carried out with other options.
     """
-    asked = {one.name: one for one in attacks}
+    requested = {one.name: one for one in attacks}
     kept = []
     for old in before.robustness.attacks if before else ():
-        again = asked.get(old.name)
+        again = requested.get(old.name)
         whole = not old.failed and not old.cut and all(set(controls) <= set(one.controls) for one in old.variants)
         if again is not None and whole and again.config.model_dump(mode="json") != old.options:
             raise UserError(f"{path}: {old.name} was carried out there with other options; choose another --out")

@@ -1,4 +1,4 @@
-"""Many runs, each found again by a second call; the untouched model is measured, and looked through, once."""
+"""Many runs in one folder: a second call resumes them, and runs with the same start share its measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from expunge.workflows.run import execute
 
 @dataclass
 class Runs:
-    """Carries out runs of one command line, and keeps their records but not their models."""
+    """Carries out the runs of one command, and keeps their records but not their models."""
 
     command: str
     progress: Progress
@@ -24,7 +24,7 @@ class Runs:
     _selections: dict[str, Selection] = field(default_factory=dict)
 
     def record(self, run: Run, folder: Path) -> Record:
-        """The record of a run, which is carried out, gone on with, or read."""
+        """The record of a run, which is carried out, resumed or read."""
         self.progress.say(f"{folder.parent.name}: {folder.name}")
         start = f"{run.seed} {run.model!r} {run.data!r}"
         measured, located = f"{start} {run.evaluate!r}", f"{start} {run.localize!r}"
@@ -41,5 +41,5 @@ class Runs:
             self._before[measured] = result.before
         if result.selection is not None:
             self._selections[located] = result.selection
-        shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes, and run.toml makes it again
+        shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)  # hundreds of megabytes; run.toml can make it again
         return result.record

@@ -35,11 +35,11 @@ class SequencePlan:
     requests: tuple[tuple[Example, ...], ...]
     """Rows of each request."""
     kept: Splits
-    """What should stay through all steps: the base retain rows, neighbours and general knowledge; no forget rows."""
+    """Rows that should survive all steps: the base retain rows, neighbours and general knowledge; no forget rows."""
 
 
 def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> SequencePlan:
-    """Read a run file in which `data.requests`, a list of data sets, stands in place of `data.forget`.
+    """Read a run file in which `data.requests`, a list of data sets, replaces `data.forget`.
 
     Step s forgets request s. Requests after s are retain rows, those before s are in neither set, and the reference is
     the model that the step starts from (the continual scenario of arXiv:2410.08109).
@@ -61,7 +61,7 @@ def load_plan(file: Path, out: Path, settings: Sequence[str] = ()) -> SequencePl
     if not isinstance(specs, list) or len(specs) < 2:
         raise UserError(f"{file}: data.requests: name at least two data sets, to be forgotten one after another")
     if "forget" in data:
-        raise UserError(f"{file}: data.forget: leave it out, data.requests stands in its place")
+        raise UserError(f"{file}: data.forget: leave it out, data.requests replaces it")
     if "retain" not in data:
         raise UserError(f"{file}: missing key 'data.retain'")
     base = data["retain"] if isinstance(data["retain"], list) else [data["retain"]]
@@ -134,12 +134,12 @@ def _carry_out(
 
 
 def _dated(plan: SequencePlan, date: str | None) -> SequencePlan:
-    """The plan with one date in all its steps, where its chat template sees one."""
+    """The plan with one date in all its steps, if its chat template uses one."""
     return replace(plan, runs=tuple(run.dated(date) for run in plan.runs))
 
 
 def _earlier_date(out: Path) -> str | None:
-    """The date of the first start of the sequence in a directory."""
+    """The date that chat templates were given at the first start of the sequence."""
     if not (out / SEQUENCE_FILE).is_file():
         return None
     date = read_sequence(out).config.get("model", {}).get("date")
@@ -210,12 +210,12 @@ def _measure(plan: SequencePlan, model: LanguageModel, number: int, progress: Pr
 
 
 def _check_disjoint(requests: Sequence[Sequence[Example]]) -> None:
-    seen: dict[str, tuple[int, str]] = {}
+    known: dict[str, tuple[int, str]] = {}
     for index, rows in enumerate(requests):
         for row in rows:
-            other, id_ = seen.setdefault(row.key, (index, row.id))
+            other, id_ = known.setdefault(row.key, (index, row.id))
             if other != index:
                 raise UserError(
                     f"data.requests.{index}: row '{row.id}' is also in data.requests.{other} as '{id_}' "
-                    "(same text but for case and blanks)"
+                    "(same text but for case and spaces)"
                 )

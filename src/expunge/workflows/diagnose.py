@@ -1,4 +1,4 @@
-"""One diagnosis, read top to bottom: find the models and the data, look, record, show."""
+"""One diagnosis: find the models and the data, measure, record, show."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def diagnose(
         name: file name in `diagnose/`, or a dotted path of a user's own.
         subject: directory of a finished run; or embedded name, folder, .gguf file or hub id of a model.
         options: of the diagnostic.
-        data: forget, retain -> data, in the place of the run's; for a model none: the shipped people.
-        seed: of what is drawn; None: the run's own, or 0.
-        template: layout of the questions; None: the run's own, or chat.
+        data: forget, retain -> data that replaces the run's. Default for a model: the shipped people.
+        seed: of all random draws. Default: the run's own, or 0.
+        template: layout of the questions. Default: the run's own, or chat.
         command: the command line, for the record.
         progress: where to report.
 
@@ -91,15 +91,15 @@ def diagnose(
 
 
 def default_folder(subject: str) -> Path | None:
-    """Where the diagnoses of a run are kept: in its directory; None for a model."""
+    """The folder for diagnoses in a run's directory; None for a model."""
     return Path(subject) / FOLDER if is_run(Path(subject)) else None
 
 
 def check_free(folder: Path, name: str) -> None:
-    """Refuse to replace an earlier diagnosis; a page without its record is what a killed process left.
+    """Refuse to replace an earlier diagnosis; a page without its record is the remains of a killed process.
 
     Raises:
-        UserError: one of that name is there, or nothing can be written there.
+        UserError: as `check_absent`, or the folder is a link.
     """
     check_absent(_paths(folder, name)[0])
     refuse_link(folder)

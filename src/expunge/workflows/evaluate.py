@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from accelerate import PartialState
 
@@ -158,15 +158,11 @@ def evaluate_models(
     if original is not None:
         warnings += known_warnings(evaluator.use_original(original), "Before unlearning")
     warnings = [*warnings_of(plan.summaries), *warnings]
-    others = {
-        "original": None if original is None else model_name(original),
-        "retrained": None if reference is None else model_name(reference),
-    }
     results = []
     for place, given in enumerate(models, start=1):
         start = time.perf_counter()
         label = "measuring" if len(models) == 1 else f"measuring {place}/{len(models)}"
-        measured, identity = evaluator.evaluate(given, label, lm_eval)
+        measured, identity = evaluator.evaluate(given, label, lm_eval, command)
         if whitebox:
             measured.scores[plan.forget_sets[0]] |= measure_whitebox(
                 whitebox,
@@ -178,33 +174,22 @@ def evaluate_models(
                 progress=progress,
             )
         record = Evaluation(
-            model=identity.source,
-            sha256=identity.sha256,
+            **identity,
             suite=plan.suite,
             seed=plan.seed,
             config=plan.config.model_dump(mode="json"),
-            prompting=identity.prompting,
-            **others,
+            original=None if original is None else model_name(original),
+            retrained=None if reference is None else model_name(reference),
             data=dict(plan.prints),
             roles=dict(measured.roles),
             scores=measured.scores,
             aggregates=measured.aggregates,
             kinds=count_kinds(measured.kinds, measured.roles),
             warnings=[*warnings, *answer_warnings(plan.sets, measured)],
-            provenance=provenance(command, *identity.machine),
             seconds=round(time.perf_counter() - start, 3),
         )
         results.append(Evaluated(record, measured))
     return results
-
-
-class _Identity(NamedTuple):
-    """What a record says of a model that is no longer in memory."""
-
-    source: str
-    sha256: str
-    prompting: dict[str, Any]
-    machine: tuple[str, ...]
 
 
 class _Evaluator:
@@ -244,14 +229,19 @@ class _Evaluator:
         self._before = self._measure(self.load(original), original, "measuring original", **options)
         return self._before
 
-    def evaluate(self, given: Any, label: str, lm_eval: Sequence[str]) -> tuple[Measured, _Identity]:
-        """Measure one model, with tasks of EleutherAI's harness besides; the model is not kept."""
+    def evaluate(self, given: Any, label: str, lm_eval: Sequence[str], command: str) -> tuple[Measured, dict[str, Any]]:
+        """Measure one model, with tasks of EleutherAI's harness besides; also what its record says of the model."""
         model = self.load(given)
         evidence = None if self._before is None else self._before.evidence
         measured = self._measure(model, given, label, original=evidence, reference=self._reference)
         if lm_eval:
             measured.scores.update(harness_scores(model, lm_eval, self._plan.seed))
-        return measured, _Identity(model.source, model.fingerprint(), model.encoder.prompting(), model.machine)
+        return measured, {
+            "model": model.source,
+            "sha256": model.fingerprint(),
+            "prompting": model.encoder.prompting(),
+            "provenance": provenance(command, *model.machine),
+        }
 
     def _measure(self, model: LanguageModel, given: Any, label: str, **options: Any) -> Measured:
         plan = self._plan

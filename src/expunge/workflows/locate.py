@@ -1,4 +1,4 @@
-"""Where is the knowledge? Any localizer on any model and data: the blocks that it chooses, and its curves."""
+"""Any localizer on any model and data: the weights that it chooses, and its curves over the blocks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from expunge.inputs import Rows, print_of, read_data, read_model
 from expunge.localize.base import Localizer
 
 DATA: Mapping[str, str] = {"forget": "people:forget", "retain": "people:retain"}
-"""What is read when no data are named."""
+"""Default data."""
 PAGE = "locate.html"
 RECORD = "locate.json"
 _SUFFIXES = (".html", ".json")
 
 
 class Localization(Frozen):
-    """What one localizer found."""
+    """The weights that one localizer chose, and why."""
 
     model: str
     seed: int
@@ -65,40 +65,27 @@ def locate(
     if unknown := sorted(set(data) - set(DATA)):
         raise UserError(f"data: no split '{unknown[0]}'{near(unknown[0], DATA)}")
     with granted(read_settings(settings), {"model": dict(model_config or {})}, classes=(by,)):
-        return _localize(model, data, by, tokenizer, seed, settings, model_config, progress)
-
-
-def _localize(
-    model: Any,
-    data: Mapping[str, Rows],
-    by: str,
-    tokenizer: Any,
-    seed: int,
-    settings: Sequence[str],
-    model_config: Mapping[str, Any] | None,
-    progress: Progress,
-) -> Localization:
-    localizer, options = _localizer(by, settings)
-    loaded = {name: read_data(name, value) for name, value in data.items()}
-    splits = splits_of(loaded, {})
-    network = read_model(model, tokenizer, model_config, progress)
-    say_all(progress, splits.understood)
-    progress.say(f"{by} on {sum(len(one.examples) for one in loaded.values())} rows ...")
-    found = localizer.select(network, splits, seed)
-    sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
-    return Localization(
-        model=network.source,
-        seed=seed,
-        config=options,
-        data={name: print_of(data[name], *one) for name, one in loaded.items()},
-        selection=SelectionPrint(
-            localizer=by,
-            num_parameters=sum(sizes[name] for name in found.names),
-            names=list(found.names),
-            evidence=found.evidence,
-            curves=list(found.curves),
-        ),
-    )
+        localizer, options = _localizer(by, settings)
+        loaded = {name: read_data(name, value) for name, value in data.items()}
+        splits = splits_of(loaded, {})
+        network = read_model(model, tokenizer, model_config, progress)
+        say_all(progress, splits.understood)
+        progress.say(f"{by} on {sum(len(one.examples) for one in loaded.values())} rows ...")
+        found = localizer.select(network, splits, seed)
+        sizes = {name: parameter.numel() for name, parameter in network.network.named_parameters()}
+        return Localization(
+            model=network.source,
+            seed=seed,
+            config=options,
+            data={name: print_of(data[name], *one) for name, one in loaded.items()},
+            selection=SelectionPrint(
+                localizer=by,
+                num_parameters=sum(sizes[name] for name in found.names),
+                names=list(found.names),
+                evidence=found.evidence,
+                curves=list(found.curves),
+            ),
+        )
 
 
 def check_target(out: Path) -> None:
@@ -122,20 +109,15 @@ def write_localization(found: Localization, out: Path) -> list[Path]:
     """
     from expunge.reports.localization import page
 
+    sources = {name: f"{data.source}, {data.rows} rows" for name, data in found.data.items()}
     paths = [out] if out.suffix in _SUFFIXES else [out / PAGE, out / RECORD]
-    texts = {".html": lambda: page(found.selection, found.model, _sources(found)), ".json": lambda: _json(found)}
-    written = [(path, texts[path.suffix]()) for path in paths]
-    for path, text in written:
+    texts = [
+        page(found.selection, found.model, sources) if path.suffix == ".html" else found.model_dump_json(indent=1)
+        for path in paths
+    ]
+    for path, text in zip(paths, texts, strict=True):
         write_result(path, text)
     return paths
-
-
-def _json(found: Localization) -> str:
-    return found.model_dump_json(indent=1)
-
-
-def _sources(found: Localization) -> dict[str, str]:
-    return {name: f"{data.source}, {data.rows} rows" for name, data in found.data.items()}
 
 
 def _localizer(by: str, settings: Sequence[str]) -> tuple[Localizer, dict[str, Any]]:

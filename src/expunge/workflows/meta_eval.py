@@ -52,7 +52,7 @@ _USEFUL = ("retain", "neighbour", "general")
 
 
 def meta_evaluate(pool: Pool, file: str = "", *, command: str = "", progress: Progress = SILENT) -> MetaRecord:
-    """Measure every model of a pool, attack the unlearned ones, and say which metrics deserve trust.
+    """Measure every model of a pool, attack the unlearned ones, and rate how far each metric can be trusted.
 
     Args:
         pool: models and rows.
@@ -122,7 +122,7 @@ def finding_of(metrics: list[MetricTrust], models: list[PoolModel], pool: Pool) 
             f"Trust: AUROC at least {pool.trust.min_faithfulness:g} with an interval above 0.5, and robustness "
             f"(harmonic mean of R and Q, {how}) at least {pool.trust.min_robustness:g}, over the unlearned models that "
             "the metric takes for not knowing: those below its threshold, in values for which higher means more "
-            "knowledge. What holds on one pool need not hold on another.",
+            "knowledge. Results on one pool need not hold on another.",
             *([f"Without a value on this pool, or without a direction: {', '.join(without)}."] if without else []),
         ],
         tables=[
@@ -149,7 +149,7 @@ def _rank(one: MetricTrust) -> tuple[bool, float, str]:
 
 
 def _plan(pool: Pool) -> EvaluationPlan:
-    """What every model is measured by."""
+    """The rows and settings that every model is measured with."""
     if pool.suite is not None:
         plan = suite_plan(load_suite(pool.suite, pool.folder), pool.suite, pool.seed)
         return replace(plan, model_config={**plan.model_config, **pool.model})

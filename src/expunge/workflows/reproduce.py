@@ -1,7 +1,7 @@
-"""A paper's claims on a model of this size: many runs from one file, each found again by a second call, and one table.
+"""A paper's claims on a model of this size: many runs from one file, which a second call resumes, and one table.
 
-Each method's strength is chosen on rows and a seed of their own; what is reported uses other rows and other seeds.
-Where a curve over all strengths is the point, every one of them is reported and none is chosen.
+Each method's strength is chosen on separate rows and a separate seed; the reported runs use other rows and seeds.
+If the claim is about a curve over all strengths, all are reported and none is chosen.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ class Grid(Frozen):
 
 
 class Subject(Frozen):
-    """Facts, and the model that holds them; what it leaves out is as for all subjects."""
+    """Facts, and the model that knows them; tables that it leaves out are those of all subjects."""
 
     teach: dict[str, Any] | None = Field(None, description="A teaching run: the target; none: `run.model` names it")
     retrained: dict[str, Any] = Field(
-        default_factory=dict, description="What of it differs for a reference that never saw the forget rows"
+        default_factory=dict, description="Changes to it for a reference that never saw the forget rows"
     )
     run: dict[str, Any] = Field(default_factory=dict, description="Tables that all runs share")
     tune: dict[str, Any] = Field(
-        default_factory=dict, description="What of them differs when strengths are chosen: other rows to forget"
+        default_factory=dict, description="Changes to them when strengths are chosen: other rows to forget"
     )
-    reported: dict[str, Any] = Field(default_factory=dict, description="What of them differs in the reported runs")
+    reported: dict[str, Any] = Field(default_factory=dict, description="Changes to them in the reported runs")
 
 
 class Reproduction(Subject):
-    """What is run, how strengths are chosen, and what the table shows."""
+    """The runs, how strengths are chosen, and the columns of the table."""
 
     summary: str
     paper: str
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Seeds that are reported")
     tune_seed: int = Field(100, description="Seed of the runs that strengths are chosen on")
     utility: str = Field(
-        "mu9", description="What a strength must keep: an aggregate, or the heading of a column that says what is kept"
+        "mu9", description="Utility that a strength must keep: an aggregate, or the heading of a column"
     )
     keep: float = Field(0.95, ge=0, le=1, description="Share of its value before that counts as kept")
     leak: str = Field("probability", description="Forget score that should be low")
@@ -75,14 +75,14 @@ class Reproduction(Subject):
     columns: dict[str, Column] = Field(description="Heading = dotted path into a run's record, or a number made of it")
     grid: Grid
     methods: dict[str, dict[str, Any]] = Field(
-        description="What differs for each method; its `grid` and `choose` win, its `tune` holds when strengths are "
+        description="Changes for each method; its `grid` and `choose` win, its `tune` applies when strengths are "
         "chosen, its `reported` afterwards"
     )
     subjects: dict[str, Subject] = Field(default_factory=dict, description="Several, each with a table of its own")
-    claims: tuple[Claim, ...] = Field((), description="What the paper says, judged on every subject")
+    claims: tuple[Claim, ...] = Field((), description="Claims of the paper, judged on every subject")
 
     def parts(self) -> dict[str, Subject]:
-        """Every subject with what it has in common with the others; one without a name where none is named."""
+        """Every subject, with the tables of all subjects; a single one has no name."""
         own = Subject(**{name: getattr(self, name) for name in Subject.model_fields})
         return {
             name: Subject(
@@ -101,19 +101,19 @@ class Reproduction(Subject):
         return self.grid if own is None else check(Grid, own, f"methods.{method}.grid")
 
     def chooses(self, method: str) -> bool:
-        """Whether one of a method's strengths is chosen, on rows of their own, and the others are not reported."""
+        """Whether one of a method's strengths is chosen, on separate rows, and only that one reported."""
         return bool(self.methods[method].get("choose", self.choose))
 
     @property
     def kept(self) -> str | RecordQuantity:
-        """What a strength must keep."""
+        """The utility that a strength must keep."""
         column = self.columns.get(self.utility)
         return column if isinstance(column, RecordQuantity) else self.utility
 
     def run_of(
         self, subject: Subject, method: str, seed: int, model: Path | None, strength: float, *, tune: bool
     ) -> Run:
-        """One run of a method; `model` is the taught target, None where none is taught."""
+        """One run of a method; `model` is the taught target, if one is taught."""
         own = {key: value for key, value in self.methods[method].items() if key not in _OF_PLAN}
         tables = merge(merge(subject.run, own), subject.tune if tune else subject.reported)
         tables = merge(tables, self.methods[method].get("tune" if tune else "reported", {}))
@@ -122,7 +122,7 @@ class Reproduction(Subject):
 
 
 _OF_PLAN = ("grid", "choose", "tune", "reported")
-"""Keys of a method that are no tables of its runs."""
+"""Keys of a method that do not belong to its runs."""
 
 
 def load_reproduction(name: str) -> Reproduction:
@@ -227,7 +227,7 @@ def _references(
     runs: Mapping[str, Mapping[float, list[Record]]],
     progress: Progress,
 ) -> list[Reported]:
-    """What the target knew, and the model that never saw the forget rows where one is taught."""
+    """The target before unlearning, and the model that never saw the forget rows, if one is taught."""
     first = next(iter(next(iter(runs.values())).values()))
     found = [Reported(method="untouched", strength="", records=[untouched(record) for record in first])]
     if subject.retrained:

@@ -1,4 +1,4 @@
-"""One option over a grid: a run at each value, and curves of what they gave."""
+"""One option over a grid: a run at each value, and curves of the results."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from expunge.workflows.batch_runs import Runs
 
 
 class ChoiceRule(Frozen):
-    """Which value of a sweep to take: of those whose run meets all bounds the largest or the smallest."""
+    """Which value of a sweep to take: the largest or smallest of those whose run meets all bounds."""
 
     prefer: Literal["largest", "smallest"]
     keep: dict[str, float] = Field({}, description="split.metric = least share of its value before the run")
     lose: dict[str, float] = Field({}, description="split.metric = most share of its value before the run")
-    then: str = Field("", description="What to do next; {value} is the value that was chosen")
+    then: str = Field("", description="The next step; {value} is the chosen value")
 
 
 class Sweep(Frozen):
-    """What is varied, in which runs, and what is looked at."""
+    """The varied option, its runs, and the numbers that are compared."""
 
     summary: str
     paper: str
     key: str = Field(description="Option that is varied, e.g. forget.scale")
-    across: str = Field(description="What it is, in the words of a figure")
+    across: str = Field(description="Its meaning, as the label of an axis")
     values: tuple[int | float, ...] | Literal["blocks"] = Field(description="blocks: every block from the third on")
     mark: float | None = Field(None, description="A value worth a line in the figure")
-    marked: str = Field("", description="What happens there")
+    marked: str = Field("", description="Label of that line")
     choice: ChoiceRule | None = Field(None, description="Which value to take in the end")
     columns: dict[str, str] = Field(description="Heading = dotted path into a run's record")
     run: dict[str, Any] = Field(description="Tables that all runs share")
-    lines: dict[str, dict[str, Any]] = Field(min_length=1, description="What differs for each line of the figure")
+    lines: dict[str, dict[str, Any]] = Field(min_length=1, description="Changes for each line of the figure")
 
 
 def load_sweep(name: str) -> Sweep:
@@ -148,7 +148,7 @@ def _finding(plan: Sweep, values: Sequence[float], records: Mapping[str, Sequenc
 
 
 def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], records: Sequence[Any]) -> str:
-    """The value to take, by the bounds of a choice, in words; a split that was not measured bounds nothing."""
+    """The value to take, in words; bounds on splits that were not measured do not count."""
     keep, lose = (
         {path: bound for path, bound in bounds.items() if any(_share(one, path) is not None for one in records)}
         for bounds in (choice.keep, choice.lose)
@@ -187,7 +187,7 @@ def chosen_value(plan: Sweep, choice: ChoiceRule, values: Sequence[float], recor
 
 
 def _share(record: Any, path: str) -> float | None:
-    """A score after the run as a share of what it was before; None where either is missing, or it was 0."""
+    """A score after the run as a share of the one before; None if either is missing, or the latter is 0."""
     before, after = (bare(at_path(record, f"{stage}.{path}")) for stage in ("before", "after"))
     return None if before is None or after is None or not before else after / before
 

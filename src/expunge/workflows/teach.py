@@ -1,4 +1,4 @@
-"""One teaching run: load, fine-tune, save. A folder that already holds the same result is left as it is."""
+"""One teaching run: load, fine-tune, save. A folder that already holds the same result stays as it is."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def execute_teach(plan: Teach, out: Path | None, progress: Progress = SILENT) ->
 
     Args:
         plan: what to do.
-        out: where the result goes; None names a folder under `taught/` by content, which a second call finds.
+        out: folder of the result. Default: one under `taught/` named by content, which a second call finds.
         progress: where to report.
 
     Raises:
@@ -163,10 +163,10 @@ def _taught(
 
 def _unique(rows: Iterable[Example]) -> tuple[Example, ...]:
     """Each question once."""
-    seen: set[str] = set()
+    known: set[str] = set()
     unique = []
     for row in rows:
-        if row.key not in seen:
-            seen.add(row.key)
+        if row.key not in known:
+            known.add(row.key)
             unique.append(row)
     return tuple(unique)
