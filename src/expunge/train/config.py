@@ -14,9 +14,7 @@ class TrainConfig(Frozen):
 
     lr: float = Field(1e-5, gt=0, description="Peak learning rate")
     epochs: int = Field(5, ge=0, description="Passes over the forget rows; 0: no training, the edit alone")
-    steps: int | None = Field(
-        None, ge=1, description="Optimizer steps in all, instead of `epochs`. Default: as `epochs` says"
-    )
+    steps: int | None = Field(None, ge=1, description="Optimizer steps in all, instead of `epochs`")
     batch_size: int = Field(8, ge=1, description="Forget rows in a micro-batch")
     accumulation: int = Field(1, ge=1, description="Micro-batches in one optimizer step")
     order: Literal["shuffled", "stored"] = Field(
