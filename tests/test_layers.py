@@ -146,3 +146,12 @@ def test_every_split_is_a_table_a_field_and_a_parameter() -> None:
     assert [name for name in DataConfig.model_fields if name in SPLITS] == splits == [*get_args(Split)]
     assert [field.name for field in dataclasses.fields(Splits)][: len(splits)] == splits
     assert set(splits) < set(inspect.signature(api.unlearn).parameters)
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    found: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
