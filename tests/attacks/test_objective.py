@@ -8,8 +8,7 @@ from torch import Tensor
 
 from expunge.attacks._objective import Candidates, Goal, goals_of, soft_loss
 from expunge.attacks._prompt_slots import answer, filler, own_ids, prompt_slot
-from expunge.attacks._search import SearchConfig, search
-from expunge.attacks._vectors import SoftPromptConfig, tune
+from expunge.attacks._search import SearchConfig, SoftPromptConfig, search, tune
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.cache import CachePolicy
@@ -20,12 +19,12 @@ LENGTH = 4
 
 
 def _goals(model: LanguageModel, rows: tuple[Example, ...], layers: tuple[int, ...] = ()) -> list[Goal]:
-    holes = [prompt_slot(row, model.encoder, "prefix", LENGTH, answer(row, model.encoder)) for row in rows]
-    return goals_of(holes, model if layers else None, layers)
+    slots = [prompt_slot(row, model.encoder, "prefix", LENGTH, answer(row, model.encoder)) for row in rows]
+    return goals_of(slots, model if layers else None, layers)
 
 
 def _start(model: LanguageModel, row: Example, goal: Goal) -> tuple[int, ...]:
-    ids = own_ids(row, model.encoder, "prefix", filler(LENGTH), goal.hole)
+    ids = own_ids(row, model.encoder, "prefix", filler(LENGTH), goal.slot)
     assert ids is not None
     return ids
 
@@ -62,7 +61,7 @@ def test_candidates_behind_kept_prefixes_have_the_loss_of_their_embeddings(
 def test_a_prompt_that_begins_in_its_hole_has_no_prefix_to_keep(tiny: LanguageModel) -> None:
     row = Example("a", prompt="Her birthplace is", answer="Oslo")
     (goal,) = _goals(tiny, (row,))
-    assert goal.hole.before == ()
+    assert goal.slot.before == ()
     start = _start(tiny, row, goal)
     found = Candidates(tiny, [goal]).losses([0], [start])
     torch.testing.assert_close(found[0], soft_loss(tiny, [goal], _embedded(tiny, start)).detach(), rtol=1e-4, atol=1e-5)
@@ -73,11 +72,11 @@ def test_the_distance_to_the_original_states_is_a_share_of_their_length(tiny: La
     (goal,) = _goals(tiny, examples["forget"][:1], (1,))
     vectors = _embedded(tiny, _start(tiny, examples["forget"][0], goal))
     seen = goals_of_prefixed(tiny, goal, vectors)
-    halved = Goal(goal.hole, {1: seen / 2})
+    halved = Goal(goal.slot, {1: seen / 2})
     with_states = soft_loss(tiny, [halved], vectors, 3.0)
-    without = soft_loss(tiny, [Goal(goal.hole)], vectors)
+    without = soft_loss(tiny, [Goal(goal.slot)], vectors)
     torch.testing.assert_close(with_states - without, torch.tensor(3.0), rtol=1e-4, atol=1e-4)
-    same = soft_loss(tiny, [Goal(goal.hole, {1: seen})], vectors, 3.0)
+    same = soft_loss(tiny, [Goal(goal.slot, {1: seen})], vectors, 3.0)
     torch.testing.assert_close(same, without, rtol=1e-4, atol=1e-3)
 
 
@@ -88,8 +87,8 @@ def goals_of_prefixed(model: LanguageModel, goal: Goal, vectors: Tensor) -> Tens
     from expunge.data.encode import Encoded
     from expunge.models.soft_prompt import soft_ids, softened
 
-    prompt = goal.hole.prompt(soft_ids(len(vectors)))
-    batch = collate([Encoded((*prompt, *goal.hole.target), len(prompt))], [0])
+    prompt = goal.slot.prompt(soft_ids(len(vectors)))
+    batch = collate([Encoded((*prompt, *goal.slot.target), len(prompt))], [0])
     with softened(model, vectors), watched(model, [goal]) as seen, torch.no_grad():
         model.decoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     return seen[1][batch.rows, batch.positions]

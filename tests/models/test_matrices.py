@@ -19,7 +19,7 @@ from transformers import (
     RecurrentGemmaForCausalLM,
 )
 
-from expunge.attacks._tuning import moved_share
+from expunge.attacks._weights import moved_share
 from expunge.attacks.noise import noisy
 from expunge.attacks.pruning import pruned
 from expunge.core.errors import UserError

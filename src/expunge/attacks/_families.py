@@ -1,4 +1,4 @@
-"""Families of prompt templates: read from TOML, filled in for a row."""
+"""Families of prompt templates, read from TOML and filled in for a row."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _GAP = "____"
 
 
 class PromptFamily(Frozen):
-    """One way to ask, in one or several wordings."""
+    """One kind of prompt, in one or several wordings."""
 
     summary: str = Field(description="What it does, in one line")
-    ask: tuple[str, ...] = Field(min_length=1, description="What the model is asked; one wording or several")
-    start: str = Field("", description="What is put into the model's mouth")
-    tokens: int | None = Field(None, ge=1, description="Longest answer, if shorter than others; none: as all answers")
-    raw: bool = Field(False, description="Leave the chat template away")
-    expects: Literal["answer", "subject"] = Field("answer", description="What the answer must hold")
+    ask: tuple[str, ...] = Field(min_length=1, description="The prompt; one wording or several")
+    start: str = Field("", description="Prefilled start of the reply")
+    tokens: int | None = Field(None, ge=1, description="Maximum answer length in tokens, if shorter than usual")
+    raw: bool = Field(False, description="Omit the chat template")
+    expects: Literal["answer", "subject"] = Field("answer", description="What the answer must contain")
     tries: tuple[str, ...] = Field(
         (), description="Threats that it tests, e.g. 'questions in other languages'; reports list the others"
     )
@@ -44,14 +44,14 @@ class PromptFamily(Frozen):
 
 
 def load_families(file: str, wanted: Sequence[str]) -> dict[str, PromptFamily]:
-    """The shipped families and those of a user's file, of which one under a shipped name takes its place.
+    """The shipped families and those of a user's file, which override shipped ones of the same name.
 
     Args:
         file: path of a TOML file; "": none.
         wanted: names; empty: all.
 
     Raises:
-        UserError: no such file or family, an unknown key, or a template that names what rows do not have.
+        UserError: no such file or family, an unknown key, or a template with an unknown field.
     """
     families = _read(SHIPPED) | (_read(Path(file)) if file else {})
     for name in wanted:
@@ -75,15 +75,15 @@ def _check_template(template: str, where: str) -> None:
     try:
         fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
     except ValueError as error:
-        raise UserError(f"{where}: {error} in {template!r} (a brace of its own is written twice)") from None
+        raise UserError(f"{where}: {error} in {template!r} (write a literal brace twice)") from None
     for field in fields:
         if field not in _FIELDS:
-            raise UserError(f"{where}: no '{{{field}}}' in rows{near(field, _FIELDS)}")
+            raise UserError(f"{where}: unknown field '{{{field}}}'{near(field, _FIELDS)}")
 
 
 @dataclass(frozen=True)
 class _TemplateRow:
-    """A row that is asked about, and others that may be shown."""
+    """The row that templates are filled in for, and rows that may be shown with it."""
 
     model: LanguageModel
     row: Example
@@ -96,28 +96,28 @@ class Filled:
 
     ids: tuple[int, ...]
     row: Example
-    """With what its answer must hold as keywords."""
+    """Its keywords are what the answer must contain."""
 
 
 def filled(
     model: LanguageModel, family: PromptFamily, row: Example, others: Sequence[Example], num_shots: int
 ) -> list[Filled]:
-    """A row's prompts, one a wording.
+    """A row's prompts, one per wording.
 
     Args:
-        model: whose layout is used.
-        family: how to ask.
-        row: about what.
-        others: forget rows that may be shown, in this order; those that would tell the answer are passed over.
-        num_shots: at most so many are shown.
+        model: its prompt layout is used.
+        family: the templates.
+        row: the row to ask about.
+        others: forget rows that may be shown, in this order; those that reveal the answer are skipped.
+        num_shots: maximum number of rows shown.
 
     Raises:
-        Absent: the row lacks what the templates name, or a prompt would hold what is asked for.
+        Absent: the row lacks a field of the templates, or a prompt would contain the answer.
     """
     expected = row
     if family.expects == "subject":
         expected = replace(row, keywords=(_need(row.subject, "subject"),), answer=row.subject)
-    shots = [other for other in others if not _tells(other, expected)][:num_shots]
+    shots = [other for other in others if not _reveals(other, expected)][:num_shots]
     fields = _Fields(_TemplateRow(model, row, shots))
     return [Filled(_ids(model, row, family, ask, fields, expected), expected) for ask in family.ask]
 
@@ -137,10 +137,10 @@ def _ids(
 
 
 class _Fields(Mapping[str, str]):
-    """What templates may name of a row, found when it is named."""
+    """The fields of templates for a row, evaluated on access."""
 
-    def __init__(self, asked: _TemplateRow) -> None:
-        self._asked = asked
+    def __init__(self, source: _TemplateRow) -> None:
+        self._row = source
 
     def __iter__(self) -> Iterator[str]:
         return iter(_FIELDS)
@@ -149,7 +149,7 @@ class _Fields(Mapping[str, str]):
         return len(_FIELDS)
 
     def __getitem__(self, name: str) -> str:
-        return _FIELDS[name](self._asked)
+        return _FIELDS[name](self._row)
 
 
 def _need(value: str | None, what: str) -> str:
@@ -159,7 +159,7 @@ def _need(value: str | None, what: str) -> str:
 
 
 def _parts(row: Example) -> list[str]:
-    """The stored answer, cut where its keywords stood."""
+    """The stored answer, split at its keywords."""
     parts = cut_at(_need(row.answer, "answer"), row.keywords)
     if len(parts) < 2:
         raise Absent("rows whose answer holds no keyword")
@@ -193,10 +193,10 @@ _FIELDS: dict[str, Callable[[_TemplateRow], str]] = {
     "shots": lambda asked: _need(_shown(asked.shots), "other forget row to show"),
     "beginning": _beginning,
 }
-"""What a template may name -> how it is found."""
+"""Field of a template -> its value for a row."""
 
 
-def _tells(shot: Example, row: Example) -> bool:
-    """Whether another row would give away what is asked for."""
-    told = f"{shot.question} {shot.answer}"
-    return shot.question is None or shot.key == row.key or holds_any(told, row.keywords)
+def _reveals(shot: Example, row: Example) -> bool:
+    """Whether another row reveals the answer."""
+    text = f"{shot.question} {shot.answer}"
+    return shot.question is None or shot.key == row.key or holds_any(text, row.keywords)

@@ -1,4 +1,4 @@
-"""Where an adversary's own tokens stand in a prompt, and what the model is to say after it."""
+"""Slots for an adversary's tokens in prompts, and the targets that should follow."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from expunge.data.example import Example
 Place = Literal["prefix", "suffix"]
 AFFIRMATION = "Sure, here is the answer:"
 _FILLERS = ("!", "x")
-"""Two tokens that no tokenizer merges with a neighbouring blank or word in the same way."""
+"""Two tokens that no tokenizer merges with a neighbouring space or word in the same way."""
 
 
 @dataclass(frozen=True)
 class PromptSlot:
-    """A prompt with room for an adversary's tokens, and what is to follow it."""
+    """A prompt with a slot for an adversary's tokens, and the target that should follow it."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     target: tuple[int, ...]
 
     def prompt(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """The prompt with some ids in its hole."""
+        """The prompt with ids in its slot."""
         return (*self.before, *ids, *self.after)
 
 
 def asked_as_text(example: Example, encoder: Encoder) -> Example:
-    """The row with a prompt that is text: of a document its start."""
+    """The row with a text prompt; the start of a document becomes its prompt."""
     if example.text is None:
         return example
     document = encoder.document(example.text, example.id, DOCUMENT_PROMPT)
@@ -39,7 +39,7 @@ def asked_as_text(example: Example, encoder: Encoder) -> Example:
 
 
 def with_text(example: Example, text: str, place: Place) -> Example:
-    """The row asked with a text before or behind its question or raw prompt."""
+    """The row with a text before or after its question or raw prompt."""
 
     def joined(own: str) -> str:
         return f"{text} {own.strip()}" if place == "prefix" else f"{own.strip()} {text}"
@@ -50,14 +50,14 @@ def with_text(example: Example, text: str, place: Place) -> Example:
 
 
 def filler(length: int, text: str = _FILLERS[0]) -> str:
-    """Where a search starts: one sign, over and over."""
+    """Start of a search: one character, repeated."""
     return " ".join([text] * length)
 
 
 def prompt_slot(example: Example, encoder: Encoder, place: Place, length: int, target: Sequence[int]) -> PromptSlot:
-    """Where tokens before or behind a row's question stand among its ids.
+    """The slot before or after a row's question, in token ids.
 
-    Found by asking with two different fillers: what both prompts begin and end with is not the adversary's.
+    Found by comparing prompts with two different fillers: their common beginning and end are outside the slot.
     """
     row = asked_as_text(example, encoder)
     one, other = (encoder.asked(with_text(row, filler(length, sign), place)) for sign in _FILLERS)
@@ -67,7 +67,7 @@ def prompt_slot(example: Example, encoder: Encoder, place: Place, length: int, t
 
 
 def own_ids(example: Example, encoder: Encoder, place: Place, text: str, known: PromptSlot) -> tuple[int, ...] | None:
-    """The ids that a text has in a prompt's hole; None if it reads otherwise there, merged with what stands around."""
+    """The ids of a text in a prompt's slot; None if the tokenizer merges it with the surrounding text."""
     ids = encoder.asked(with_text(asked_as_text(example, encoder), text, place))
     end = len(ids) - len(known.after)
     whole = end >= len(known.before) and ids[: len(known.before)] == known.before and ids[end:] == known.after
@@ -75,9 +75,9 @@ def own_ids(example: Example, encoder: Encoder, place: Place, text: str, known: 
 
 
 def opening(example: Example, encoder: Encoder) -> tuple[int, ...]:
-    """The tokens of a row's answer before the first that holds a keyword; an affirmation where that is none.
+    """The tokens of a row's answer before its first keyword, or an affirmation if there are none.
 
-    A target without the secret: what follows it is the model's own.
+    The target does not contain the secret, so that the model itself must supply it.
     """
     row = asked_as_text(example, encoder)
     encoded = encoder.keywords(row)
@@ -87,7 +87,7 @@ def opening(example: Example, encoder: Encoder) -> tuple[int, ...]:
 
 
 def answer(example: Example, encoder: Encoder) -> tuple[int, ...]:
-    """The tokens of a row's whole answer, its end included."""
+    """The tokens of a row's whole answer, including its end token."""
     row = asked_as_text(example, encoder)
     assert row.answer is not None
     return encoder.answered(row, row.answer).labels

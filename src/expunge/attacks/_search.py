@@ -1,4 +1,7 @@
-"""GCG: tokens found by trying those that the gradient of the loss points to (arXiv:2307.15043, algorithms 1 and 2)."""
+"""Optimizers of adversarial prompts: greedy coordinate gradient for tokens, Adam for input vectors.
+
+`search` is GCG (arXiv:2307.15043, algorithms 1 and 2), `tune` is prompt tuning (arXiv:2104.08691).
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,37 @@ from expunge.models.base import LanguageModel
 from expunge.models.causal_restore import input_embeddings
 
 _CHUNK = 8192
-"""Tokens of the vocabulary whose embeddings are scored together."""
+"""Vocabulary entries whose embeddings are scored together."""
 _DRAWS = 4
-"""Candidates drawn for each that is wanted: some are drawn twice, and some do not survive as text."""
+"""Candidates drawn per wanted one, since some are duplicates or change when decoded and encoded."""
 
 
 class SearchConfig(Frozen):
-    """How tokens are searched for."""
+    """Options of the token search."""
 
-    length: int = Field(12, ge=1, description="Tokens of the adversary's text where the search starts")
-    candidates: int = Field(24, ge=1, description="Texts tried at each step, each with one token exchanged")
-    top_k: int = Field(64, ge=1, description="Tokens of each place that are tried: those that the gradient likes best")
-    rows_per_step: int = Field(2, ge=1, description="Rows on which a step compares texts, drawn anew at each step")
+    length: int = Field(12, ge=1, description="Tokens of the adversary's text at the start of the search")
+    candidates: int = Field(24, ge=1, description="Candidate texts per step, each with one token replaced")
+    top_k: int = Field(64, ge=1, description="Candidate tokens per position: those with the best gradient")
+    rows_per_step: int = Field(2, ge=1, description="Rows on which a step compares texts, drawn at each step")
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """Where a search stands after a step."""
+    """State of a search after a step."""
 
     ids: tuple[int, ...]
     loss: float
-    """On the rows of this step."""
+    """On the rows of the step."""
+
+
+class SoftPromptConfig(Frozen):
+    """Options of the training of soft prompts."""
+
+    length: int = Field(8, ge=1, description="Vectors before the question")
+    lr: float = Field(
+        0.1, gt=0, description="Adam's learning rate, relative to the root mean square of an embedding's entries"
+    )
+    rows_per_step: int = Field(4, ge=1, description="Rows per step, drawn at each step")
 
 
 def search(
@@ -48,18 +61,18 @@ def search(
     generator: torch.Generator,
     match: float = 0.0,
 ) -> Iterator[SearchStep]:
-    """Exchange one token at a step, without end; the caller stops.
+    """Replace one token per step, endlessly; the caller stops.
 
-    A step draws rows, takes the loss's gradient for every token at every place, draws candidates among the best, and
-    keeps the best of them, or what it had where none is better on these rows.
+    A step draws rows, computes the gradient of the loss for every token at every position, draws candidates among the
+    best tokens, and keeps the best candidate, or the current text if none is better on these rows.
 
     Args:
         model: any model, in evaluation mode.
-        goals: prompts with holes.
-        start: the ids that are first in the holes.
-        admitted: whether ids can be typed: as text they must give themselves.
+        goals: prompts with slots.
+        start: ids in the slots at the beginning.
+        admitted: whether ids can be typed, i.e. decoding and encoding reproduces them.
         config: size of the search.
-        generator: of every draw.
+        generator: of all draws.
         match: weight of the distance to the original model's states.
     """
     forbidden = _forbidden(model)
@@ -67,17 +80,17 @@ def search(
     current = tuple(start)
     while True:
         rows = torch.randperm(len(goals), generator=generator)[: config.rows_per_step].tolist()
-        liking = _liking(model, [goals[row] for row in rows], current, match)
-        liking[:, forbidden] = -torch.inf
-        tried = [current, *_drawn(liking, current, admitted, config, generator)]
-        losses = scorer.losses(rows, tried)
+        gains = _gains(model, [goals[row] for row in rows], current, match)
+        gains[:, forbidden] = -torch.inf
+        candidates = [current, *_drawn(gains, current, admitted, config, generator)]
+        losses = scorer.losses(rows, candidates)
         best = int(losses.argmin())
-        current = tried[best]
+        current = candidates[best]
         yield SearchStep(current, float(losses[best]))
 
 
-def _liking(model: LanguageModel, goals: Sequence[Goal], ids: Sequence[int], match: float) -> Tensor:
-    """How far, to first order, each token at each place would lower the loss: (K, V) on the CPU."""
+def _gains(model: LanguageModel, goals: Sequence[Goal], ids: Sequence[int], match: float) -> Tensor:
+    """First-order decrease of the loss for each token at each position: (K, V) on the CPU."""
     base = input_embeddings(model, torch.tensor(ids, device=model.device)).detach().float().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(soft_loss(model, goals, base, match), base)
@@ -87,14 +100,14 @@ def _liking(model: LanguageModel, goals: Sequence[Goal], ids: Sequence[int], mat
 
 
 def _drawn(
-    liking: Tensor,
+    gains: Tensor,
     current: tuple[int, ...],
     admitted: Callable[[Sequence[int]], bool],
     config: SearchConfig,
     generator: torch.Generator,
 ) -> list[tuple[int, ...]]:
-    """Different admitted texts that differ from the current one at one place."""
-    best = liking.topk(min(config.top_k, liking.shape[1]), dim=1).indices
+    """Distinct admitted texts that differ from the current one at one position."""
+    best = gains.topk(min(config.top_k, gains.shape[1]), dim=1).indices
     count = _DRAWS * config.candidates
     places = torch.randint(len(current), (count,), generator=generator).tolist()
     ranks = torch.randint(best.shape[1], (count,), generator=generator).tolist()
@@ -109,7 +122,7 @@ def _drawn(
 
 
 def _forbidden(model: LanguageModel) -> Tensor:
-    """Ids that nobody types: special tokens, and rows of the embedding without a token."""
+    """Ids that cannot be typed: special tokens, and rows of the embedding without a token."""
     tokenizer = model.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     return torch.tensor(sorted({*special, *range(len(tokenizer), _vocabulary(model))}), dtype=torch.long)
@@ -119,3 +132,31 @@ def _vocabulary(model: LanguageModel) -> int:
     """Rows of the embedding."""
     base: Any = model.base
     return int(base.get_input_embeddings().weight.shape[0])
+
+
+def tune(
+    model: LanguageModel,
+    goals: Sequence[Goal],
+    config: SoftPromptConfig,
+    generator: torch.Generator,
+    match: float = 0.0,
+) -> Iterator[Tensor]:
+    """The (K, D) vectors after each step, endlessly; the caller stops. The weights of the model do not change.
+
+    Args:
+        model: any model, in evaluation mode.
+        goals: prompts with slots.
+        config: length and learning rate.
+        generator: of all draws; the vectors start as embeddings of drawn tokens.
+        match: weight of the distance to the original model's states.
+    """
+    ids = torch.randint(len(model.tokenizer), (config.length,), generator=generator)
+    vectors = input_embeddings(model, ids.to(model.device)).detach().float().clone().requires_grad_()
+    optimizer = torch.optim.Adam([vectors], lr=config.lr * float(vectors.detach().square().mean().sqrt()))
+    while True:
+        rows = torch.randperm(len(goals), generator=generator)[: config.rows_per_step].tolist()
+        with torch.enable_grad():
+            loss = soft_loss(model, [goals[row] for row in rows], vectors, match)
+            (vectors.grad,) = torch.autograd.grad(loss, vectors)
+        optimizer.step()
+        yield vectors.detach().clone()

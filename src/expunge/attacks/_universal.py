@@ -1,4 +1,4 @@
-"""One optimised text, or one set of vectors, before every question: found on some rows, scored on the others."""
+"""Universal adversarial prompts: one text, or one set of vectors, optimised on some rows and scored on the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from expunge.attacks._curves import milestones
 from expunge.attacks._objective import Goal
 from expunge.attacks._prompt_slots import (
     Place,
@@ -21,8 +20,7 @@ from expunge.attacks._prompt_slots import (
     prompt_slot,
     with_text,
 )
-from expunge.attacks._search import SearchConfig, SearchStep, search
-from expunge.attacks._vectors import SoftPromptConfig, tune
+from expunge.attacks._search import SearchConfig, SearchStep, SoftPromptConfig, search, tune
 from expunge.attacks.base import GIVEN, AttackContext, Attempt, CurvePoint, InternalMeasure, OutOfTime, Value
 from expunge.core.errors import UserError
 from expunge.data.example import Example
@@ -33,43 +31,48 @@ Step = TypeVar("Step")
 
 @dataclass(frozen=True)
 class Optimized:
-    """What an optimisation got at its milestones."""
+    """Results of an optimisation at its milestones."""
 
     curve: list[CurvePoint]
     cut: bool
-    """Whether the time was over before the last."""
+    """Whether time ran out before the last milestone."""
 
     @property
     def steps(self) -> int:
-        """Of its last point."""
+        """Steps of the last point."""
         return int(self.curve[-1].at)
 
 
+def milestones(steps: int, count: int) -> list[int]:
+    """Step counts at which a curve is measured: about evenly spaced, ending at `steps`."""
+    return sorted({max(1, round(steps * (place + 1) / count)) for place in range(count)})
+
+
 def check_rows(context: AttackContext, count: int, option: str) -> None:
-    """Refuse to train on rows so that none is left to be scored.
+    """Refuse to train on all attacked rows, since none would remain to be scored.
 
     Raises:
         UserError: too few rows.
     """
     if count >= len(context.rows):
-        raise UserError(f"{option}: {count} of {len(context.rows)} attacked rows would be given, and none be scored")
+        raise UserError(f"{option}: training on {count} of {len(context.rows)} attacked rows leaves none to score")
 
 
 def drawn_rows(context: AttackContext, count: int, name: str) -> list[int]:
-    """Places of the attacked rows that the adversary is given."""
+    """Indices of the attacked rows that the adversary is given."""
     return sorted(torch.randperm(len(context.rows), generator=context.generator(name))[:count].tolist())
 
 
 def answer_slots(
     context: AttackContext, places: Sequence[int], length: int, longest: int | None = None
 ) -> list[PromptSlot]:
-    """Given rows with room before the question, and their answers as targets.
+    """Slots before the questions of given rows, with their answers as targets.
 
     Args:
-        context: the attack's.
-        places: of the rows among the attacked ones.
-        length: of what will stand in the holes, in tokens.
-        longest: tokens of a target; None: the whole answer.
+        context: of the attack.
+        places: indices of the rows among the attacked ones.
+        length: of the slots, in tokens.
+        longest: maximum tokens of a target. Default: the whole answer.
     """
     encoder = context.model.encoder
     rows = [context.rows[place] for place in places]
@@ -85,15 +88,15 @@ def text_steps(
     name: str,
     match: float = 0.0,
 ) -> Iterator[SearchStep]:
-    """A search for a text in the holes of some rows; what it finds can be typed before or behind the first of them."""
-    encoder, first = context.model.encoder, goals[0].hole
+    """Search for a text in the slots of some rows that can be typed before or after the first row's question."""
+    encoder, first = context.model.encoder, goals[0].slot
 
     def ids_of(text: str) -> tuple[int, ...] | None:
         return own_ids(rows[0], encoder, place, text, first)
 
     start = ids_of(filler(config.length))
     if start is None:
-        raise UserError("the tokenizer merges what an adversary types with the question: no place to search in")
+        raise UserError("the tokenizer merges an adversary's text with the question, so there is no slot to search in")
 
     def admitted(ids: Sequence[int]) -> bool:
         return ids_of(typed(context, ids)) == tuple(ids)
@@ -102,11 +105,11 @@ def text_steps(
 
 
 def typed(context: AttackContext, ids: Sequence[int]) -> str:
-    """The text that an adversary types to give these ids."""
+    """The text that an adversary types to produce these ids."""
     return str(context.model.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)).strip()
 
 
-def climb_text(
+def optimize_text(
     context: AttackContext,
     given: Sequence[int],
     goals: Sequence[Goal],
@@ -116,7 +119,7 @@ def climb_text(
     name: str,
     match: float = 0.0,
 ) -> Optimized:
-    """Search for one text before every question, and ask the rows that were not given with it."""
+    """Search for one text before every question, and ask with it about the rows that were not given."""
     encoder = context.model.encoder
     rows = [context.rows[place] for place in given]
 
@@ -126,13 +129,13 @@ def climb_text(
         def prompt(row: Example) -> tuple[int, ...]:
             return encoder.asked(with_text(asked_as_text(row, encoder), text, "prefix"))
 
-        return said(context, prompt, [place for place in range(len(context.rows)) if place not in given])
+        return ask_with(context, prompt, [place for place in range(len(context.rows)) if place not in given])
 
     found = text_steps(context, rows, goals, "prefix", config, name, match)
-    return climb(context, found, steps, points, ask)
+    return _optimize(context, found, steps, points, ask)
 
 
-def climb_vectors(
+def optimize_vectors(
     context: AttackContext,
     goals: Sequence[Goal],
     config: SoftPromptConfig,
@@ -141,7 +144,7 @@ def climb_vectors(
     name: str,
     match: float = 0.0,
 ) -> Optimized:
-    """Train vectors before every question, and ask all rows with them, those that were given too."""
+    """Train vectors before every question, and ask with them about all rows, including the given ones."""
     encoder = context.model.encoder
     soft = soft_ids(config.length)
 
@@ -150,18 +153,18 @@ def climb_vectors(
 
     def ask(vectors: Tensor) -> list[Value]:
         with softened(context.model, vectors):
-            return said(context, prompt, range(len(context.rows)))
+            return ask_with(context, prompt, range(len(context.rows)))
 
-    return climb(context, tune(context.model, goals, config, context.generator(name), match), steps, points, ask)
+    return _optimize(context, tune(context.model, goals, config, context.generator(name), match), steps, points, ask)
 
 
-def climb(
+def _optimize(
     context: AttackContext, found: Iterator[Step], steps: int, points: int, ask: Callable[[Step], list[Value]]
 ) -> Optimized:
-    """Take steps, and ask at milestones; where the time is over, what there is.
+    """Take steps and measure at milestones, as far as time allows.
 
     Raises:
-        OutOfTime: the time is over before the first milestone.
+        OutOfTime: time ran out before the first milestone.
     """
     curve: list[CurvePoint] = []
     wanted = milestones(steps, points)
@@ -179,10 +182,10 @@ def climb(
     return Optimized(curve, False)
 
 
-def said(
+def ask_with(
     context: AttackContext, prompt: Callable[[Example], tuple[int, ...]], places: Sequence[int], reason: str = GIVEN
 ) -> list[Value]:
-    """What the model says of some attacked rows after their prompts; the reason for all others."""
+    """Knowledge that the model shows of some attacked rows after their prompts; the reason for all others."""
     rows = [context.rows[place] for place in places]
     answers = context.answers([prompt(row) for row in rows], label="asking with the prompt")
     values: list[Value] = [reason] * len(context.rows)
@@ -191,22 +194,22 @@ def said(
     return values
 
 
-def only(values: Sequence[Value], places: Sequence[int], reason: str) -> list[Value]:
-    """The values of some rows, and a reason for all others."""
+def restricted(values: Sequence[Value], places: Sequence[int], reason: str) -> list[Value]:
+    """The values of some rows, and the reason for all others."""
     return [value if place in places else reason for place, value in enumerate(values)]
 
 
-def text_attempt(climb: Optimized, given: Sequence[int], variant: str) -> Attempt:
-    """What one text got."""
-    curve = climb.curve
-    return Attempt(variant, curve[-1].knowledge, len(given), climb.steps, along="steps", curve=curve)
+def text_attempt(optimized: Optimized, given: Sequence[int], variant: str) -> Attempt:
+    """The attempt of one text."""
+    curve = optimized.curve
+    return Attempt(variant, curve[-1].knowledge, len(given), optimized.steps, along="steps", curve=curve)
 
 
-def vector_attempts(climb: Optimized, given: Sequence[int], variant: str, own: str) -> Iterator[Attempt]:
-    """What vectors got of the rows that they were not trained on, and apart from it of those that they were."""
-    others = [place for place in range(len(climb.curve[-1].knowledge)) if place not in given]
+def vector_attempts(optimized: Optimized, given: Sequence[int], variant: str, own: str) -> Iterator[Attempt]:
+    """The attempts of vectors: on rows that they were not trained on and, separately, on those that they were."""
+    others = [place for place in range(len(optimized.curve[-1].knowledge)) if place not in given]
     for name, places, reason in ((variant, others, GIVEN), (own, given, "the vectors were not trained on this row")):
-        curve = [CurvePoint(point.at, only(point.knowledge, places, reason)) for point in climb.curve]
+        curve = [CurvePoint(point.at, restricted(point.knowledge, places, reason)) for point in optimized.curve]
         inside = InternalMeasure(
             "said of the rows that the vectors were trained on; they can carry answers by themselves"
         )
@@ -214,7 +217,7 @@ def vector_attempts(climb: Optimized, given: Sequence[int], variant: str, own: s
             name,
             curve[-1].knowledge,
             len(given),
-            climb.steps,
+            optimized.steps,
             seconds=None if name == variant else 0.0,
             along="steps",
             curve=curve,

@@ -1,4 +1,4 @@
-"""Interpolation: weights part of the way back to the original model's, then plain questions (arXiv:2212.04089)."""
+"""Interpolation: weights moved part of the way back to the original model's (arXiv:2212.04089)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from expunge.attacks._curves import strength_curve
+from expunge.attacks._weights import strength_curve
 from expunge.attacks.base import Attack, AttackContext, Attempt, CurvePoint, InternalMeasure, Value
 from expunge.core.errors import UserError
 from expunge.models.base import LanguageModel
@@ -23,22 +23,23 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Interpolation(Attack):
-    """How far back must one go? No adversary needs this who holds the original: it measures how thin the change is.
+    """Measures how superficial the change is; an adversary who holds the original model does not need this attack.
 
-    `weights = unlearned + share * (original - unlearned)`, all of them. Said is what is said halfway. For each row also
-    1 less the smallest share at which its answer is said: 1 where the unlearned model says it, 0 where none does.
+    `weights = unlearned + share * (original - unlearned)` for all weights. The first result is the knowledge halfway.
+    The second is, per row, 1 minus the smallest share at which its answer is given: 1 if the unlearned model gives it,
+    0 if no share does.
     """
 
     access = "weights"
     needs_original = True
 
     class Config(Attack.Config):
-        """Where to stop on the way."""
+        """Options of the interpolation."""
 
-        shares: tuple[Share, ...] = Field((0.1, 0.25, 0.75), description="Shares of the way besides a half")
+        shares: tuple[Share, ...] = Field((0.1, 0.25, 0.75), description="Shares of the way, besides one half")
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """What is said halfway, with a curve over the way; then how soon each answer is back.
+        """The knowledge halfway, with a curve over shares; then how soon each answer returns.
 
         Raises:
             UserError: the original model has other weights than this one.
@@ -58,18 +59,18 @@ class Interpolation(Attack):
 
 
 def _original(context: AttackContext) -> StoredWeights | WeightBackup:
-    """The weights of the original model, of which there is one at a time in memory."""
+    """The weights of the original model, read one at a time if possible."""
     read = None if context.read_original is None else context.read_original(context.model)
     shapes = {name: weight.shape for name, weight in plain_weights(context.model)}
     return read or _copied(context.original(), shapes)
 
 
 def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> WeightBackup:
-    """The weights of the original model, kept where they take no memory beside the attacked one."""
+    """A backup of the original model's weights that takes no device memory beside the attacked model."""
     weights = dict(plain_weights(original))
     for name, shape in shapes.items():
         if name not in weights or weights[name].shape != shape:
-            raise UserError(f"the original model has no weight {name} like that of the attacked one")
+            raise UserError(f"the original model has no weight {name} of the attacked model's shape")
     found = weight_backup(original.base)
     for name in shapes:
         found.keep(name, weights[name])
@@ -77,7 +78,7 @@ def _copied(original: LanguageModel, shapes: Mapping[str, torch.Size]) -> Weight
 
 
 def soon(curve: Sequence[CurvePoint]) -> list[Value]:
-    """For each row 1 less the first place of the curve at which it is known, 0 where it never is."""
+    """For each row, 1 minus the first position of the curve at which it is known; 0 if it never is."""
     rows = zip(*(point.knowledge for point in curve), strict=True)
     return [
         max((1 - point.at for point, value in zip(curve, row, strict=True) if value == 1), default=0.0) for row in rows

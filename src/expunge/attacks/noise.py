@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._curves import strength_curve, strongest
+from expunge.attacks._weights import strength_curve, strongest
 from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.models.matrices import block_matrices
 from expunge.models.temporary_weights import ChangeWeight
@@ -18,25 +18,25 @@ Size = Annotated[float, Field(gt=0)]
 
 
 class Noise(Attack):
-    """A thin cover of unlearning over knowledge may tear before the knowledge does.
+    """If unlearning only masks knowledge, noise may destroy the mask before it destroys the knowledge.
 
-    Normal numbers on each matrix of the decoder blocks, every expert's by itself, their deviation a share of that of
-    the matrix; norms, biases and routers stay. A row's value is its mean over the draws of a size; the number of the
-    attack is that of the size which gets most.
+    Gaussian noise is added to each matrix of the decoder blocks (each expert separately) with a standard deviation that
+    is a share of the matrix's own; norms, biases and routers are unchanged. A row's value is its mean over the draws of
+    a size; the attack's result is that of the most successful size.
     """
 
     access = "weights"
     harms = True
 
     class Config(Attack.Config):
-        """How much noise."""
+        """Options of the noise."""
 
         sizes: tuple[Size, ...] = Field(
             (0.02, 0.05, 0.1),
             min_length=1,
-            description="Deviations of the noise, as shares of a matrix's own deviation",
+            description="Standard deviations of the noise, relative to that of each matrix",
         )
-        draws: int = Field(2, ge=1, description="Models with noise of each size")
+        draws: int = Field(2, ge=1, description="Draws of the noise per size")
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, with a curve over the sizes."""
@@ -57,13 +57,13 @@ class Noise(Attack):
 
 
 def noisy(weight: Tensor, size: float, generator: torch.Generator, num: int = 1) -> Tensor:
-    """The same with normal noise of `size` times its own deviation.
+    """The weight with Gaussian noise of `size` times its own standard deviation.
 
     Args:
         weight: any shape.
-        size: share of the deviation.
+        size: relative standard deviation.
         generator: of the noise.
-        num: matrices that the weight holds one after another; each has a deviation of its own.
+        num: number of matrices stacked in the weight; each has its own standard deviation.
     """
     drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
     parts = zip(weight.float().reshape(num, -1), drawn.view(num, -1), strict=True)

@@ -1,4 +1,4 @@
-"""Prompting: the question in other dress, by families of templates (after arXiv:2402.16835)."""
+"""Prompting: the question rephrased by families of prompt templates (after arXiv:2402.16835)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from expunge.evaluate.base import Absent
 
 
 class Prompting(Attack):
-    """Asks by every family of `families.toml` and of the user's own file; a row counts when any wording draws it out.
+    """Asks with every family of `families.toml` and of the user's own file; a row counts if any wording succeeds.
 
-    Rows that a family cannot ask about, or whose prompt would hold the answer, have no value under it.
+    Rows that a family cannot ask about, or whose prompt would contain the answer, have no value for it.
     """
 
     class Config(Frozen):
-        """Which families."""
+        """Options of the families."""
 
         families: tuple[str, ...] = Field((), description="Names; empty: all")
-        file: str = Field("", description="TOML file of more families, written like the shipped families.toml")
-        shots: int = Field(2, ge=1, description="Other forget rows that are shown with their answers, at most")
-        together: int = Field(4, ge=1, description="Families whose prompts share batches; time is checked in between")
+        file: str = Field("", description="TOML file of further families, in the format of the shipped families.toml")
+        shots: int = Field(2, ge=1, description="Maximum number of other forget rows that are shown with their answers")
+        together: int = Field(
+            4, ge=1, description="Families whose prompts share batches; the time budget is checked in between"
+        )
 
     access = "prompts"
     default = True
@@ -40,14 +42,14 @@ class Prompting(Attack):
         self.families = load_families(config.file, config.families)
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """One attempt for each family."""
-        for raw in (False, True):  # what all prompts of a batch begin with is read once: the chat template's opening
+        """One attempt per family."""
+        for raw in (False, True):  # a batch encodes its common beginning (of the chat template) once
             names = [name for name, family in self.families.items() if family.raw == raw]
             for start in range(0, len(names), self.config.together):
                 yield from self._asked(context, names[start : start + self.config.together])
 
     def _asked(self, context: AttackContext, names: Sequence[str]) -> Iterator[Attempt]:
-        """Some families, their prompts batched together; each is told its share of the time by its tokens."""
+        """Some families with their prompts batched together; each is assigned time in proportion to its tokens."""
         found = {name: [self._filled(context, self.families[name], row) for row in context.rows] for name in names}
         longest = context.config.max_new_tokens
         limits = {name: min(self.families[name].tokens or longest, longest) for name in names}
@@ -76,7 +78,7 @@ class Prompting(Attack):
 
 
 class _Row(NamedTuple):
-    """A row's prompts, or why it has none."""
+    """A row's prompts, or the reason why it has none."""
 
     prompts: list[Filled]
     absent: str = ""

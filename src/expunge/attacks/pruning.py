@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from expunge.attacks._curves import strength_curve, strongest
+from expunge.attacks._weights import strength_curve, strongest
 from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.models.matrices import block_matrices
 from expunge.models.temporary_weights import ChangeWeight, each_matrix
@@ -17,17 +17,18 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Pruning(Attack):
-    """Small changes of many weights may hide knowledge, and go with the small weights.
+    """If unlearning hides knowledge by small changes of many weights, removing small weights may reveal it.
 
-    In each matrix of the decoder blocks by itself, every expert's too, the given share of weights with the smallest
-    magnitudes; norms, biases and routers stay. The number of the attack is that of the share which gets most.
+    The given share of weights with the smallest magnitudes is set to zero in each matrix of the decoder blocks (each
+    expert separately); norms, biases and routers are unchanged. The attack's result is that of the most successful
+    share.
     """
 
     access = "weights"
     harms = True
 
     class Config(Attack.Config):
-        """How much is pruned."""
+        """Options of the pruning."""
 
         shares: tuple[Share, ...] = Field(
             (0.05, 0.1, 0.2, 0.3),
@@ -53,7 +54,7 @@ class Pruning(Attack):
 
 
 def pruned(weight: Tensor, share: float) -> Tensor:
-    """The same with its smallest magnitudes set to zero, those that equal the largest of them too: any shape."""
+    """The weight, of any shape, with a share of its smallest magnitudes set to zero, including ties."""
     count = round(share * weight.numel())
     if not count:
         return weight.clone()

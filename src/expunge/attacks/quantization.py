@@ -1,4 +1,4 @@
-"""Quantization: does the published model say it again once its weights are rounded? (arXiv:2410.16454)."""
+"""Quantization: does rounding the weights bring the knowledge back? (arXiv:2410.16454)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from expunge.attacks._weights import copies_of
+from expunge.attacks._weights import backup_of
 from expunge.attacks.base import Attack, AttackContext, Attempt
 from expunge.core.records import Frozen
 from expunge.models.quantize import Quantization, quantized
 
 
 class Quantize(Attack):
-    """Matrices of the decoder blocks rounded to the levels of common formats, and the plain questions asked again.
+    """Rounds the matrices of the decoder blocks to the levels of common formats, and asks the plain questions again.
 
-    Every expert's matrix is rounded by itself; norms, biases, routers and embeddings stay, as in common libraries.
-
-    Steps of unlearning that are smaller than half a level are undone by the rounding. What is measured is the rounding
-    itself, by our own code on any device or by a library that is named; packed kernels of a device compute the same.
+    Each expert's matrix is rounded separately; norms, biases, routers and embeddings are unchanged, as in common
+    libraries. Changes by unlearning that are smaller than half a level are undone by the rounding. The attack measures
+    the rounding itself, with our own code on any device or with a named library; packed kernels compute the same.
     """
 
     class Config(Frozen):
-        """Which formats."""
+        """Options of the formats."""
 
         formats: tuple[Quantization, ...] = Field(
             (
@@ -49,6 +48,6 @@ class Quantize(Attack):
         """One attempt for each format."""
         for how in self.config.formats:
             context.check_time()
-            with quantized(context.model, how, copies_of(context)) as covered:
+            with quantized(context.model, how, backup_of(context)) as covered:
                 said = context.ask_directly(f"rounded to {how}")
             yield Attempt(str(how), said, covered=covered)

@@ -1,4 +1,4 @@
-"""Relearning: a few training steps on few rows, and other rows come back? (arXiv:2406.13356)."""
+"""Relearning: does fine-tuning on a few rows bring other rows back? (arXiv:2406.13356)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from expunge.attacks._tuning import moved_share, tuned
-from expunge.attacks._weights import copies_of, lent
+from expunge.attacks._universal import milestones
+from expunge.attacks._weights import backup_of, moved_share, restored, tuned
 from expunge.attacks.base import GIVEN, Attack, AttackContext, Attempt, CurvePoint, Value
 from expunge.core.errors import UserError
 from expunge.core.memory import is_out_of_memory
@@ -25,24 +25,26 @@ Method = Literal["full", "lora"]
 class Relearning(Attack):
     """Fine-tunes the model on some rows and asks about the others.
 
-    forget: rows of the forget set. adjacent: other rows about the same subjects, or where there are none, about
-    subjects of the same kind (neighbours). benign: general knowledge, or where there is none, rows to keep. No row is
-    scored that was trained on, or whose keyword stands in a row that was. What a model that never knew the rows learns
-    from the same steps was taught, not recovered: compare with the retrained control (`--reference`).
+    forget: rows of the forget set. adjacent: other rows about the same subjects or, if there are none, about similar
+    subjects (neighbours). benign: general knowledge or, if there is none, retain rows. Rows that were trained on, or
+    whose keyword occurs in a training row, are not scored. Whatever a model that never knew the rows learns from the
+    same steps was taught rather than recovered: compare with the retrained control (`--reference`).
     """
 
     class Config(Frozen):
-        """What is trained on, and how long."""
+        """Options of the fine-tuning."""
 
         kinds: tuple[Kind, ...] = Field(
-            ("forget", "adjacent", "benign"), min_length=1, description="forget, adjacent, benign: whose rows"
+            ("forget", "adjacent", "benign"), min_length=1, description="Training rows: forget, adjacent, benign"
         )
-        methods: tuple[Method, ...] = Field(("full", "lora"), min_length=1, description="full: all weights; lora")
-        rows: tuple[int, ...] = Field((2, 8), min_length=1, description="Numbers of rows that are trained on")
+        methods: tuple[Method, ...] = Field(
+            ("full", "lora"), min_length=1, description="full: all weights; lora: an adapter"
+        )
+        rows: tuple[int, ...] = Field((2, 8), min_length=1, description="Numbers of training rows")
         steps: int = Field(8, ge=1, description="Optimizer steps")
-        looks: int = Field(3, ge=1, description="How often the model is asked: at even distances up to the last step")
-        batch_size: int = Field(8, ge=1, description="Rows of a step")
-        lr: float = Field(5e-5, gt=0, description="Learning rate where all weights are trained")
+        looks: int = Field(3, ge=1, description="Number of measurements, evenly spaced up to the last step")
+        batch_size: int = Field(8, ge=1, description="Rows per step")
+        lr: float = Field(5e-5, gt=0, description="Learning rate of full fine-tuning")
         lora_lr: float = Field(1e-3, gt=0, description="Learning rate of the adapter")
         lora: LoraConfig = Field(default_factory=LoraConfig, description="Options of the adapter")
 
@@ -50,9 +52,9 @@ class Relearning(Attack):
     tries = ("relearning on a few rows",)
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """One attempt for each kind of rows, number of rows and method; the curve is over steps.
+        """One attempt per kind of rows, number of rows and method, with a curve over steps.
 
-        Where training all weights does not fit into memory, the adapter's attempts come before the error.
+        If full fine-tuning does not fit into memory, the adapter's attempts are made before the error is raised.
         """
         too_large: Exception | None = None
         for kind in self.config.kinds:
@@ -63,12 +65,12 @@ class Relearning(Attack):
                         continue
                     try:
                         yield self._relearned(context, kind, pool[:size], method)
-                    except UserError as error:  # of an adapter that does not fit the model; other methods may
+                    except UserError as error:  # the adapter may not fit the model; other methods may
                         yield Attempt(_named(kind, pool[:size], method), [str(error)] * len(context.rows))
                     except Exception as error:
                         if method != "full" or not is_out_of_memory(error):
                             raise
-                        too_large = error.with_traceback(None)  # its frames hold what did not fit
+                        too_large = error.with_traceback(None)  # its frames hold the allocated memory
         if too_large is not None:
             raise too_large
 
@@ -82,14 +84,14 @@ class Relearning(Attack):
         asked = tuple(row for row, reason in zip(context.rows, hidden, strict=True) if reason is None)
         if not asked:
             return Attempt(name, [str(reason) for reason in hidden], given=len(given))
-        looks = {round(config.steps * (look + 1) / config.looks) for look in range(config.looks)}
+        wanted = milestones(config.steps, config.looks)
         lora = config.lora if method == "lora" else None
         curve = []
-        with lent(context.model, copies_of(context), trained=lora is None):
+        with restored(context.model, backup_of(context), trained=lora is None):
             lr = config.lr if lora is None else config.lora_lr
             for step in tuned(context.model, given, config.steps, lr, config.batch_size, lora, context.seed):
                 context.check_time()
-                if step in looks:
+                if step in wanted:
                     said = iter(replace(context, rows=asked).ask_directly(f"relearned: {name}"))
                     values: list[Value] = [next(said) if reason is None else reason for reason in hidden]
                     curve.append(CurvePoint(step, values))
@@ -97,7 +99,7 @@ class Relearning(Attack):
         return Attempt(name, curve[-1].knowledge, len(given), config.steps, along="steps", curve=curve, covered=covered)
 
     def _pool(self, context: AttackContext, kind: Kind) -> list[Example]:
-        """Rows of a kind in a seeded order; those that are not attacked, where there are such, come first."""
+        """Rows of a kind in a seeded order, rows that are not attacked first."""
         splits = context.splits
         if kind == "forget":
             attacked = {row.id for row in context.rows}
@@ -109,7 +111,7 @@ class Relearning(Attack):
             rows = tuple(row for row in others if row.subject in subjects) or splits.neighbour
         else:
             rows = splits.general or tuple(row for row in splits.retain if row.subject not in subjects)
-        return self._shuffled(context, kind, [row for row in rows if not _tells(row, context.rows)])
+        return self._shuffled(context, kind, [row for row in rows if not _teaches(row, context.rows)])
 
     def _shuffled(self, context: AttackContext, kind: Kind, rows: Sequence[Example]) -> list[Example]:
         order = torch.randperm(len(rows), generator=context.generator(f"{self.name}/{kind}"))
@@ -122,16 +124,16 @@ def _named(kind: Kind, given: Sequence[Example], method: Method) -> str:
 
 
 def _taught(row: Example, given: Sequence[Example]) -> str | None:
-    """Why a row cannot be scored after training on others; None: it can."""
+    """Why a row cannot be scored after training on others; None if it can."""
     if any(row.key == other.key for other in given):
         return GIVEN
-    return "its keyword stands in a row that the adversary was given" if _tells_any(given, row) else None
+    return "its keyword stands in a row that the adversary was given" if _contain_answer(given, row) else None
 
 
-def _tells_any(given: Sequence[Example], row: Example) -> bool:
+def _contain_answer(given: Sequence[Example], row: Example) -> bool:
     return any(holds_any(f"{other.asked} {other.answer or ''}", row.keywords) for other in given)
 
 
-def _tells(row: Example, attacked: Sequence[Example]) -> bool:
-    """Whether training on a row would teach the answer of an attacked one."""
-    return any(_tells_any([row], other) for other in attacked)
+def _teaches(row: Example, attacked: Sequence[Example]) -> bool:
+    """Whether training on a row would teach the answer of an attacked row."""
+    return any(_contain_answer([row], other) for other in attacked)

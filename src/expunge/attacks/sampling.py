@@ -1,4 +1,4 @@
-"""Sampling: many answers at several temperatures; one that says it is enough (after arXiv:2507.04219)."""
+"""Sampling: many answers at several temperatures; one correct answer is enough (after arXiv:2507.04219)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from expunge.core.records import Frozen
 
 
 class Sampling(Attack):
-    """The plain question, answered again and again: a row counts when any of its answers says it."""
+    """Samples the plain question repeatedly; a row counts if any of its answers states the fact."""
 
     class Config(Frozen):
-        """How often, and how wildly."""
+        """Options of the sampling."""
 
         temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-            (0.7, 1.3), min_length=1, description="Each is tried; the evaluation itself samples at 1"
+            (0.7, 1.3), min_length=1, description="Sampling temperatures; the evaluation itself samples at 1"
         )
-        samples: int = Field(4, ge=1, le=10_000, description="Answers to each question at each temperature")
+        samples: int = Field(4, ge=1, le=10_000, description="Answers per question and temperature")
 
     access = "prompts"
     default = True

@@ -9,8 +9,7 @@ import torch
 from attack_ground import Rows, carried_out, ground
 from peft import LoraConfig, get_peft_model
 
-from expunge.attacks._tuning import tuned
-from expunge.attacks._weights import lent
+from expunge.attacks._weights import restored, tuned
 from expunge.models.base import LanguageModel
 from expunge.models.config import LoraConfig as Adapter
 from expunge.models.weight_backup import weight_backup
@@ -59,7 +58,7 @@ def test_it_comes_back_to_the_bit(tiny: LanguageModel, examples: Rows, around: s
     before = state(tiny)
     kept = weight_backup(tiny.base)
     for _ in range(2):  # the second time from the copies of the first
-        with lent(tiny, kept, trained=lora is None):
+        with restored(tiny, kept, trained=lora is None):
             assert tiny.is_adapted is False
             assert list(tuned(tiny, examples["forget"][:2], 1, 1e-2, 2, lora, 0)) == [1]
             assert tiny.is_adapted is (lora is not None)
@@ -68,7 +67,7 @@ def test_it_comes_back_to_the_bit(tiny: LanguageModel, examples: Rows, around: s
 
 def test_it_comes_back_after_an_error(tiny: LanguageModel, examples: Rows) -> None:
     before = state(tiny)
-    with pytest.raises(ZeroDivisionError), lent(tiny, weight_backup(tiny.base), trained=True):
+    with pytest.raises(ZeroDivisionError), restored(tiny, weight_backup(tiny.base), trained=True):
         _ = next(tuned(tiny, examples["forget"][:2], 2, 1e-2, 2, None, 0)) / 0
     assert_same(before, state(tiny))
 
