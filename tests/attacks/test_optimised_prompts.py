@@ -62,7 +62,7 @@ def test_nothing_comes_out_of_a_model_that_never_knew(never: AttackContext) -> N
 
 @pytest.mark.parametrize("name", ["gcg", "soft_prompt", "state_matching"])
 def test_an_adversary_that_is_given_every_row_is_refused(refusing: AttackContext, name: str) -> None:
-    with pytest.raises(UserError, match=rf"attacks\.{name}\.rows: 8 of 8 attacked rows would be given"):
+    with pytest.raises(UserError, match=rf"attacks\.{name}\.rows: training on 8 of 8 attacked rows"):
         build(name, rows=8).check(refusing)
 
 
