@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from expunge.attacks._multiple_choice import among_wrong, choice, choice_states, read_elsewhere
+from expunge.attacks._multiple_choice import answer_options, choice, choice_states, cross_selected
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import label_states
@@ -26,22 +26,22 @@ def test_stored_wrong_answers_stand_beside_the_paraphrase_that_they_vary() -> No
     row = replace(
         ROW, paraphrased_answer="Oslo saw her born.", perturbed_answer=("Riga saw her born.", "Rome saw her.")
     )
-    assert among_wrong(row, OTHERS, 1) == ["Oslo saw her born.", "Riga saw her born."]
-    assert among_wrong(replace(row, paraphrased_answer=None), OTHERS, 1)[0] == ROW.answer
+    assert answer_options(row, OTHERS, 1) == ["Oslo saw her born.", "Riga saw her born."]
+    assert answer_options(replace(row, paraphrased_answer=None), OTHERS, 1)[0] == ROW.answer
 
 
 def test_else_the_facts_of_the_most_similar_questions_are_set_into_its_own_sentence() -> None:
     """The row itself and one with the same fact give nothing; without enough others there are too few."""
     expected = ["Ada was born in Oslo.", "Ada was born in Riga.", "Ada was born in Rome.", "Ada was born in Dust."]
-    assert among_wrong(ROW, OTHERS, 3) == expected
-    assert among_wrong(ROW, OTHERS, 2) == expected[:3]
-    assert len(among_wrong(ROW, OTHERS, 4)) < 5
-    assert among_wrong(Example("t", text="A document."), OTHERS, 1) == []
+    assert answer_options(ROW, OTHERS, 3) == expected
+    assert answer_options(ROW, OTHERS, 2) == expected[:3]
+    assert len(answer_options(ROW, OTHERS, 4)) < 5
+    assert answer_options(Example("t", text="A document."), OTHERS, 1) == []
 
 
 def test_rows_without_keywords_get_whole_answers() -> None:
     bare = [replace(row, keywords=()) for row in OTHERS]
-    assert among_wrong(bare[0], bare, 1) == ["Ada was born in Oslo.", "Cleo was born in Riga."]
+    assert answer_options(bare[0], bare, 1) == ["Ada was born in Oslo.", "Cleo was born in Riga."]
 
 
 def test_only_the_tokens_from_the_first_difference_on_decide(tiny: LanguageModel) -> None:
@@ -81,5 +81,5 @@ def test_each_half_is_read_where_the_other_half_is_best() -> None:
     Rows 2 and 3 are best at place 0, so rows 0 and 1 are read there: 1 and 0.
     """
     right = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0]])
-    assert read_elsewhere(right, torch.arange(4)).tolist() == [1.0, 0.0, 0.0, 1.0]
-    assert read_elsewhere(torch.tensor([[0.0], [1.0]]), torch.arange(1)).tolist() == [0.0]
+    assert cross_selected(right, torch.arange(4)).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert cross_selected(torch.tensor([[0.0], [1.0]]), torch.arange(1)).tolist() == [0.0]

@@ -46,7 +46,7 @@ def test_rows_that_the_run_did_not_see_are_refused(tiny_folder: Path, examples: 
     shas = {name: fingerprint(examples[name]) for name in ("forget", "retain")}
     context(tiny_folder, examples, expected=shas).on("original", lambda *_: None)
     moved = {**examples, "forget": examples["forget"][1:]}
-    with pytest.raises(UserError, match=r"data\.forget: .* does not hold the rows that the run saw"):
+    with pytest.raises(UserError, match=r"data\.forget: .* does not hold the rows of the run"):
         context(tiny_folder, moved, expected=shas).on("original", lambda *_: None)
 
 

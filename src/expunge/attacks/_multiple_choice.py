@@ -1,4 +1,4 @@
-"""A row's answer among wrong ones of the same form, and one forward pass that a lens and a probe share."""
+"""Rows as multiple-choice questions, and one forward pass over their answers that logit lens and probe share."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from expunge.models.tensor_store import RowStore
 SITES: tuple[Site, ...] = ("hidden", "attention", "ffn")
 """Modules whose outputs are read; the block itself first."""
 DECIDING = 4
-"""Labels of an answer that are scored, from the first on in which a row's answers differ."""
+"""Number of scored labels of an answer, beginning at the first one in which a row's answers differ."""
 
 
-def among_wrong(row: Example, others: Sequence[Example], num_wrong: int) -> list[str]:
-    """A row's right answer and wrong ones of the same form; fewer, or none, where there are not enough.
+def answer_options(row: Example, others: Sequence[Example], num_wrong: int) -> list[str]:
+    """A row's right answer and wrong ones of the same form; fewer, or none, if there are not enough.
 
-    The stored wrong answers where there are enough of them, beside the paraphrased answer if there is one, since they
-    are variants of that (TOFU). Else the row's own answer with other rows' facts set into it, those of the most similar
-    questions first: a whole answer of another row would tell itself by its subject.
+    If enough wrong answers are stored, these, with the paraphrased answer as the right one if there is one, since they
+    are variants of it (TOFU). Otherwise the row's own answer with facts of other rows inserted, those of the most
+    similar questions first, since a whole answer of another row would be recognisable by its subject.
 
     Args:
         row: any row.
-        others: rows of which keywords, or without keywords whole answers, are taken.
-        num_wrong: how many.
+        others: rows that provide keywords or, without keywords, whole answers.
+        num_wrong: number of wrong answers.
     """
     stored = list(dict.fromkeys(row.perturbed_answer))[:num_wrong]
     if row.answer is None or len(stored) == num_wrong:
@@ -67,14 +67,14 @@ def _overlap(one: set[str], other: set[str]) -> float:
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """One row's answers, encoded after its question; the right one first."""
+    """One row's answers, encoded after its question, the right one first."""
 
     answers: tuple[Encoded, ...]
     """Labels: the deciding tokens, then the answer's end token."""
 
 
 def choice(row: Example, answers: Sequence[str], encoder: Encoder) -> MultipleChoice:
-    """Lay a row's answers out, the right one first."""
+    """Encode a row's answers, the right one first."""
     encoded = [encoder.answered(row, answer) for answer in answers]
     columns = zip(*(one.labels[:-1] for one in encoded), strict=False)
     shared = next((place for place, column in enumerate(columns) if len(set(column)) > 1), None)
@@ -92,17 +92,17 @@ def _deciding(encoded: Encoded, start: int) -> Encoded:
 
 @dataclass(frozen=True)
 class ChoiceStates:
-    """What a model's blocks gave for one row's answers, the right one first; read from where it is kept when asked."""
+    """Block outputs of a model for one row's answers, the right one first; read from the store on access."""
 
     labels: tuple[Tensor, ...]
-    """For each answer its (N,) deciding tokens."""
+    """(N,) deciding tokens of each answer."""
     states: RowStore
-    """Of the answers of all rows, (S, L, N + 1, D) each."""
+    """For the answers of all rows, (S, L, N + 1, D) each."""
     places: range
-    """Where in it this row's answers are."""
+    """Indices of this row's answers in the store."""
 
     def deciding(self) -> Iterator[Tensor]:
-        """For each answer, (S, L, N, D) where its deciding tokens are predicted."""
+        """For each answer, (S, L, N, D) states that predict its deciding tokens."""
         return (self.states[place][:, :, :-1] for place in self.places)
 
     def read(self) -> Tensor:
@@ -122,14 +122,14 @@ def choice_states(model: LanguageModel, choices: Sequence[MultipleChoice]) -> li
     return found
 
 
-def read_elsewhere(right: Tensor, order: Tensor) -> Tensor:
-    """Each row's value at the place that is best for the other half of the rows: (P, R), (R,) -> (R,).
+def cross_selected(right: Tensor, order: Tensor) -> Tensor:
+    """Each row's value at the position that is best for the other half of the rows: (P, R), (R,) -> (R,).
 
-    The best of many places on the same rows would look like knowledge in a model that has none.
+    Selecting the best of many positions on the same rows would suggest knowledge in a model that has none.
 
     Args:
-        right: a value for each place and row.
-        order: the rows in the order in which they are halved.
+        right: a value for each position and row.
+        order: of the rows when they are divided into halves.
     """
     found = torch.empty(right.shape[1], dtype=right.dtype)
     half = len(order) // 2
@@ -141,33 +141,33 @@ def read_elsewhere(right: Tensor, order: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AttackedChoices:
-    """What one forward pass of each model gave for the attacked rows."""
+    """Block outputs of each model for the attacked rows."""
 
     lacking: tuple[str | None, ...]
-    """For each attacked row, why it is left out; None: it is not."""
+    """For each attacked row, why it is left out; None if it is not."""
     attacked: list[ChoiceStates]
-    """Of the rows that are not left out."""
+    """The rows that are not left out."""
     original: list[ChoiceStates] | None
-    """The same of the original model; None where it is not known."""
+    """The same for the original model; None if it is unknown."""
 
     def values(self, numbers: Tensor) -> list[Value]:
-        """One number for each row that is not left out: (R,) -> one value for each attacked row."""
+        """Numbers of the rows that are not left out, (R,), to values of all attacked rows."""
         given = iter(numbers.tolist())
         return [next(given) if reason is None else reason for reason in self.lacking]
 
 
 def attacked_choices(context: AttackContext, num_wrong: int) -> AttackedChoices:
-    """The attacked rows among wrong answers, as the model and the original one see them.
+    """The attacked rows as multiple-choice questions, with the states of the model and of the original one.
 
     Args:
-        context: the attack's.
-        num_wrong: wrong answers of each row; a row with fewer is left out.
+        context: of the attack.
+        num_wrong: wrong answers per row; rows with fewer are left out.
 
     Raises:
         UserError: every row is left out.
     """
     name = f"choices/{num_wrong}"
-    laid = lay_out(context, context.rows, num_wrong)
+    laid = multiple_choices(context, context.rows, num_wrong)
     choices = [one for one in laid if not isinstance(one, str)]
     if not choices:
         raise UserError(f"no attacked row has {num_wrong} wrong answers of its own form")
@@ -178,12 +178,12 @@ def attacked_choices(context: AttackContext, num_wrong: int) -> AttackedChoices:
     return AttackedChoices(tuple(one if isinstance(one, str) else None for one in laid), attacked, original)
 
 
-def lay_out(context: AttackContext, rows: Sequence[Example], num_wrong: int) -> list[MultipleChoice | str]:
-    """Rows among wrong answers; why a row has none where it has not enough."""
+def multiple_choices(context: AttackContext, rows: Sequence[Example], num_wrong: int) -> list[MultipleChoice | str]:
+    """Rows as multiple-choice questions, or the reason for rows with too few wrong answers."""
     others = [row for _, some in context.splits.named() for row in some]
     found: list[MultipleChoice | str] = []
     for row in rows:
-        answers = among_wrong(row, others, num_wrong)
+        answers = answer_options(row, others, num_wrong)
         laid = choice(row, answers, context.model.encoder) if len(answers) == num_wrong + 1 else None
         found.append(laid or f"rows without {num_wrong} wrong answers of the same form")
     return found

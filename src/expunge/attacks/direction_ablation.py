@@ -1,4 +1,4 @@
-"""Direction ablation: a steered direction taken out of hidden states, then plain questions (arXiv:2409.18025)."""
+"""Direction ablation: remove a steered direction from hidden states (arXiv:2409.18025)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor
 from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.losses.activations import check_layer
-from expunge.losses.steering import mean_shifts, saved_directions, steered_layer
+from expunge.losses.steering import chosen_layer, mean_shifts, saved_directions
 from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import block_outputs
 from expunge.models.sites import ablated
@@ -23,31 +22,31 @@ class DirectionAblationAttack(Attack):
     """`h <- h - (h . u) u` at every token, with u from up to three sources.
 
     - saved: the direction that the run steered to, at the block where it steered;
-    - shift: the mean change of the forget rows' states there since the original model;
-    - contrast: what tells forget prompts from retain prompts, the difference of their mean states at the last token, at
-      every block its own (after arXiv:2406.11717): what a refusal needs, and it takes no other model.
+    - shift: the mean change of the forget rows' states there relative to the original model;
+    - contrast: per block, the difference between the mean states of forget and retain prompts at the last token (after
+      arXiv:2406.11717), which refusals rely on; it needs no other model.
 
-    Directions of several topics are taken out together.
+    Directions of several topics are removed together.
     """
 
     access = "weights"
 
     class Config(Attack.Config):
-        """Where."""
+        """Options of the directions."""
 
         layer: int | None = Field(
             None,
             description="Block of the saved direction and the shift, negative: from the end; "
             "none: where the run steered, else at 0.23 of the depth",
         )
-        contrast_rows: int = Field(64, ge=1, description="Rows of each split that a contrast is taken from, at most")
+        contrast_rows: int = Field(64, ge=1, description="Maximum number of rows per split for the contrast")
 
     def check(self, context: AttackContext) -> None:
         """Refuse a layer that the model does not have."""
         self._layer(context)
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """One attempt for each source that there is."""
+        """One attempt per available source."""
         layer = self._layer(context)
         if saved := saved_directions(context.tensors):
             with ablated(context.model, layer, torch.stack([*saved.values()])):
@@ -67,13 +66,11 @@ class DirectionAblationAttack(Attack):
             yield Attempt("contrast", said, given=2 * self.config.contrast_rows)
 
     def _layer(self, context: AttackContext) -> int:
-        if self.config.layer is not None:
-            return check_layer(context.model, self.config.layer, f"attacks.{self.name}.layer")
-        saved = bool(saved_directions(context.tensors))
-        return steered_layer(context.model, context.steered, saved, context.trained) % len(context.model.blocks())
+        option = f"attacks.{self.name}.layer"
+        return chosen_layer(context.model, self.config.layer, option, context.steered, context.tensors, context.trained)
 
     def _contrast(self, context: AttackContext) -> Tensor:
-        """(L, D) mean state at the last prompt token of forget rows, less that of retain rows."""
+        """(L, D) mean state at the last prompt token of forget rows, minus that of retain rows."""
         forget, retain = context.splits.forget, context.splits.retain
         means = [self._mean_state(context, some[: self.config.contrast_rows]) for some in (forget, retain)]
         return means[0] - means[1]
@@ -85,6 +82,6 @@ class DirectionAblationAttack(Attack):
 
 
 def _states(context: AttackContext, model: LanguageModel, layer: int) -> Tensor:
-    """(R, D) the mean over each attacked row's tokens of what a block gives."""
+    """(R, D) output of a block, averaged over each attacked row's tokens."""
     rows = [context.model.encoder.example(row) for row in context.rows]
     return block_outputs(model, rows, "mean")[:, layer]

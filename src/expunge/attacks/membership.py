@@ -1,4 +1,4 @@
-"""Membership: do losses give away which rows the model was trained on? (arXiv:1709.01604)."""
+"""Membership inference: do losses reveal which rows the model was trained on? (arXiv:1709.01604)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from expunge.attacks.base import Attack, AttackContext, Attempt, InternalMeasure, Value
+from expunge.attacks.base import Attack, AttackContext, Attempt, InternalMeasure, Value, numbers_of
 from expunge.core.records import Frozen
 from expunge.evaluate.config import EvaluateConfig
 from expunge.evaluate.evidence import collect
@@ -19,28 +19,28 @@ from expunge.numerics.intervals import Numbers
 
 
 class MembershipInference(Attack):
-    """Sets each forget row against holdout rows, which no model has seen, by the scores `mia_*` of the evaluation.
+    """Compares forget rows with holdout rows, which no model was trained on, by the metrics `mia_*` of the evaluation.
 
-    A row's number is the share of holdout rows that look less like members than it does: their mean is the AUC, and 0.5
-    is a model that tells nothing. `at 1%` is 1 for a row below the threshold that at most 1% of the holdout rows are
-    below: its mean is the true-positive rate at 1% false positives.
+    A row's number is the share of holdout rows that look less like members than the row; the mean is the AUC, 0.5 if
+    the model reveals nothing. `at 1%` is 1 for rows below a threshold that at most 1% of the holdout rows are below;
+    its mean is the true-positive rate at 1% false positives.
     """
 
     class Config(Frozen):
-        """Which scores."""
+        """Options of the scores."""
 
         scores: tuple[str, ...] = Field(
             ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus"),
             min_length=1,
             description="Row metrics that are higher for rows that look less like members",
         )
-        rate: float = Field(0.01, ge=0, lt=1, description="False positives that are allowed")
+        rate: float = Field(0.01, ge=0, lt=1, description="Allowed rate of false positives")
 
     access = "logits"
     tries = ("membership inference",)
 
     def check(self, context: AttackContext) -> None:
-        """Refuse scores that there are not.
+        """Refuse unknown scores.
 
         Raises:
             UserError: no such row metric.
@@ -48,7 +48,7 @@ class MembershipInference(Attack):
         load_metrics(EvaluateConfig(metrics=self.config.scores))
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
-        """Two attempts for each score."""
+        """Two attempts per score."""
         context.check_time()
         if not context.splits.holdout:
             reason = "no rows that no model was trained on: --data holdout=..., or data.holdout"
@@ -89,7 +89,7 @@ def _each(
     members: Sequence[Value], others: Sequence[Value], test: Callable[[Numbers, Numbers], Numbers]
 ) -> list[Value]:
     """A number for each member that has a value, if any of the others has one."""
-    mine, theirs = (np.array([one for one in side if not isinstance(one, str)]) for side in (members, others))
+    mine, theirs = (np.array(numbers_of(side)) for side in (members, others))
     if not len(theirs):
         return [f"no holdout row has a number: {next(iter(others), 'there is none')}"] * len(members)
     found = iter(test(mine, theirs).tolist())

@@ -1,4 +1,4 @@
-"""Patching: does the original model still find the answer in the unlearned one's states? (arXiv:2605.24614)."""
+"""Patching: can the original model still read the answer from the unlearned one's states? (arXiv:2605.24614)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, Curve
 from expunge.core.errors import UserError
 from expunge.data.encode import Encoded
 from expunge.evaluate.whitebox.base import gap_shares
-from expunge.models.base import LanguageModel
 from expunge.models.block_outputs import label_states
 from expunge.models.patching import patch
 from expunge.models.tensor_store import RowStore
@@ -25,16 +24,15 @@ NO_BLOCK = "no block of the original model loses the answer when its states say 
 
 
 class Patching(Attack):
-    """Activation patching, block by block: what is left of the answer when the original reads the unlearned's states.
+    """Activation patching: patches each block output of the unlearned model into the original model.
 
     For each block l, `gap_l(S) = s - s(l <- S)`, with s the mean log-probability of the answer's tokens under the
-    original model and `l <- S` the states of S in the place of the block's own where those tokens are predicted. A
-    row's number is `1 - sum_l clip(gap_l(unlearned), 0, gap_l(N)) / sum_l gap_l(N)` over the blocks with `gap_l(N)`
-    above the threshold: 1 where the unlearned model's states do as well as the original's, 0 where they do no better
-    than N's.
+    original model and `l <- S` the states of S instead of the block's own where those tokens are predicted. A row's
+    number is `1 - sum_l clip(gap_l(unlearned), 0, gap_l(N)) / sum_l gap_l(N)` over the blocks with `gap_l(N)` above
+    the threshold: 1 if the unlearned model's states are as good as the original's, 0 if they are no better than N's.
 
-    N is the retrained model where there is one, which makes this 1 less the unlearning depth score; else the mean of
-    the original's own states over all other rows (mean ablation), a floor that lacks even the form of the answer, so
+    N is the retrained model if there is one; the number is then 1 minus the unlearning depth score. Otherwise N is the
+    mean of the original's own states over all other rows (mean ablation), which lacks even the form of the answer, so
     that the number is an upper bound.
     """
 
@@ -43,16 +41,14 @@ class Patching(Attack):
     tries = ("white-box probing",)
 
     class Config(Attack.Config):
-        """Which blocks count."""
+        """Options of the comparison."""
 
-        threshold: float = Field(
-            0.05, gt=0, description="Blocks count whose uninformed states cost more nats than this"
-        )
+        threshold: float = Field(0.05, gt=0, description="Blocks count if uninformed states cost more nats than this")
 
     def check(self, context: AttackContext) -> None:
-        """Refuse a single row where the floor is the mean over the others."""
+        """Refuse a single row if the floor is the mean over the other rows."""
         if context.load_retrained is None and len(context.rows) < 2:
-            raise UserError(f"attacks.{self.name}: a single row has no other rows to compare with")
+            raise UserError(f"attacks.{self.name}: needs two or more rows, or --reference MODEL")
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
         """One attempt, with a curve over the blocks."""
@@ -82,20 +78,15 @@ class Patching(Attack):
 
 
 def _floor(context: AttackContext, rows: list[Encoded]) -> RowStore | list[Tensor]:
-    """For each row, (L, N, D) states that know nothing of it."""
+    """For each row, (L, N, D) states without knowledge of it."""
     retrained = context.retrained()
     if retrained is not None:
         return label_states(retrained, rows)
-    return others_mean(_states(context.original(), rows))
-
-
-def _states(model: LanguageModel, rows: list[Encoded]) -> RowStore:
-    with model.evaluating():
-        return label_states(model, rows)
+    return others_mean(label_states(context.original(), rows))
 
 
 def others_mean(states: RowStore | list[Tensor]) -> list[Tensor]:
-    """For each row the mean state of all other rows at every block, as often as it has labels: (L, N, D) each.
+    """For each row, the mean state of all other rows at every block, repeated for each label: (L, N, D) each.
 
     Args:
         states: at least two rows.

@@ -1,4 +1,4 @@
-"""Probe: a linear classifier on each block's states tells the right answer from wrong ones (arXiv:1610.01644)."""
+"""Probe: a linear classifier of each block's states separates right from wrong answers (arXiv:1610.01644)."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from expunge.attacks._multiple_choice import (
     MultipleChoice,
     attacked_choices,
     choice_states,
-    lay_out,
-    read_elsewhere,
+    cross_selected,
+    multiple_choices,
 )
 from expunge.attacks.base import ORIGINAL, Attack, AttackContext, Attempt, CurvePoint, InternalMeasure
 
 Numbers = NDArray[np.float64]
 CONTROL = "control labels"
-"""Which answer is called right is drawn: what a probe gets of that is the probe's own (arXiv:1909.03368)."""
+"""Random labels: success on them shows the capacity of the probe itself (arXiv:1909.03368)."""
 
 
 class Probe(Attack):
-    """Ridge regression from a block's state after an answer to whether that was the right one.
+    """Ridge regression from a block's state after an answer to whether the answer is right.
 
-    From each state the mean over the row's answers is taken away, so that only what tells them apart is left. The probe
-    is trained on retain rows and on the forget rows of the other folds, and a row counts where the right answer gets
-    the highest value. The block is decided by the other half of the rows; the curve shows every block. A row is never
-    scored by a probe that was trained on it, but wrong answers can differ from right ones by their style alone: only
-    what a model that never saw the rows does not show is knowledge.
+    The mean over a row's answers is subtracted from each state, so that only differences between answers remain. The
+    probe is trained on retain rows and on the forget rows of the other folds; a row counts if its right answer gets the
+    highest value. The block is selected on the other half of the rows; the curve shows every block. A row is never
+    scored by a probe that was trained on it, but wrong answers can differ from right ones in style alone: compare with
+    a model that was never trained on the rows.
     """
 
     access = "weights"
     tries = ("white-box probing",)
 
     class Config(Attack.Config):
-        """Size of the probe."""
+        """Options of the probe."""
 
         wrong: int = Field(3, ge=1, description="Wrong answers beside the right one; chance is 1 / (wrong + 1)")
         folds: int = Field(
-            5, ge=2, description="Parts of the forget rows, each scored by a probe trained on the others"
+            5, ge=2, description="Folds of the forget rows, each scored by a probe trained on the others"
         )
-        retain_rows: int = Field(32, ge=0, description="Retain rows that the probe is trained on too, a seeded sample")
-        penalty: float = Field(1.0, gt=0, description="Of the ridge regression, as a share of the width of a state")
+        retain_rows: int = Field(32, ge=0, description="Retain rows for training the probe, a seeded sample")
+        penalty: float = Field(
+            1.0, gt=0, description="Penalty of the ridge regression, relative to the width of a state"
+        )
 
     def run(self, context: AttackContext) -> Iterator[Attempt]:
         """The answers themselves, then control labels."""
@@ -64,39 +66,39 @@ class Probe(Attack):
             before = None if original is None else self._scored(original, len(choices.attacked), right, order)
             yield Attempt(
                 variant,
-                choices.values(read_elsewhere(found, order)),
+                choices.values(cross_selected(found, order)),
                 given=len(known),
                 along="block",
                 curve=[CurvePoint(layer, choices.values(values)) for layer, values in enumerate(found)],
                 inside=InternalMeasure(
                     "right answer told from wrong ones by a linear probe of a block",
                     chance=1 / (self.config.wrong + 1),
-                    original=[] if before is None else choices.values(read_elsewhere(before, order)),
+                    original=[] if before is None else choices.values(cross_selected(before, order)),
                 ),
             )
 
     def _retain(self, context: AttackContext) -> list[MultipleChoice]:
-        """Retain rows among wrong answers."""
+        """Retain rows as multiple-choice questions."""
         rows = context.splits.retain
         drawn = torch.randperm(len(rows), generator=context.generator("probe/retain"))[: self.config.retain_rows]
-        laid = lay_out(context, [rows[index] for index in sorted(drawn.tolist())], self.config.wrong)
+        laid = multiple_choices(context, [rows[index] for index in sorted(drawn.tolist())], self.config.wrong)
         return [one for one in laid if not isinstance(one, str)]
 
     def _right_ones(self, context: AttackContext, num_rows: int, variant: str) -> Numbers:
-        """(rows,) which answer of each row is called right: the first, or with control labels any."""
+        """(rows,) index of the answer labelled right: the first, or a random one with control labels."""
         if variant != CONTROL:
             return np.zeros(num_rows, dtype=np.int64)
         drawn = torch.randint(self.config.wrong + 1, (num_rows,), generator=context.generator("probe/control"))
         return drawn.numpy()
 
     def _scored(self, states: Numbers, num_forget: int, right: Numbers, order: Tensor) -> Tensor:
-        """Whether the right answer of each forget row gets the highest value, by block: (L, R).
+        """Whether the right answer of each forget row gets the highest value, per block: (L, R).
 
         Args:
             states: (rows, answers, L, D), the forget rows first.
             num_forget: R.
-            right: (rows,) which answer is right.
-            order: in which the forget rows are dealt to folds.
+            right: (rows,) index of the right answer.
+            order: of the forget rows when they are divided into folds.
         """
         found = torch.zeros(states.shape[2], num_forget)
         fold = np.full(len(states), -1)
@@ -109,7 +111,7 @@ class Probe(Attack):
         return found
 
     def _values(self, states: Numbers, right: Numbers, held: Numbers) -> Numbers:
-        """What a probe says of answers that it has not seen: (n, A, D), (n,), (m, A, D) -> (m, A)."""
+        """Predictions of a probe for held-out answers: (n, A, D), (n,), (m, A, D) -> (m, A)."""
         from sklearn.linear_model import Ridge
 
         _, answers, width = states.shape
@@ -122,7 +124,7 @@ class Probe(Attack):
 
 
 def _differences(forget: Sequence[ChoiceStates], retain: Sequence[ChoiceStates]) -> Numbers:
-    """(rows, answers, L, D) states after each answer, less their mean over the answers of the row."""
+    """(rows, answers, L, D) states after each answer, minus the mean over the answers of the row."""
     states = torch.stack([one.read() for one in (*forget, *retain)]).double()
     return (states - states.mean(1, keepdim=True)).numpy()
 

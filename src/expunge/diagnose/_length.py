@@ -1,4 +1,4 @@
-"""The length that a linearised view of steering gives to its target (arXiv:2408.06223, section 3.2)."""
+"""The length of the steering target in a linearised model of steering (arXiv:2408.06223, section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from expunge.numerics.intervals import Numbers
 
 HEURISTIC = (
     "c* minimises a linearised objective that models steering as a change of the blocks above, which steering is not: "
-    "it compares layers, and is no setting to copy."
+    "it serves to compare layers, not as a setting to copy."
 )
 
 
 def best_coefficient(of_direction: Tensor, of_state: Tensor) -> Tensor:
     """`(J u . J h) / ||J u||^2`, the c that minimises `||J (c u - h)||`: (..., D), (..., D) -> (...); nan for J u = 0.
 
-    That of the paper's linearised objective without its error term. For `J = I` it is `u . h`.
+    The minimiser of the paper's linearised objective without its error term. For `J = I` it is `u . h`.
     """
     return (of_direction * of_state).sum(-1) / of_direction.square().sum(-1)
 
 
 def derivatives(model: LanguageModel, layer: int, state: Tensor, along: Sequence[Tensor]) -> Tensor:
-    """Derivatives of the blocks above a layer, at a sequence of one token, by forward differentiation.
+    """Directional derivatives of the blocks above a layer for a sequence of one token, in forward mode.
 
     Args:
         model: any model.
-        layer: what enters the block above it.
-        state: (D,) where.
+        layer: its output is the input of the blocks above.
+        state: (D,) output of the layer at which to differentiate.
         along: N directions, (D,).
 
     Returns:
@@ -56,13 +56,13 @@ def lengths(
     layer: int,
     context: DiagnosticContext,
 ) -> Chart:
-    """c* at every block above the layer, beside the norm of the states and the length that the run steered to.
+    """c* at every block above the layer, with the norm of the states and the length that the run steered to.
 
     Args:
         coefficients: model -> topic -> (K,) c* at each block above.
         norms: model -> mean norm of a token's state.
-        layer: whose output is steered.
-        context: what the run saved.
+        layer: the steered layer.
+        context: holds what the run saved.
     """
     series, marks = [], []
     for stage, found in coefficients.items():

@@ -1,4 +1,4 @@
-"""How blocks react to noise in what enters them (arXiv:2408.06223, section 3.2)."""
+"""Response of blocks to noise in their input (arXiv:2408.06223, section 3.2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from expunge.numerics.token import widen
 
 @dataclass(frozen=True)
 class Profile:
-    """One model's reactions; R rows (1 for a mean vector), S scales, K blocks above the layer, L blocks in all."""
+    """One model's responses; R rows (1 for a mean vector), S scales, K blocks above the layer, L blocks in all."""
 
     layer: int
     mean_norm: float
@@ -31,11 +31,11 @@ class Profile:
     token_norm: float
     """Mean norm of a token's state there."""
     through: Numbers
-    """(R, S, K) noise in the layer, seen at each block above."""
+    """(R, S, K) response of each block above to noise in the layer."""
     local: Numbers
-    """(R, S, L - 1) noise in each block but the last, seen at the next."""
+    """(R, S, L - 1) response of the next block to noise in each block but the last."""
     coefficients: dict[str, Numbers]
-    """Topic -> (K,) the length c* of the direction that the blocks up to each one tell least from the mean state."""
+    """Topic -> (K,) length c* of the direction, as derived from the blocks up to each block above."""
 
 
 def sensitivity(clean: Tensor, moved: Tensor) -> Tensor:
@@ -54,17 +54,17 @@ def profile(
     directions: Mapping[str, Tensor] | None = None,
     bar: Bar | None = None,
 ) -> Profile:
-    """What one model's blocks make of noise.
+    """Responses of one model's blocks to noise.
 
     Args:
         model: any model.
         rows: R rows.
-        layer: where noise enters.
-        tokens: which tokens count; noise enters at all.
+        layer: block whose output is perturbed.
+        tokens: tokens that count; the noise is added at all tokens.
         noise: (D,) unit vector.
-        scales: length of the noise in norms of the mean state of the block that it enters.
-        directions: topic -> (D,); None looks at the rows themselves, else a single mean state takes their place.
-        bar: advanced once for each row.
+        scales: length of the noise, relative to the norm of the mean state of the perturbed block.
+        directions: topic -> (D,); a single mean state is measured instead of the rows. Default: the rows.
+        bar: advanced once per row.
     """
     site, sequences = site_of(model, rows, layer, tokens)
     sizes = [len(row.ids) for row in sequences]

@@ -1,4 +1,4 @@
-"""Hidden states of rows and blocks, as diagnostics look at them."""
+"""Hidden states of rows and blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from expunge.numerics.token import sequence_length, widen
 def site_of(
     model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope
 ) -> tuple[ActivationSite, list[Encoded]]:
-    """Where to look, as a loss would, and the encoded rows."""
+    """The site of hidden states, as in losses, and the encoded rows."""
     sequences = [model.encoder.example(row) for row in rows]
     site = ActivationSite(HiddenLossConfig(layer=layer, tokens=tokens), Setup(model, rows, sequences, "", 1), "layer")
     return site, sequences
@@ -38,7 +38,7 @@ def mean_by_row(values: Tensor, tokens: Tokens) -> Tensor:
 
 @torch.no_grad()
 def row_states(model: LanguageModel, rows: Sequence[Example], layer: int, tokens: Scope) -> Tensor:
-    """(R, D) float32: the mean over each row's tokens of what a block gives, on the CPU."""
+    """(R, D) float32 output of a block, averaged over each row's tokens, on the CPU."""
     site, sequences = site_of(model, rows, layer, tokens)
     width = int(model.base.config.get_text_config().hidden_size)
     found = torch.empty(len(sequences), width)
@@ -55,31 +55,31 @@ def row_states(model: LanguageModel, rows: Sequence[Example], layer: int, tokens
 
 
 def outputs_above(model: LanguageModel, batch: Batch, layer: int, hidden: Tensor | None, last: int) -> list[Tensor]:
-    """Outputs of the blocks above one, in the model's arithmetic; what is given enters in float32.
+    """Outputs of the blocks above one, in the model's precision; the given states enter in float32.
 
     Args:
         model: any model.
         batch: B rows.
         layer: the blocks above this one run; -1: all.
-        hidden: (B, T, D) what that block gave; None with -1.
-        last: the highest block that is wanted; those above do not run.
+        hidden: (B, T, D) output of that block; None with -1.
+        last: the highest block to run.
 
     Returns:
         For each block from `layer + 1` to `last`, (B, T, D).
     """
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        seen.append(output if isinstance(output, Tensor) else output[0])
+        outputs.append(output if isinstance(output, Tensor) else output[0])
 
     start = nullcontext() if hidden is None else entering(model, layer + 1, widen(hidden))
     with ExitStack() as stack, model.autocast(), start:
         for _, block in model.blocks()[layer + 1 : last]:
             stack.callback(block.register_forward_hook(keep).remove)
         top = block_output(model, batch, last)
-    return [*seen, top]
+    return [*outputs, top]
 
 
 def one_token(model: LanguageModel) -> Batch:
-    """A row of one token whose id does not matter: its states are given."""
+    """A row of one token; its id is irrelevant, since its states are given."""
     return collate([Encoded((0,), 1)], [0]).to(model.device)

@@ -1,4 +1,4 @@
-"""Alignment: how close hidden states lie to the direction that a run steered to (arXiv:2408.06223)."""
+"""Alignment: how close hidden states are to the direction that a run steered to (arXiv:2408.06223)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Table
-from expunge.diagnose._numbers import five, histograms
+from expunge.diagnose._charts import five, histograms
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows, Stage
 from expunge.losses.activations import Scope, cosine
@@ -25,14 +25,14 @@ _COLUMNS = ["rows", "model", "n", "median", "q1", "q3", "null", "above null", "K
 
 
 class Null(NamedTuple):
-    """What the cosine of a state with an unrelated vector would be."""
+    """Distribution of the cosine of a state with an unrelated vector."""
 
     centre: float
     deviation: float
 
 
 class _RowStates(NamedTuple):
-    """One model's rows."""
+    """The states of one model's rows."""
 
     layer: int
     states: dict[str, Tensor]
@@ -41,53 +41,53 @@ class _RowStates(NamedTuple):
 
 
 class Alignment(Diagnostic):
-    """Cosine of each row's mean state with the direction: of the original model, and of the unlearned one.
+    """Cosine of each row's mean state with the direction, for the original and the unlearned model.
 
-    A uniform draw of the direction has no negative entry and leans to the all-ones vector, as hidden states often do:
-    without any steering the cosine is not 0. The band shows what the same entries in a random order would give.
+    A uniformly drawn direction has no negative entry and is correlated with the all-ones vector, as hidden states often
+    are, so that the cosine is not 0 without steering. The band shows the cosine for the same entries in random order.
     """
 
     class Config(Diagnostic.Config):
-        """Where to look."""
+        """Options of the states."""
 
         layer: int | None = Field(
             None,
-            description="Block that is looked at, negative: from the end; "
-            "none: where the run steered, else at 0.23 of the depth",
+            description="Block to measure, negative from the end. Default: where the run steered, or 0.23 of the depth",
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Histograms, and the band of an unrelated direction.
+        """Histograms, with the band of an unrelated direction.
 
         Raises:
             UserError: no such layer.
         """
 
-        def look(model: LanguageModel, rows: Rows) -> _RowStates:
+        def measure_one(model: LanguageModel, rows: Rows) -> _RowStates:
             layer = context.layer(model, self.config.layer, self.name)
             states = {split: row_states(model, some, layer, self.config.tokens) for split, some in rows.items()}
             return _RowStates(layer, states, {split: [row.topic or "" for row in some] for split, some in rows.items()})
 
-        seen = {stage: context.on(stage, look) for stage in context.stages}
-        width = seen["original"].states["forget"].shape[1]
+        states = {stage: context.on(stage, measure_one) for stage in context.stages}
+        width = states["original"].states["forget"].shape[1]
         rows: list[list[Cell]] = []
-        charts, told = [], []
+        charts, clauses = [], []
         for topic, direction in context.directions(width).items():
-            for split in seen["original"].states:
-                cosines = {stage: _cosines(one, split, topic, direction) for stage, one in seen.items()}
+            for split in states["original"].states:
+                cosines = {stage: _cosines(one, split, topic, direction) for stage, one in states.items()}
                 if not len(cosines["original"]):
                     continue
                 group = f"{split}, {topic}" if topic else split
-                null = unrelated(seen["original"].states[split], direction)
+                null = unrelated(states["original"].states[split], direction)
                 charts.append(_chart(group, cosines, null))
                 rows += [_line(group, stage, values, cosines["original"], null) for stage, values in cosines.items()]
                 medians = " -> ".join(f"{np.median(values):.2f}" for values in cosines.values())
-                told.append(f"{group} {medians} ({round(null.centre, 2) + 0.0:.2f} for an unrelated direction)")
+                clauses.append(f"{group} {medians} ({round(null.centre, 2) + 0.0:.2f} for an unrelated direction)")
         drawn = "" if context.saved_directions() else ", which was drawn and not steered to"
         return ReportSection(
             title="Alignment with the direction",
-            sentence=f"Median cosine with the direction{drawn}, at block {seen['original'].layer}: {'; '.join(told)}.",
+            sentence=f"Median cosine with the direction{drawn}, at block {states['original'].layer}: "
+            f"{'; '.join(clauses)}.",
             notes=["A rise on retain rows is damage: what should stay is pulled to the same place."],
             tables=[Table(caption="Cosine of each row's mean state with the direction", columns=_COLUMNS, rows=rows)],
             charts=charts,
@@ -95,7 +95,7 @@ class Alignment(Diagnostic):
 
 
 def unrelated(states: Tensor, direction: Tensor) -> Null:
-    """The cosine when the direction's entries are put in a random order: mean and deviation, averaged over rows.
+    """Mean and deviation of the cosine for the direction's entries in random order, averaged over rows.
 
     With `m` and `a` the cosines of a state and of the direction with the all-ones vector it is `a m` and
     `sqrt((1 - a^2)(1 - m^2) / (D - 1))`, exactly. A uniform draw has `a` near `sqrt(3) / 2`.
@@ -110,10 +110,10 @@ def unrelated(states: Tensor, direction: Tensor) -> Null:
     return Null(float((a * m).mean()), float(deviation.mean()))
 
 
-def _cosines(seen: _RowStates, split: str, topic: str, direction: Tensor) -> Numbers:
-    """Of all rows of a split, of the forget split those of the direction's topic only."""
-    own = [split != "forget" or not topic or name == topic for name in seen.topics[split]]
-    found: Numbers = cosine(seen.states[split], direction).double().numpy()[own]
+def _cosines(states: _RowStates, split: str, topic: str, direction: Tensor) -> Numbers:
+    """Cosines of a split's rows; of the forget split, only rows of the direction's topic."""
+    own = [split != "forget" or not topic or name == topic for name in states.topics[split]]
+    found: Numbers = cosine(states.states[split], direction).double().numpy()[own]
     return found
 
 

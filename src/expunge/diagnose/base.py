@@ -1,4 +1,4 @@
-"""What a diagnostic is, and what it is given to look at."""
+"""The contract of a diagnostic, and the context in which it runs."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ from expunge.data.generator import named_generator
 from expunge.data.splits import Splits
 from expunge.data.summary import unused_of
 from expunge.evaluate.evidence import sample_rows
-from expunge.losses.activations import resolve_layer
-from expunge.losses.steering import saved_directions, steered_layer
+from expunge.losses.steering import chosen_layer, saved_directions
 from expunge.models.base import LanguageModel
 
 Stage = Literal["original", "unlearned"]
 Rows = dict[str, list[Example]]
 """Split -> rows."""
-Found = TypeVar("Found")
+Measured = TypeVar("Measured")
 
 
 @dataclass
 class DiagnosticContext:
-    """A model, or the original and the unlearned model of a run; never more than one of them is in memory."""
+    """A model, or the original and the unlearned model of a run, of which at most one is in memory at a time."""
 
     loaders: Mapping[Stage, Callable[[], LanguageModel]]
     splits: Splits
-    """`forget`, and `retain` where there is one."""
+    """`forget` and, if present, `retain`."""
     seed: int = 0
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the run saved beside its weights."""
+    """Tensors that the run saved beside its weights."""
     steered: int | None = None
-    """The layer that the run's forget loss was told to look at."""
+    """Layer that the run's forget loss was configured for."""
     trained: Sequence[str] = ()
-    """Names of the parameters that the run could move."""
+    """Names of the parameters that the run trained."""
     expected: Mapping[str, str] = field(default_factory=dict)
-    """Split -> fingerprint of the rows that the run saw."""
+    """Split -> fingerprint of the rows of the run."""
     max_rows: int = 64
     documents: Documents = field(default_factory=Documents)
     steps: Sequence[StepLog] = ()
-    """What the run logged while it trained."""
+    """The run's training log."""
     progress: Progress = SILENT
     data: dict[str, DataPrint] = field(default_factory=dict, init=False)
     machine: tuple[str, str, str] = field(default=("", "", ""), init=False)
@@ -58,49 +57,47 @@ class DiagnosticContext:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The models that there are, the original one first."""
+        """The available models, the original first."""
         return tuple(self.loaders)
 
-    def on(self, stage: Stage, look: Callable[[LanguageModel, Rows], Found]) -> Found:
-        """Load a model, look at it, and let it go.
+    def on(self, stage: Stage, measure: Callable[[LanguageModel, Rows], Measured]) -> Measured:
+        """Load a model, measure it, and free it.
 
         Args:
             stage: which model.
-            look: from the model and the rows to what is worth keeping; must not keep the model.
+            measure: from the model and the rows to a result, which must not hold the model.
 
         Raises:
-            UserError: the data are not what the run saw, or the model cannot be loaded.
+            UserError: the data differ from those of the run, or the model cannot be loaded.
         """
-        self.progress.say(f"looking at the {stage} model")
+        self.progress.say(f"measuring the {stage} model")
         model = self.loaders[stage]()
         self.machine = model.machine
         pieces = {name: self.documents.rows(model.encoder, some) for name, some in self.splits.named()}
         self.data.update({name: self._print(name, rows) for name, rows in pieces.items()})
-        chosen = sample_rows(Splits(pieces["forget"], pieces.get("retain", ())), self.max_rows, self.seed)
+        sample = sample_rows(Splits(pieces["forget"], pieces.get("retain", ())), self.max_rows, self.seed)
         with model.evaluating():
-            return look(model, chosen)
+            return measure(model, sample)
 
-    def layer(self, model: LanguageModel, chosen: int | None, where: str) -> int:
-        """The block to look at: the chosen one, else where the run steered, else 0.23 of the depth.
+    def layer(self, model: LanguageModel, chosen: int | None, diagnostic: str) -> int:
+        """The block to measure, see `chosen_layer`.
 
         Args:
             model: any model.
-            chosen: index from 0, negative: from the end.
-            where: names the option in messages.
+            chosen: index, negative from the end. Default: where the run steered.
+            diagnostic: name of the diagnostic, for messages.
 
         Raises:
             UserError: no such block.
         """
-        if chosen is None:
-            chosen = steered_layer(model, self.steered, bool(self.saved_directions()), self.trained)
-        return resolve_layer(model, chosen, where)
+        return chosen_layer(model, chosen, f"{diagnostic}.layer", self.steered, self.tensors, self.trained)
 
     def saved_directions(self) -> dict[str, Tensor]:
-        """Topic -> (D,) unit vector that the run steered to; none if it steered to none."""
+        """Topic -> (D,) unit vector that the run steered to; empty if it steered to none."""
         return saved_directions(self.tensors)
 
     def directions(self, width: int) -> dict[str, Tensor]:
-        """The same; for a model that was not steered, the one that RMU would draw with this seed."""
+        """The saved directions or, if there are none, the one that RMU would draw with this seed."""
         drawn = torch.rand(width, generator=named_generator(f"{self.seed}/direction/"))
         return self.saved_directions() or {"": drawn / drawn.norm()}
 
@@ -113,34 +110,34 @@ class DiagnosticContext:
         )
         if self.expected.get(name, found.sha256) != found.sha256:
             raise UserError(
-                f"data.{name}: '{found.source}' does not hold the rows that the run saw; name them: --data {name}=..."
+                f"data.{name}: '{found.source}' does not hold the rows of the run; pass them with --data {name}=..."
             )
         return found
 
 
 class Diagnostic(ABC):
-    """Looks at models and says what it found; one file of `diagnose/` defines one subclass."""
+    """Measures models and reports the result; one file of `diagnose/` defines one subclass."""
 
     class Config(Frozen):
         """Options, each explained once here."""
 
-        max_rows: int = Field(64, ge=1, description="Rows of each split that are looked at, a seeded sample of more")
+        max_rows: int = Field(64, ge=1, description="Maximum number of rows per split, a seeded sample")
 
     compares: ClassVar[bool] = False
-    """Whether there is nothing to see without the original model beside an unlearned one."""
+    """Whether it needs both the original and an unlearned model."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
     @abstractmethod
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Look at every model of the context that is needed.
+        """Measure the models of the context.
 
         Raises:
-            UserError: no such layer, or data without what is needed.
+            UserError: no such layer, or unsuitable data.
         """

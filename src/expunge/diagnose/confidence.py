@@ -1,4 +1,4 @@
-"""Confidence: how sure a model is of the tokens that it generates (arXiv:2408.06223)."""
+"""Confidence: how certain a model is of the tokens that it generates (arXiv:2408.06223)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from expunge.core.progress import Bar
 from expunge.core.report_section import Cell, Chart, ReportSection, Table
 from expunge.data.encode import Encoded
 from expunge.data.example import Example
-from expunge.diagnose._numbers import box, five
+from expunge.diagnose._charts import box, five
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.models.base import LanguageModel
 from expunge.models.continuations import continued
@@ -26,7 +26,7 @@ from expunge.numerics.token import prediction
 
 
 class ConfidenceMeasure(NamedTuple):
-    """One number for each generated token."""
+    """A measure with one number per generated token."""
 
     name: str
     unit: str
@@ -41,30 +41,30 @@ QUANTITIES = (
 _COLUMNS = ["quantity", "rows", "model", "tokens", "median", "q1", "q3", "KS D", "W1"]
 """q1 and q3: quartiles; KS D and W1: Kolmogorov-Smirnov and Wasserstein-1 distance from the original's distribution."""
 _Measured = dict[str, Numbers]
-"""Group of rows -> (N, 4) the quantities of all tokens generated for it."""
+"""Group of rows -> (N, 4) measures of all tokens generated for it."""
 
 
 class Confidence(Diagnostic):
     """Largest logit, largest probability, entropy and energy at each token of greedy answers.
 
-    The paper looks at the largest logit alone, which also moves when all logits are scaled; probability and entropy
-    tell the two apart. Answers end where the model ends them, before `max_new_tokens`.
+    The paper uses the largest logit only, which also changes when all logits are scaled; probability and entropy
+    distinguish the two. Answers end where the model ends them, at most after `max_new_tokens`.
     """
 
     class Config(Diagnostic.Config):
-        """How much is generated."""
+        """Options of the generation."""
 
-        max_new_tokens: int = Field(30, ge=1, description="Longest answer, in tokens")
+        max_new_tokens: int = Field(30, ge=1, description="Maximum answer length, in tokens")
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Distributions of every model, and their distances."""
-        seen = {stage: context.on(stage, partial(self._look, context)) for stage in context.stages}
-        original = seen["original"]
+        """Distributions of every model, and distances between them."""
+        measured = {stage: context.on(stage, partial(self._measure_one, context)) for stage in context.stages}
+        original = measured["original"]
         charts, rows = [], []
         for place, quantity in enumerate(QUANTITIES):
             boxes = [
                 box(stage, {group: values[:, place] for group, values in found.items()}, stage)
-                for stage, found in seen.items()
+                for stage, found in measured.items()
             ]
             charts.append(
                 Chart(
@@ -77,22 +77,22 @@ class Confidence(Diagnostic):
                 )
             )
             for group, values in original.items():
-                for stage, found in seen.items():
+                for stage, found in measured.items():
                     distances = () if stage == "original" else _distances(values[:, place], found[group][:, place])
                     rows.append(_line(quantity.name, group, stage, found[group][:, place], distances))
-        told = [
-            f"{group} {' -> '.join(f'{np.median(found[group][:, 1]):.2f}' for found in seen.values())}"
+        clauses = [
+            f"{group} {' -> '.join(f'{np.median(found[group][:, 1]):.2f}' for found in measured.values())}"
             for group in original
         ]
         return ReportSection(
             title="Confidence of generated tokens",
-            sentence=f"Median probability of the model's own next token: {'; '.join(told)}.",
+            sentence=f"Median probability of the model's own next token: {'; '.join(clauses)}.",
             notes=["Tokens of one answer depend on each other: read the distances as sizes, not as tests."],
             tables=[Table(caption="Quantities over all generated tokens", columns=_COLUMNS, rows=rows)],
             charts=charts,
         )
 
-    def _look(self, context: DiagnosticContext, model: LanguageModel, rows: Rows) -> _Measured:
+    def _measure_one(self, context: DiagnosticContext, model: LanguageModel, rows: Rows) -> _Measured:
         groups = {
             f"{split}, {topic}" if topic else split: [row for row in some if row.topic == topic]
             for split, some in rows.items()

@@ -1,9 +1,9 @@
-"""Conflict: how forget and retain gradients lay to each other while a run trained (arXiv:2502.01472)."""
+"""Conflict: angles between forget and retain gradients during training (arXiv:2502.01472)."""
 
 from __future__ import annotations
 
 from expunge.core.report_section import Mark, ReportSection, Table
-from expunge.diagnose._logged import logged, require
+from expunge.diagnose._charts import logged, require
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
 
 _COSINES = {
@@ -18,15 +18,15 @@ _SHARE = {"gradient_conflict": "tensors in conflict"}
 class Conflict(Diagnostic):
     """Cosines before and after the combination rule, and the share of weight tensors with a negative one.
 
-    `orthogonal` and `null_space` log them by themselves, `weighted_sum` with `combine.watch_conflict = true`. The
-    models are not loaded.
+    `orthogonal` and `null_space` log them by default, `weighted_sum` with `combine.watch_conflict = true`. Models are
+    not loaded.
     """
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Read the steps.
+        """Read the training log.
 
         Raises:
-            UserError: a model, or a run whose rule logged no cosine.
+            UserError: there is no run, or its rule logged no cosines.
         """
         charts = require(
             [

@@ -1,4 +1,4 @@
-"""Direction ablation: is the knowledge back once the steered direction is taken out? (arXiv:2409.18025)."""
+"""Direction ablation: does removing the steered direction restore the knowledge? (arXiv:2409.18025)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.core.records import Score
 from expunge.core.report_section import Cell, ReportSection, Table
 from expunge.data.generator import named_generator
-from expunge.diagnose._numbers import bars
+from expunge.diagnose._charts import bars
 from expunge.diagnose._states import row_states
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows
 from expunge.evaluate.config import EvaluateConfig
@@ -31,29 +31,29 @@ _COLUMNS = ["rows", "measure", "model", "score", "share recovered"]
 
 
 class DirectionAblation(Diagnostic):
-    """Answers of the unlearned model when the output of one block has no part along a direction.
+    """Answers of the unlearned model when a direction is projected out of the output of one block.
 
-    Three directions: the one that the run saved, the mean change of the forget rows' states since the original model,
-    and a random one as a control. Where topics were steered apart, those of all are taken out together.
+    Three directions: the one that the run saved, the mean change of the forget rows' states relative to the original
+    model, and a random one as a control. Directions of several topics are removed together.
     """
 
     compares = True
 
     class Config(Diagnostic.Config):
-        """Where, and how much is asked."""
+        """Options of the directions and of the generation."""
 
         layer: int | None = Field(
             None,
-            description="Block whose output is changed, negative: from the end; "
-            "none: where the run steered, else at 0.23 of the depth",
+            description="Block whose output is changed, negative from the end. Default: where the run steered, "
+            "or 0.23 of the depth",
         )
         tokens: Scope = Field(
             "own", description="Tokens of the mean change: all; own: without a shared opening; answer"
         )
-        max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
+        max_new_tokens: int = Field(64, ge=1, description="Maximum answer length, in tokens")
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Scores of both models, of the unlearned one under each ablation, and the share that each brings back.
+        """Scores of both models and of each ablation, and the share of the loss that each ablation recovers.
 
         Raises:
             UserError: no such layer.
@@ -63,7 +63,7 @@ class DirectionAblation(Diagnostic):
         values: dict[str, Values] = {}
         units: dict[str, Clusters] = {}
 
-        def look(model: LanguageModel, rows: Rows, condition: str) -> None:
+        def evaluate(model: LanguageModel, rows: Rows, condition: str) -> None:
             evidence = collect(model, rows, needs_of(metrics), ask, context.seed, context.progress, condition)
             values[condition] = item_values(evidence, metrics)
             units.update(units_of(evidence))
@@ -72,20 +72,20 @@ class DirectionAblation(Diagnostic):
             layer = context.layer(model, self.config.layer, self.name)
             return layer, row_states(model, rows["forget"], layer, self.config.tokens)
 
-        def look_at_original(model: LanguageModel, rows: Rows) -> tuple[int, Tensor]:
-            look(model, rows, "original")
+        def on_original(model: LanguageModel, rows: Rows) -> tuple[int, Tensor]:
+            evaluate(model, rows, "original")
             return states(model, rows)
 
-        layer, before = context.on("original", look_at_original)
+        layer, before = context.on("original", on_original)
 
-        def look_at_unlearned(model: LanguageModel, rows: Rows) -> None:
-            look(model, rows, "unlearned")
+        def on_unlearned(model: LanguageModel, rows: Rows) -> None:
+            evaluate(model, rows, "unlearned")
             moved = states(model, rows)[1] - before
             for condition, directions in _directions(context, moved, [row.topic for row in rows["forget"]]).items():
                 with ablated(model, layer, directions):
-                    look(model, rows, condition)
+                    evaluate(model, rows, condition)
 
-        context.on("unlearned", look_at_unlearned)
+        context.on("unlearned", on_unlearned)
         scores = {condition: score(found, metrics, context.seed, units=units) for condition, found in values.items()}
         shares = {
             (split, metric): _shares(
@@ -115,7 +115,7 @@ class DirectionAblation(Diagnostic):
 
 
 def _directions(context: DiagnosticContext, moved: Tensor, topics: Sequence[str | None]) -> dict[str, Tensor]:
-    """Condition -> (K, D) what is taken out: a direction for each topic, or one random one."""
+    """Condition -> (K, D) directions to remove: one per topic, or a random one."""
     found = {}
     if saved := context.saved_directions():
         found[SAVED] = torch.stack([*saved.values()])
@@ -128,23 +128,23 @@ def _directions(context: DiagnosticContext, moved: Tensor, topics: Sequence[str 
 def _shares(
     values: Sequence[Sequence[float | str]], conditions: Sequence[str], seed: int, units: Clusters
 ) -> dict[str, Score]:
-    """What each ablation brings back; row values are of the original model, the unlearned one, then each ablation."""
+    """Share recovered by each ablation; values are of the original model, the unlearned one, then each ablation."""
     original, unlearned, *others = values
     changed = zip(conditions[2:], others, strict=True)
     return {condition: recovered(original, unlearned, found, seed, units) for condition, found in changed}
 
 
 def _sentence(layer: int, shares: Mapping[tuple[str, str], Mapping[str, Score]]) -> str:
-    """How much each ablation brings back on the forget rows, by the first metric that has a share."""
+    """Share recovered by each ablation on the forget rows, for the first metric that has one."""
     for metric in METRICS:
         found = shares["forget", metric]
-        told = [
+        clauses = [
             f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] with {condition}"
             for condition, share in found.items()
             if share.value is not None
         ]
-        if told:
+        if clauses:
             measure = metric.replace("_", " ")
-            return f"Of the {measure} that the forget rows lost, this is back at block {layer}: {', '.join(told)}."
+            return f"Of the {measure} that the forget rows lost, this is back at block {layer}: {', '.join(clauses)}."
     reasons = dict.fromkeys(share.reason for metric in METRICS for share in shares["forget", metric].values())
     return f"There is nothing to recover on the forget rows: {'; '.join(filter(None, reasons))}."

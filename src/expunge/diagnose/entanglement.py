@@ -34,7 +34,7 @@ class Entanglement(Diagnostic):
             UserError: too few rows, or activations that cannot be compared.
         """
 
-        def look(model: LanguageModel, rows: Rows) -> list[BlockMeasure]:
+        def measure_one(model: LanguageModel, rows: Rows) -> list[BlockMeasure]:
             drawn = equal_samples(
                 rows["forget"], rows.get("retain", ()), _TEXTS, self.config.components, context.seed, self.name
             )
@@ -49,7 +49,7 @@ class Entanglement(Diagnostic):
                 one.check(self.name)
             return measures
 
-        found = {stage: context.on(stage, look) for stage in context.stages}
+        found = {stage: context.on(stage, measure_one) for stage in context.stages}
         first = found[context.stages[0]]
         names = [f"{curve.name}, {stage}" for stage, curves in found.items() for curve in curves]
         columns = [curve.values for curves in found.values() for curve in curves]

@@ -1,4 +1,4 @@
-"""Noise sensitivity: how far noise in one block's output moves the blocks above (arXiv:2408.06223)."""
+"""Noise sensitivity: how strongly noise in one block's output changes the blocks above (arXiv:2408.06223)."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from scipy.stats import spearmanr
 from expunge.core.errors import UserError
 from expunge.core.report_section import Chart, ReportSection, Series
 from expunge.data.generator import named_generator
+from expunge.diagnose._charts import table_of
 from expunge.diagnose._length import HEURISTIC, lengths
 from expunge.diagnose._noise import Profile, profile
-from expunge.diagnose._numbers import table_of
 from expunge.diagnose.base import Diagnostic, DiagnosticContext, Rows, Stage
 from expunge.losses.activations import Scope
 from expunge.models.base import LanguageModel
 from expunge.numerics.intervals import Numbers, mean_band
 
 _CLEAR = 0.5
-"""Rank correlation from which on a trend over the blocks is called one."""
+"""Smallest rank correlation that is reported as a trend over blocks."""
 _FEWEST = 4
-"""Blocks that a trend is told of."""
+"""Smallest number of blocks for which a trend is reported."""
 
 
 class NoiseSensitivity(Diagnostic):
-    """Squared change of a block's output over its squared norm, for one seeded noise vector on the forget rows.
+    """Squared change of a block's output relative to its squared norm, for one seeded noise vector on the forget rows.
 
-    The paper does not say what the noise is nor how tokens are averaged. Here it is isotropic, as long as a share of
-    the mean state's norm, and added at every token; the ratio is taken token by token, averaged over a row, then rows.
-    `mean_vector` feeds the mean state as a sequence of one token instead, and derives from it the length c* that the
-    paper's linearised view gives to the steering target: a way to compare layers, not a setting to copy.
+    The paper specifies neither the noise nor the averaging over tokens. Here the noise is isotropic, its length is a
+    share of the mean state's norm, and it is added at every token; the ratio is computed per token and averaged over
+    each row, then over rows. `mean_vector` instead feeds the mean state as a sequence of one token, and derives the
+    length c* of the steering target in the paper's linearised model, which serves to compare layers.
     """
 
     class Config(Diagnostic.Config):
-        """Where noise enters, and how much."""
+        """Options of the noise."""
 
         mode: Literal["sequence", "mean_vector"] = Field(
             "sequence", description="Noise in the states of whole rows, or in their mean as a single token"
         )
         layer: int | None = Field(
             None,
-            description="Block whose output is moved, negative: from the end; "
-            "none: where the run steered, else at 0.23 of the depth",
+            description="Block whose output is perturbed, negative from the end. Default: where the run steered, "
+            "or 0.23 of the depth",
         )
         scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-            (0.1, 0.5, 1.0), min_length=1, description="Lengths of the noise, in norms of the mean state"
+            (0.1, 0.5, 1.0), min_length=1, description="Lengths of the noise, relative to the norm of the mean state"
         )
         tokens: Scope = Field("own", description="Tokens that count: all; own: without a shared opening; answer")
 
@@ -57,7 +57,7 @@ class NoiseSensitivity(Diagnostic):
             UserError: no such layer, or none above it.
         """
 
-        def look(model: LanguageModel, rows: Rows) -> Profile:
+        def measure_one(model: LanguageModel, rows: Rows) -> Profile:
             layer = context.layer(model, self.config.layer, self.name)
             if layer == len(model.blocks()) - 1:
                 raise UserError(f"{self.name}.layer: there is no block above layer {layer}")
@@ -76,7 +76,7 @@ class NoiseSensitivity(Diagnostic):
                     bar,
                 )
 
-        profiles = {stage: context.on(stage, look) for stage in context.stages}
+        profiles = {stage: context.on(stage, measure_one) for stage in context.stages}
         layer = profiles["original"].layer
         title, beside = f"Noise in block {layer}, seen above", "Noise in each block, seen at the next"
         charts = [
@@ -127,16 +127,16 @@ class NoiseSensitivity(Diagnostic):
     def _sentence(self, profiles: dict[Stage, Profile]) -> str:
         place = len(self.config.scales) // 2
         layer = profiles["original"].layer
-        told = []
+        clauses = []
         for stage, found in profiles.items():
             ends = found.through.mean(0)[place]
             trend = _trend(found.local.mean(0)[place])
-            told.append(
+            clauses.append(
                 f"in the {stage} model the next block's output changes by {ends[0]:.2g} of its squared norm and the "
                 f"last block's by {ends[-1]:.2g}, and block by block the sensitivity {trend}"
             )
         scale = self.config.scales[place]
-        return f"With noise of {scale:g} of the mean state's norm in block {layer}: {'; '.join(told)}."
+        return f"With noise of {scale:g} of the mean state's norm in block {layer}: {'; '.join(clauses)}."
 
 
 def _lengths(profiles: dict[Stage, Profile], context: DiagnosticContext) -> Chart:
@@ -146,7 +146,7 @@ def _lengths(profiles: dict[Stage, Profile], context: DiagnosticContext) -> Char
 
 
 def _trend(values: Numbers) -> str:
-    """In words, by rank correlation."""
+    """The trend by rank correlation, in words."""
     if len(values) < _FEWEST:
         return "has too few blocks for a trend"
     correlation = float(spearmanr(range(len(values)), values).statistic)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from expunge.core.report_section import Mark, ReportSection, Table
-from expunge.diagnose._logged import logged, require
+from expunge.diagnose._charts import logged, require
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
 
 _NORMS = {"forget_norm": "forget", "retain_norm": "retain", "coefficient": "target length"}
@@ -17,16 +17,16 @@ _RATIOS = {"forget_norm_ratio": "forget", "retain_norm_ratio": "retain"}
 
 
 class Norms(Diagnostic):
-    """Trajectories of the steered layer: norms, their ratio to the original ones, cosines.
+    """Trajectories of the steered layer's states: norms, ratios to the original norms, cosines.
 
-    Means over the rows of each step's batch, so that they jump with the batches. The models are not loaded.
+    Each value is a mean over one batch, so that curves fluctuate with the batches. No models are loaded.
     """
 
     def measure(self, context: DiagnosticContext) -> ReportSection:
-        """Read the steps.
+        """Read the training log.
 
         Raises:
-            UserError: a model, or a run whose losses look at no hidden states.
+            UserError: there is no run, or its losses do not use hidden states.
         """
         charts = require(
             [
@@ -44,10 +44,10 @@ class Norms(Diagnostic):
             "the losses of rmu, falcon and kuda log them",
         )
         rows = [[chart.title, one.name, one.y[0], one.y[-1]] for chart in charts for one in chart.series]
-        told = [f"{name} {first:.3g} to {last:.3g}" for _, name, first, last in rows]
+        clauses = [f"{name} {first:.3g} to {last:.3g}" for _, name, first, last in rows]
         return ReportSection(
             title="Norm trajectories",
-            sentence=f"From the first to the last of {len(context.steps)} steps: {', '.join(told)}.",
+            sentence=f"From the first to the last of {len(context.steps)} steps: {', '.join(clauses)}.",
             notes=["A norm that grows while only directions are steered makes the change easy to find and to undo."],
             tables=[Table(caption="First and last step", columns=["of", "states", "first", "last"], rows=rows)],
             charts=charts,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.losses.activations import check_layer
 from expunge.models.base import LanguageModel
 
 DIRECTION = "direction"
@@ -46,6 +47,32 @@ def steered_layer(model: LanguageModel, steered: int | None, saved: bool, traine
     if saved and any(moved):
         return max(index for index, could in enumerate(moved) if could)
     return min(round(DEFAULT_DEPTH * len(blocks)), len(blocks) - 1)
+
+
+def chosen_layer(
+    model: LanguageModel,
+    chosen: int | None,
+    option: str,
+    steered: int | None,
+    tensors: Mapping[str, Tensor],
+    trained: Sequence[str],
+) -> int:
+    """Index from 0 of the chosen block; by default, of the block where the run steered (`steered_layer`).
+
+    Args:
+        model: any model.
+        chosen: index, negative from the end. Default: where the run steered.
+        option: name of the option in messages.
+        steered: layer that the run's forget loss was configured for.
+        tensors: tensors that the run saved beside its weights.
+        trained: names of the parameters that the run trained.
+
+    Raises:
+        UserError: no such block.
+    """
+    if chosen is None:
+        chosen = steered_layer(model, steered, bool(saved_directions(tensors)), trained)
+    return check_layer(model, chosen, option)
 
 
 def mean_shifts(moved: Tensor, topics: Sequence[str | None]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The few statistics that diagnostics share."""
+"""Charts and tables that diagnostics share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from expunge.core.records import Score, Scores
-from expunge.core.report_section import Cell, Chart, Series, Table, Tone
+from expunge.core.errors import UserError
+from expunge.core.records import Score, Scores, StepLog
+from expunge.core.report_section import Cell, Chart, Mark, Series, Table, Tone
 from expunge.numerics.intervals import Numbers
 
 _BINS = 30
@@ -34,7 +35,7 @@ def box(name: str, groups: dict[str, Numbers], tone: Tone) -> Series:
 
 
 def histograms(groups: Sequence[tuple[str, Tone, Numbers]]) -> list[Series]:
-    """Shares of each group in bins that all have in common; `x` are the bins' centres."""
+    """Shares of each group in common bins; `x` are the centres of the bins."""
     edges = np.histogram_bin_edges(np.concatenate([values for _, _, values in groups]), _BINS)
     centres = [float(centre) for centre in (edges[1:] + edges[:-1]) / 2]
     return [
@@ -49,12 +50,12 @@ def histograms(groups: Sequence[tuple[str, Tone, Numbers]]) -> list[Series]:
 
 
 def table_of(chart: Chart, first: str, n: int) -> Table:
-    """The numbers behind a chart's lines or bars: one row for each place, one column for each series.
+    """The numbers of a chart's lines or bars: one row per position, one column per series.
 
     Args:
-        chart: at least one series.
-        first: heading of the places.
-        n: items that each value is the mean of.
+        chart: has at least one series.
+        first: heading of the positions.
+        n: number of items in each mean.
     """
     cells: dict[float | str, dict[str, Score]] = {}
     for one in chart.series:
@@ -71,7 +72,7 @@ def table_of(chart: Chart, first: str, n: int) -> Table:
 
 
 def bars(metric: str, scores: Mapping[str, Scores]) -> Chart:
-    """One metric on each split under every condition that has a value."""
+    """One metric on each split, for every condition that has a value."""
     series = []
     for split in scores["original"]:
         known = {name: one[split][metric] for name, one in scores.items() if one[split][metric].value is not None}
@@ -94,3 +95,35 @@ def bars(metric: str, scores: Mapping[str, Scores]) -> Chart:
         style="bar",
         series=series,
     )
+
+
+def logged(
+    steps: Sequence[StepLog], names: Mapping[str, str], title: str, up: str, marks: Sequence[Mark] = ()
+) -> Chart:
+    """A chart of logged values over the steps; values that were not logged are left out.
+
+    Args:
+        steps: of a run.
+        names: logged name -> name in the chart.
+        title: of the chart.
+        up: title of the vertical axis, with its unit.
+        marks: levels for comparison.
+    """
+    series = []
+    for name, shown in names.items():
+        found = [(float(log.step), log.values[name]) for log in steps if name in log.values]
+        if found:
+            series.append(Series(name=shown, x=[step for step, _ in found], y=[value for _, value in found]))
+    return Chart(title=title, caption="", across="step", up=up, style="line", series=series, marks=list(marks))
+
+
+def require(charts: Sequence[Chart], what: str, remedy: str) -> list[Chart]:
+    """The charts with at least one series.
+
+    Raises:
+        UserError: there are none.
+    """
+    filled = [chart for chart in charts if chart.series]
+    if not filled:
+        raise UserError(f"{what}: this run logged no such values; {remedy}")
+    return filled
