@@ -53,5 +53,5 @@ def test_much_is_left_behind_a_refusal_and_little_where_nothing_was(
 
 
 def test_a_single_row_has_nothing_to_be_compared_with(refusing: AttackContext) -> None:
-    with pytest.raises(UserError, match=r"attacks\.patching: a single row"):
+    with pytest.raises(UserError, match=r"attacks\.patching: needs two or more rows"):
         build("patching").check(replace(refusing, rows=refusing.rows[:1]))

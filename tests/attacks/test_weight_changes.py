@@ -59,7 +59,7 @@ def test_how_soon_by_hand() -> None:
 def test_an_original_of_another_shape_is_told(refusing: AttackContext, tiny_folder: Path) -> None:
     other = load(tiny_folder)
     other.blocks()[0][1].mlp.down_proj.weight.data = torch.zeros(96, 8)
-    with pytest.raises(UserError, match=r"no weight model\.layers\.0\.mlp\.down_proj\.weight like that"):
+    with pytest.raises(UserError, match=r"no weight model\.layers\.0\.mlp\.down_proj\.weight of the attacked"):
         carried_out(replace(refusing, load_original=lambda: other), "interpolation")
 
 

@@ -37,5 +37,5 @@ def test_a_run_that_logged_nothing_of_it_is_refused(
     kind: type[Norms] | type[Conflict], tiny_folder: Path, examples: Rows
 ) -> None:
     plain = [StepLog(step=1, epoch=1.0, values={"forget_loss": 1.0})]
-    with pytest.raises(UserError, match="this run logged none"):
+    with pytest.raises(UserError, match="this run logged no such values"):
         kind(kind.Config()).measure(context(tiny_folder, examples, steps=plain))
