@@ -161,6 +161,8 @@ def test_cut_answers_are_counted_per_set() -> None:
     assert found.startswith(
         "Before the run, 3 of 20 greedy answers (forget) met the limit of evaluate.max_new_tokens = 64"
     )
+    early = [replace(item, greedy_ids=(5,)) for item in more]
+    assert "met the limit of the model's own table of positions" in answer_warnings(sets(ROWS), measured(early))[0]
     sampled = [Item(row, samples=("a", "b"), samples_ended=(False, True)) for row in ROWS]
     assert "20 of 40 sampled answers (forget)" in answer_warnings(sets(ROWS), measured(sampled))[0]
     thinking = [Item(row, greedy=None, greedy_ended=False, reasoning="So ...") for row in ROWS]

@@ -22,6 +22,7 @@ from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode
 from expunge.models.load import load_model, wrap_model
+from expunge.models.load_checks import check_kind
 from expunge.models.module_names import parameter_names
 from expunge.models.prefix import encode_prompts
 from expunge.models.save import save_model
@@ -149,6 +150,12 @@ def test_a_model_that_reads_with_an_encoder_is_one_line(tokenizer: PreTrainedTok
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"T5ForConditionalGeneration is no causal language model \(.* type 't5'\)$"):
         load_model(ModelConfig(name=str(tmp_path)))
+
+
+def test_the_text_part_of_a_larger_model_is_told_from_other_kinds() -> None:
+    config = transformers.Emu3TextConfig(architectures=["Emu3ForCausalLM"])
+    with pytest.raises(UserError, match=r"type 'emu3_text_model'.* text part of a larger model, give the folder of"):
+        check_kind("emu", config)
 
 
 def test_a_head_that_needs_more_than_final_states_is_one_line(tokenizer: PreTrainedTokenizerBase) -> None:

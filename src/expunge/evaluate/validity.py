@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from expunge.core.errors import UserError
 from expunge.core.records import FEWEST_QUESTIONS, KEYWORD_METRICS
 from expunge.data.example import Example, holds_any, normalise
+from expunge.evaluate.base import Item
 from expunge.evaluate.keywords import counted_keywords, prompt_text
 from expunge.evaluate.measure import Measured
 from expunge.evaluate.sets import EvalSet, Sets
@@ -29,6 +30,10 @@ KNOWN_OVERLAP = 0.3
 """Mean ROUGE-L recall of rows without keywords below which the model hardly knew them."""
 SAME_SAMPLES = 0.9
 """Share of rows whose samples are all the same text, from which sampling adds nothing to the greedy answer."""
+
+_POSITIONS = "the model's own table of positions"
+_ROOM = "Shorter prompts leave more room for answers."
+_RAISE = "Raise it, or let the model answer without reasoning first (model.template_options)."
 
 Sentences = list[str]
 
@@ -135,13 +140,16 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
                 before_answer = sum(not text for text in ends) > len(ends) / 2
                 option = "max_reasoning_tokens" if before_answer else "max_new_tokens"
                 where = f"evaluate.{option} = {getattr(config, option)}"
+                early = [item for item in asked if _ended_early(item, config.max_new_tokens)]
+                if said is greedy and len(early) > len(ends) / 2:
+                    where = _POSITIONS
                 cut.setdefault(where, []).append(f"{len(ends)} of {len(said)} {what} ({name})")
         sampled = [len(set(item.samples)) == 1 for item in items if len(item.samples) > 1]
         if sampled and config.temperature < 1 and sum(sampled) >= SAME_SAMPLES * len(sampled):
             same.append(f"{sum(sampled)} of {len(sampled)} {name} rows at evaluate.temperature {config.temperature:g}")
     sentences = [
         f"{when}{', '.join(parts)} met the limit of {where}: what they would have said after it was not looked at. "
-        "Raise it, or let the model answer without reasoning first (model.template_options)."
+        + (_ROOM if where == _POSITIONS else _RAISE)
         for where, parts in cut.items()
     ]
     sentences += [f"{when}{sentence}" for sentence in (*_other_forms(measured), *_not_told(measured))]
@@ -151,6 +159,11 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
             "answer did not."
         )
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+
+
+def _ended_early(item: Item, limit: int) -> bool:
+    """Whether a greedy answer was cut before the limit that was set: the model has no position for another token."""
+    return item.greedy_ended is False and item.greedy_ids is not None and len(item.greedy_ids) < limit
 
 
 def _other_forms(measured: Measured) -> Iterator[str]:

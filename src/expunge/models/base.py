@@ -25,9 +25,8 @@ from expunge.models.tensor_store import StateMemory
 
 _COPIES = 0.5
 """Of the free memory that copies of weights in the precision of the arithmetic may take."""
-_HEAD = 1e-4
-"""Largest difference of logits that are computed twice of the same states, in parts of the largest logit; or a few
-steps of half precision."""
+_ROUNDING = 1e-4
+"""Largest difference between two computations of the same logits, relative to the largest logit, in float32."""
 
 
 class LanguageModel:
@@ -281,6 +280,16 @@ class LanguageModel:
         order = torch.randperm(len(usual), generator=torch.Generator().manual_seed(0)).repeat(count)[:count]
         return torch.tensor(usual)[order].view(num_rows, num_tokens).to(self.device)
 
+    def same_logits(self, expected: Tensor, found: Tensor) -> bool:
+        """Whether two computations of the same logits agree up to rounding.
+
+        Allowed is a difference of 1e-4 of the largest logit, or of four steps of the coarser dtype of the two: that of
+        the expected logits or that of matrix products.
+        """
+        rounding = max(_ROUNDING, 4 * torch.finfo(expected.dtype).eps, 4 * torch.finfo(self.compute).eps)
+        expected = expected.float()
+        return bool((expected - found.float()).abs().max() <= rounding * expected.abs().max())
+
     def _find_layout(self) -> NetworkLayout:
         """Watch the network read a few tokens, and compare `head` with its own logits, so that nothing is left out.
 
@@ -294,8 +303,7 @@ class LanguageModel:
             ours = self._repeated(hidden)
         if not torch.isfinite(own).all():
             self._refuse_numbers()
-        rounding = max(_HEAD, 4 * torch.finfo(own.dtype).eps, 4 * torch.finfo(self.compute).eps)
-        if (own.float() - ours).abs().max() > rounding * own.float().abs().max():
+        if not self.same_logits(own, ours):
             raise UserError(
                 f"model: {type(self.base).__name__} makes logits of its final hidden states in a way that cannot be "
                 f"repeated without the rest of the model (largest difference {(own - ours).abs().max():.3g})"

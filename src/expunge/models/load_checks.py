@@ -61,10 +61,13 @@ def check_kind(name: str, settings: Any) -> None:
     )
     if not known and not any(kind in own for kind in kinds):
         what = ", ".join(settings.architectures or ()) or settings.model_type
-        raise UserError(
-            f"model.name: cannot use '{name}': {what} is no causal language model (transformers has no {kinds[0]} of "
-            f"the type '{settings.model_type}')"
-        )
+        unknown = f"transformers has no {kinds[0]} of the type '{settings.model_type}'"
+        if what.endswith("ForCausalLM"):  # e.g. the text model of Emu3
+            raise UserError(
+                f"model.name: cannot use '{name}': {unknown}, in which config.json describes its {what}; if this is "
+                "the text part of a larger model, give the folder of that model"
+            )
+        raise UserError(f"model.name: cannot use '{name}': {what} is no causal language model ({unknown})")
 
 
 def quantization(name: str, settings: Any) -> str | None:
