@@ -27,16 +27,14 @@ from typing import Any
 import pyarrow.parquet
 import tomli_w
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from expunge.cli.main import main
 from expunge.data.sources.fictional import Fictional
 
-CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from tiny_llama import byte_pairs, tiny_llama
+
 MEASURED = ("evaluate.samples=0", "evaluate.max_new_tokens=4", "evaluate.metrics=['keyword_recall','probability']")
 SHORT = (
     *MEASURED,
@@ -398,33 +396,12 @@ def _reproduction(teach: dict[str, Any], retain: Path) -> dict[str, Any]:
 
 
 def _save_tiny(folder: Path, texts: list[str]) -> None:
-    """A random Llama of two blocks with a tokenizer of these texts."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    """A random Llama of three blocks with a tokenizer of these texts."""
+    tokenizer = byte_pairs(texts, 400)
+    network = tiny_llama(
+        tokenizer, num_hidden_layers=3, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True
     )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

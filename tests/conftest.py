@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from tiny_bert import save_tiny_bert
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import byte_pairs, tiny_llama
+from transformers import BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from expunge.data.example import Example
 from expunge.data.load import examples_from_rows
@@ -25,10 +25,6 @@ from expunge.retain.nll import NLL
 from expunge.train.config import TrainConfig
 from expunge.train.teach import teach
 
-CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 NUM_FORGET = 8
 NUM_RETAIN = 16
 NUM_NEIGHBOUR = 8
@@ -76,16 +72,7 @@ def examples(facts: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[Example,
 @pytest.fixture(scope="session")
 def words(facts: dict[str, list[dict[str, Any]]]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the facts' own words, with a chat template and `pad == eos`."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    texts = [str(value) for rows in facts.values() for row in rows for value in row.values()]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=900, special_tokens=special, initial_alphabet=alphabet)
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT)
+    return byte_pairs([str(value) for rows in facts.values() for row in rows for value in row.values()], 900)
 
 
 @pytest.fixture(scope="session")
@@ -102,20 +89,17 @@ def tiny_folder(
 ) -> Path:
     """A saved tiny Llama that was taught every fact in this session."""
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    network = tiny_llama(
+        tokenizer,
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     model = load_model(ModelConfig(name=str(folder)))
     rows = [row for split in examples.values() for row in split]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_llama import tiny_llama
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from expunge.combine.orthogonal import Orthogonal
 from expunge.config import load_run
@@ -193,16 +194,9 @@ def small(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LanguageModel]:
     """A random Llama of some blocks, always the same."""
 
     def build(num_blocks: int = 2) -> LanguageModel:
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2}
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            num_hidden_layers=num_blocks,
-            eos_token_id=tokenizer.eos_token_id,
-            initializer_range=0.1,
-            **sizes,
-        )
-        return wrap_model(LlamaForCausalLM(config), tokenizer, ModelConfig(name="small", precision="float32"))
+        sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": num_blocks}
+        network = tiny_llama(tokenizer, pad_token_id=None, initializer_range=0.1, **sizes)
+        return wrap_model(network, tokenizer, ModelConfig(name="small", precision="float32"))
 
     return build
 

@@ -1,4 +1,4 @@
-"""What holds for every loss beside frozen bfloat16 weights, as on CUDA: the trained ones are float32 masters."""
+"""Losses, combination rules and localizers beside frozen bfloat16 weights, as on CUDA: trained ones are float32."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import tiny_llama
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from expunge.combine.base import Combine, Step
 from expunge.core.plugins import find, names
 from expunge.data.batch import Batch, collate
 from expunge.data.encode import Encoder
 from expunge.data.example import Example
+from expunge.data.splits import Splits
+from expunge.localize.base import Localizer
 from expunge.losses.base import Loss, Setup, TuningConfig
 from expunge.models.base import LanguageModel
 from expunge.models.forward import Forward, RowSet, row_set
 from expunge.models.reference_weights import OriginalWeights
 from expunge.models.self_check import choose_caching
+from expunge.retain.nll import NLL
 
 Examples = dict[str, tuple[Example, ...]]
 FILLERS = [(slot, name) for slot in ("forget", "retain") for name in names(slot) if name != "none"]
@@ -47,16 +52,7 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def half(words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.2,
-    )
-    return LlamaForCausalLM(config).eval().to(torch.bfloat16)
+    return tiny_llama(words, intermediate_size=48, initializer_range=0.2).eval().to(torch.bfloat16)
 
 
 def subject_of(
@@ -111,3 +107,58 @@ def test_a_loss_beside_frozen_bfloat16_weights_is_that_of_float32(
     apart = torch.stack([subject.loss(subject.batch([row])) for row in range(3)]).mean()
     torch.testing.assert_close(apart, loss, rtol=0.02, atol=0.01)
     assert torch.equal(subject.loss(subject.batch(range(3))), loss)
+
+
+def changed_by(
+    name: str, network: LlamaForCausalLM, words: PreTrainedTokenizerFast, examples: Examples
+) -> torch.Tensor:
+    """Trained weights after one step of a rule on gradient ascent and NLL, less what they were before."""
+    forget = subject_of("forget", "gradient_ascent", network, words, examples)
+    model, rows = forget.model, examples["retain"]
+    sequences = [model.encoder.example(row) for row in rows]
+    rule = find("combine", name, Combine)
+    combine = rule(rule.Config())
+    combine.prepare(Setup(model, rows, sequences, "0/retain", 1))
+    retain = Subject(NLL(NLL.Config()), model, row_set(model, sequences))
+    weights = model.trainable()
+    before = [weight.detach().clone() for weight in weights]
+    optimizer = combine.optimizer(weights, 1e-3, 0.0) or torch.optim.SGD(weights, 1e-3)
+    losses = [lambda one=one: one.loss(one.batch(range(3))) for one in (forget, retain)]
+    combine.accumulate(Step(*losses, lambda loss: loss.backward(), weights))
+    optimizer.step()
+    return torch.cat([(weight.detach() - old).flatten() for weight, old in zip(weights, before, strict=True)])
+
+
+@pytest.mark.parametrize("name", names("combine"))
+def test_a_step_beside_frozen_bfloat16_weights_is_that_of_float32(
+    name: str, half: LlamaForCausalLM, words: PreTrainedTokenizerFast, examples: Examples
+) -> None:
+    """bfloat16 rounds by up to 1/256, which a few products in a row keep below 1% of a step; Adam's first step is the
+    signs of the gradient, of which the smallest turn."""
+    found = changed_by(name, copy.deepcopy(half), words, examples)
+    expected = changed_by(name, copy.deepcopy(half).float(), words, examples)
+    assert found.dtype == torch.float32
+    assert found.norm() == pytest.approx(expected.norm().item(), rel=0.01)
+    assert torch.cosine_similarity(found, expected, dim=0) > (0.98 if name == "null_space" else 0.999)
+
+
+@pytest.mark.parametrize("name", names("localize"))
+def test_a_localizer_chooses_from_bfloat16_weights_what_it_chooses_from_float32(
+    name: str, half: LlamaForCausalLM, words: PreTrainedTokenizerFast, examples: Examples
+) -> None:
+    options = {
+        "causal_tracing": {"facts": 4, "min_probability": 0, "min_effect": -1, "window": 1},
+        "mutual_information": {"components": 1, "window": 1},
+        "layers": {"layers": [1]},
+    }
+    kind = find("localize", name, Localizer)
+    localizer = kind(kind.Config.model_validate(options.get(name, {})))
+    splits = Splits((*examples["forget"], *examples["neighbour"]), examples["retain"])
+    found, expected = (
+        localizer.select(LanguageModel(network, words, Encoder(words), precision), splits, 0)
+        for network, precision in ((half, "bfloat16"), (copy.deepcopy(half).float(), "float32"))
+    )
+    assert found.names == expected.names
+    for one, other in zip(found.curves, expected.curves, strict=True):
+        moved = max(abs(a - b) for a, b in zip(one.values, other.values, strict=True))
+        assert moved < (max(other.values) - min(other.values)) / 2, "the choice between two blocks is no accident"

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sandbox import Outcome, expunge
 
@@ -87,21 +88,11 @@ class World:
 
 def make_world(folder: Path) -> World:
     """Build all of it; takes a few seconds."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tiny_llama import tiny_llama
 
     world = World(folder)
     tokenizer = _tokenizer(world)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(world.model)
+    tiny_llama(tokenizer, max_position_embeddings=256).save_pretrained(world.model)
     tokenizer.save_pretrained(world.model)
     for split in ("forget", "retain", "neighbour"):
         lines = [json.dumps(row) + "\n" for row in world.rows(split)]
@@ -121,27 +112,12 @@ def make_world(folder: Path) -> World:
     return world
 
 
-def _tokenizer(world: World) -> object:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def _tokenizer(world: World) -> Any:
+    from tiny_llama import byte_pairs
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
     texts = [str(value) for split in ("forget", "retain") for row in world.rows(split) for value in row.values()]
-    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT)
+    return byte_pairs(texts, 400)
 
-
-CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 
 _SETTINGS = """
 [train]

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from tiny_bert import save_tiny_bert
+from tiny_llama import tiny_llama
 from transformers import (
     BertForSequenceClassification,
     BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -23,18 +22,8 @@ NUM_ROWS = 10
 
 def write_world(folder: Path, words: PreTrainedTokenizerFast, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write it, with a tokenizer that knows the rows' letters."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    network = tiny_llama(words, num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.2)
+    network.to(dtype).save_pretrained(folder)
     words.save_pretrained(folder)
     save_tiny_bert(BertModel, folder / "encoder", words)
     for name, label in (("nli", "entailment"), ("gibberish", "clean")):

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import tomli_w
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import tiny_llama
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import expunge
 from expunge.core.errors import UserError
@@ -25,13 +26,9 @@ OTHER_DAY = datetime.date(2031, 1, 2)
 @pytest.fixture(scope="module")
 def untaught(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model that knows nothing."""
-    import torch
-
     folder = tmp_path_factory.mktemp("untaught")
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 256}
+    tiny_llama(tokenizer, seed=1, **sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
