@@ -52,7 +52,11 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def half(words: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    return tiny_llama(words, intermediate_size=48, initializer_range=0.2).eval().to(torch.bfloat16)
+    return (
+        tiny_llama(words, intermediate_size=48, initializer_range=0.2, eos_token_id=2, pad_token_id=None)
+        .eval()
+        .to(torch.bfloat16)
+    )
 
 
 def subject_of(
@@ -133,8 +137,10 @@ def changed_by(
 def test_a_step_beside_frozen_bfloat16_weights_is_that_of_float32(
     name: str, half: LlamaForCausalLM, words: PreTrainedTokenizerFast, examples: Examples
 ) -> None:
-    """bfloat16 rounds by up to 1/256, which a few products in a row keep below 1% of a step; Adam's first step is the
-    signs of the gradient, of which the smallest turn."""
+    """bfloat16 rounds by up to 1/256, which moves a step by less than 1% after a few products.
+
+    Adam's first step consists of the gradient's signs, and rounding turns those of its smallest entries.
+    """
     found = changed_by(name, copy.deepcopy(half), words, examples)
     expected = changed_by(name, copy.deepcopy(half).float(), words, examples)
     assert found.dtype == torch.float32
@@ -143,7 +149,7 @@ def test_a_step_beside_frozen_bfloat16_weights_is_that_of_float32(
 
 
 @pytest.mark.parametrize("name", names("localize"))
-def test_a_localizer_chooses_from_bfloat16_weights_what_it_chooses_from_float32(
+def test_a_localizer_chooses_from_bfloat16_weights_as_from_float32(
     name: str, half: LlamaForCausalLM, words: PreTrainedTokenizerFast, examples: Examples
 ) -> None:
     options = {

@@ -146,7 +146,7 @@ def test_published_alpaca_has_the_whole_row_as_a_text_too() -> None:
         ({"messages": [USER, SAID, USER]}, "ends with the user's"),
         ({"messages": [SAID, USER, SAID]}, "message 1 is the assistant's"),
         ({"messages": [USER, SYSTEM, SAID]}, "system message is only possible at the start"),
-        ({"messages": [USER, {"role": "tool", "content": "x"}]}, r"'messages\[1\]' is said by 'tool'"),
+        ({"messages": [USER, {"role": "tool", "content": "x"}]}, r"'messages\[1\]' has the unknown role 'tool'"),
         ({"messages": [USER, {**SAID, "content": None}]}, "no content"),
         ({"messages": [USER, {**SAID, "content": ""}]}, r"'messages\[1\]' is empty"),
         ({"messages": [{**USER, "content": [{"type": "image_url"}]}, SAID]}, "not text"),

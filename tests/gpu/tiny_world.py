@@ -22,7 +22,15 @@ NUM_ROWS = 10
 
 def write_world(folder: Path, words: PreTrainedTokenizerFast, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write it, with a tokenizer that knows the rows' letters."""
-    network = tiny_llama(words, num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.2)
+    network = tiny_llama(
+        words,
+        intermediate_size=48,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        eos_token_id=2,
+        pad_token_id=None,
+    )
     network.to(dtype).save_pretrained(folder)
     words.save_pretrained(folder)
     save_tiny_bert(BertModel, folder / "encoder", words)

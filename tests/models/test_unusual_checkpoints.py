@@ -162,7 +162,7 @@ def test_a_head_that_needs_more_than_final_states_is_one_line(tokenizer: PreTrai
     sizes = {"hidden_size": 16, "decoder_ffn_dim": 16, "num_decoder_layers": 1, "num_decoder_attention_heads": 2}
     config = transformers.ProphetNetConfig(vocab_size=len(tokenizer), is_decoder=True, **sizes)
     network = transformers.ProphetNetForCausalLM(config)
-    with pytest.raises(UserError, match="ProphetNetForCausalLM makes its logits of more than final hidden states"):
+    with pytest.raises(UserError, match="ProphetNetForCausalLM computes its logits from more than final hidden states"):
         wrap_model(network, tokenizer, ModelConfig(name="prophet"))
 
 

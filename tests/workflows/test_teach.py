@@ -27,8 +27,8 @@ OTHER_DAY = datetime.date(2031, 1, 2)
 def untaught(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model that knows nothing."""
     folder = tmp_path_factory.mktemp("untaught")
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 256}
-    tiny_llama(tokenizer, seed=1, **sizes).save_pretrained(folder)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 256, "eos_token_id": 2}
+    tiny_llama(tokenizer, seed=1, pad_token_id=None, **sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

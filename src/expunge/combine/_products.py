@@ -1,4 +1,4 @@
-"""How forget and retain gradients lie to each other, worked out on their device: nothing waits for it."""
+"""Inner products and cosines of forget and retain gradients, computed on their device without waiting for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Products:
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[Tensor | None, Tensor | None]]) -> Products:
-        """Of pairs of gradients, of which None is zero."""
+        """Of pairs of gradients; None counts as zero."""
         known = next((one for pair in pairs for one in pair if one is not None), None)
         zero = torch.zeros(()) if known is None else known.new_zeros(())
 

@@ -1,4 +1,4 @@
-"""Adam for two gradients, of which one may move a weight only within a projection."""
+"""Adam for two gradients, one of which may move a weight only within a projection."""
 
 from __future__ import annotations
 

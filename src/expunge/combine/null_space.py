@@ -135,7 +135,7 @@ class NullSpace(Combine):
         return StepLosses(forget, retain)
 
     def _accumulate_forget(self, step: Step) -> Tensor:
-        """Backpropagate into buffers of our own, which stand in for `.grad` meanwhile."""
+        """Backpropagate into separate buffers, which replace `.grad` meanwhile."""
         kept = [parameter.grad for parameter in step.parameters]
         for parameter in step.parameters:
             parameter.grad = self._sums.get(parameter)
@@ -186,7 +186,7 @@ class NullSpace(Combine):
         return [retain.sequences[index] for index in sorted(order[:count].tolist())]
 
     def _relax(self, matrices: Sequence[WeightMatrix], moments: dict[nn.Parameter, Moments]) -> None:
-        """Find the projections of some matrices; what is known of their inputs is let go of on the way."""
+        """Find the projections of some matrices; the moments of their inputs are freed on the way."""
         projections: dict[int, list[Projection]] = {}
         uses = Counter(id(moments[matrix.weight]) for matrix in matrices)
         for matrix in matrices:

@@ -57,7 +57,7 @@ class Orthogonal(Combine):
         self._retain: Gradients = []
 
     def accumulate(self, step: Step) -> StepLosses:
-        """Backpropagate each loss by itself; combine both when the micro-batches are complete."""
+        """Backpropagate each loss separately; combine both when the micro-batches are complete."""
         parameters = step.parameters
         before = [parameter.grad for parameter in parameters]
         forget, self._forget = _backward(step, step.forget, 1.0, self._forget or [None] * len(parameters))
@@ -121,7 +121,7 @@ def _account(own: Products, deciding: Products, one: Tensor, other: Tensor) -> d
 
 
 def _backward(step: Step, loss: Callable[[], Tensor], weight: float, gradients: Gradients) -> tuple[Tensor, Gradients]:
-    """Value of a loss, and its weighted gradients added to others: `.grad` stands in for them meanwhile."""
+    """Value of a loss, and its weighted gradients added to others, which replace `.grad` meanwhile."""
     for parameter, gradient in zip(step.parameters, gradients, strict=True):
         parameter.grad = gradient
     value = loss()

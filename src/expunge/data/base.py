@@ -1,4 +1,4 @@
-"""What a data source is, and how a run names its data."""
+"""The contract of a data source, and how a run names its data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from expunge.data.files import exists
 
 
 class DataSource(ABC):
-    """A named data set. One file of `data/sources` defines one subclass."""
+    """A named data set. Each file of `data/sources` defines one subclass."""
 
     class Config(BaseModel):
         """Options of the source, each with its text and default."""
@@ -67,7 +67,7 @@ class DataSpec(Frozen):
 
 
 def as_table(value: Any) -> Any:
-    """The table that a name, a `name:split`, an inline table in a text or a list stands for; anything else as it is."""
+    """A name, `name:split`, inline table or list as the table it abbreviates; anything else unchanged."""
     if isinstance(value, list) and value:
         first = as_table(value[0])
         return {**first, "also": [*first.get("also", ()), *value[1:]]} if isinstance(first, dict) else value

@@ -1,4 +1,4 @@
-"""Padded batches whose labels are a flat list, so that padding cannot enter a loss by construction."""
+"""Padded batches with a flat list of labels, so that padding cannot enter a loss."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Batch:
     indices: tuple[int, ...]
     """Which rows of the data set these are, for per-row caches."""
     lengths: tuple[int, ...] = ()
-    """Tokens of each sequence that the mask lets through, on the host; empty: looked up."""
+    """Attended tokens of each sequence, on the host; computed from the mask if not given."""
     num_labels: tuple[int, ...] = ()
-    """Labels of each sequence, on the host; empty: looked up."""
+    """Labels of each sequence, on the host; counted if not given."""
     right_padded: bool = False
     """Whether every token that counts comes before the padding of its row."""
     partners: tuple[int, ...] = ()
@@ -55,8 +55,8 @@ class Batch:
     def attended(self) -> Tensor | None:
         """The attention mask for a network; None on an accelerator where no token before a padded one is masked.
 
-        A causal model never looks at what comes later, so that padding on the right needs no mask; given one,
-        transformers reads its values to see whether it can go without, and waits for the device in every pass.
+        A causal model never attends to later tokens, so padding on the right needs no mask. Given one, transformers
+        reads its values to see whether it is needed, which waits for the device in every pass.
         """
         return None if self.input_ids.device.type != "cpu" and self.right_padded else self.attention_mask
 
@@ -128,8 +128,8 @@ def by_length(
         lengths: of the sequences.
         token_budget: of a batch.
         context: tokens that each sequence has in memory before its own.
-        enough: a batch of this many tokens, padding and all, takes in no sequence that is shorter than its longest by
-            over an eighth; without it, padding is never a reason to begin another batch.
+        enough: a batch of this many tokens, padding included, takes no sequence that is more than an eighth shorter
+            than its longest. Default: padding is never a reason to begin another batch.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []

@@ -1,7 +1,7 @@
-"""Conversations as text: by a tokenizer's chat template, or as plain questions and answers.
+"""Conversations as text: through a tokenizer's chat template, or as plain questions and answers.
 
-A chat template is a program that came with a model. Whatever it raises becomes one line that says what to do, it never
-sees the clock (`date`), and a conversation that it does not write out whole is refused.
+A chat template is a program that comes with a model. Whatever it raises becomes a one-line error that says what to do;
+it sees a fixed date instead of the clock; and a conversation that it does not write out completely is refused.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class ChatTemplate:
 
     Args:
         tokenizer: whose template it is.
-        choice: name of one of its templates, or path of a template file; None takes the only one, or `default`.
+        choice: name of one of its templates, or path of a template file. Default: the only one, or `default`.
         options: variables of the template, by name.
-        date: what the template sees as today; None takes today if the template asks for it.
+        date: what the template sees as today. Default: today, if the template uses the date.
 
     Raises:
         UserError: no such template, or a variable that it does not mention.
@@ -92,7 +92,7 @@ class ChatTemplate:
         asks = _CLOCK in names
         takes = date is not None and _DATE in names and _DATE not in self.options
         self.date: datetime.date | None = (date or today()) if asks or takes else None
-        """What the template sees as today; None if it does not look."""
+        """What the template sees as today; None if it does not use the date."""
         self._dated: dict[str, Any] = {}
         if self.date is not None:
             midnight = datetime.datetime.combine(self.date, datetime.time())
@@ -164,7 +164,7 @@ def _check_options(options: Mapping[str, Any], names: set[str], tokenizer: PreTr
 
 
 def _reason(error: Exception) -> str:
-    """One line; what a template raised on purpose is told in its own words."""
+    """One line; an error that a template raised on purpose is quoted."""
     text = " ".join(str(error).split())
     kind = type(error).__name__
     line = getattr(error, "lineno", None)

@@ -1,7 +1,7 @@
-r"""Multiple-choice questions as the field's harness asks them, so that accuracies are comparable (arXiv:2403.03218).
+r"""Multiple-choice questions as in lm-evaluation-harness, so that accuracies are comparable (arXiv:2403.03218).
 
-The prompt spells the choices out and ends in `Answer:`; the model's choice is the letter, a blank before it, that it
-finds most likely there.
+The prompt spells the choices out and ends in `Answer:`; the model's choice is the most likely letter, preceded by a
+space.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Text to token ids, with a clean border between prompt and answer.
+"""Text to token ids, with a clean boundary between prompt and answer.
 
-A template that ends in a blank lets byte-pair encoding merge that blank into the answer's first token, and then the
-first answer token silently carries no label. Here prompt and answer are encoded together only if the prompt's own ids
-are a prefix of the result, and apart otherwise: the labels are always exactly the answer's tokens and the end token.
+If a template ends in a space, byte-pair encoding may merge that space into the answer's first token, which then
+silently carries no label. So prompt and answer are encoded together only if the prompt's own ids are a prefix of the result, and
+separately otherwise: the labels are always exactly the tokens of the answer and the end token.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Encoded:
     targets: tuple[int, ...] = ()
     """Places in `ids` of the labels, where only some tokens after the prompt are."""
     num_padding: int = 0
-    """Ids at the end that no position looks at, although they are labels."""
+    """Ids at the end that are labels, but that nothing attends to."""
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -88,13 +88,13 @@ class Encoder:
     Args:
         tokenizer: any Hugging Face tokenizer.
         template: `chat` uses the tokenizer's chat template, `plain` writes `Question: ...\nAnswer: ...`.
-        system_prompt: text of the system turn; None leaves the template's own default. A row's own comes first.
+        system_prompt: text of the system turn. Default: the template's own. A row's own takes precedence.
         max_length: longest sequence in tokens.
         overflow: what to do with a longer one; `truncate` drops tokens at the start of the prompt.
         chat_template: name of one of the tokenizer's chat templates, or path of a template file.
         template_options: variables of the chat template.
-        date: what the chat template sees as today; None: today.
-        reasoning: what opens and closes a reasoning block; empty: there is none; None: as the template shows.
+        date: what the chat template sees as today. Default: today.
+        reasoning: what opens and closes a reasoning block; empty for none. Default: as the template shows.
 
     Raises:
         UserError: the tokenizer has no chat template, or one that fails or leaves out a turn; or it has no end token.
@@ -128,7 +128,7 @@ class Encoder:
         chat = ChatTemplate(tokenizer, chat_template, template_options, date) if template == "chat" else None
         self._layout: ChatLayout = chat or PlainLayout()
         self.date = None if chat is None or chat.date is None else chat.date.isoformat()
-        """What the chat template sees as today; None if it does not look."""
+        """What the chat template sees as today; None if it does not use the date."""
         self._form = checked_form(self._layout, system_prompt, reasoning, chat.source if chat else "")
         self._described = {
             "template": template,
@@ -173,7 +173,7 @@ class Encoder:
         """Any answer to a row's question, or after its raw prompt.
 
         The answer to a question follows what the template's finished turns put before it, e.g. an empty reasoning
-        block. After a prompt, or a start of the answer, there is one blank before the answer, unless that ends in one;
+        block. After a prompt, or a start of the answer, one space precedes the answer, unless that ends in a space;
         the answer's first token is a label in either case. What ends an answer after a prompt is the tokenizer's own
         end.
         """
@@ -204,8 +204,8 @@ class Encoder:
     def choices(self, example: Example) -> tuple[Encoded, ...]:
         """A row's options as a multiple-choice prompt with each letter after it: the labels are the letter's tokens.
 
-        A row that has neither a raw prompt nor a start of its answer is asked as the harness asks, about its topic and
-        without the chat template. Blanks at the prompt's end belong to the letter, as in lm-eval.
+        A row with neither a raw prompt nor a start of its answer is laid out as in lm-eval, about its topic and without
+        the chat template. White space at the prompt's end belongs to the letter, as in lm-eval.
         """
         special = self._is_text(example)
         if example.prompt is None and example.answer_start is None:
@@ -224,14 +224,14 @@ class Encoder:
         return self._fit(ids[:num_prompt], ids[num_prompt:], row)
 
     def example(self, example: Example) -> Encoded:
-        """What training sees of a row."""
+        """A row as training sees it."""
         if example.text is not None:
             return self.document(example.text, example.id)
         assert example.answer is not None
         return self.answered(example, example.answer)
 
     def keywords(self, example: Example) -> Encoded:
-        """What training sees of a row when only the tokens that hold a keyword are labels.
+        """A row as training sees it if only the tokens that hold a keyword are labels.
 
         The words around them ("The author of ... is") belong to every answer of that form, and need not be forgotten.
         What follows the last of them is cut off: no label depends on it. A row whose answer holds none of its keywords
@@ -267,8 +267,8 @@ class Encoder:
     ) -> tuple[Example, ...]:
         """Documents as rows: split into even pieces of at most `chunk_tokens` of their tokens, or cut off.
 
-        Splitting loses no text. A piece that starts or ends within a word can have a few tokens more when it is encoded
-        by itself.
+        Splitting loses no text. A piece that starts or ends within a word can have a few more tokens when it is encoded
+        separately.
 
         Args:
             examples: any rows; those that are no documents stay as they are.
@@ -362,7 +362,7 @@ class Encoder:
         return ids[0] if ids else int(self.tokenizer.eos_token_id)
 
     def _ids(self, text: str, special: bool) -> list[int]:
-        """Ids of a text; special tokens stand in front only, and of plain text only: a chat template writes its own."""
+        """Ids of a text; special tokens are added at the start of plain text only: a chat template writes its own."""
         ids = bare_ids(self.tokenizer, text)
         return ids if not special or ids[: len(self._front)] == self._front else [*self._front, *ids]
 

@@ -1,4 +1,4 @@
-"""One row of knowledge."""
+"""One row of a data set: a question or prompt with its answer, or a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expunge.core.provenance import sha256_text
 from expunge.data.matching import holds_any as holds_any
 from expunge.data.text import normalise as normalise
 
-_NEWER = ("accepted_answers", "system", "history", "original_answer", "golden_answer")
+_ADDED_LATER = ("accepted_answers", "system", "history", "original_answer", "golden_answer")
 
 
 class Turn(NamedTuple):
@@ -24,68 +24,72 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A question or a raw prompt with its answer, or a document (`text`); exactly one of the three."""
+    """A row has exactly one of `question`, `prompt` and `text`; the first two come with an `answer`."""
 
     id: str
     question: str | None = None
+    """Asked through the chat template."""
     answer: str | None = None
+    """Trained on, and compared with what a model answers."""
     text: str | None = None
+    """A document."""
     paraphrased_question: str | None = None
     paraphrased_answer: str | None = None
     perturbed_answer: tuple[str, ...] = ()
-    """Wrong answers of the same form."""
+    """Wrong answers in the same form as `paraphrased_answer`."""
     subject: str | None = None
+    """Person or thing that the row is about."""
     cluster: str | None = None
-    """What rows have in common so that they are no independent evidence, e.g. the document that a passage is from."""
+    """Names rows that are not independent evidence, e.g. the passages of one document."""
     topic: str | None = None
-    """Domain of a forget row, e.g. biology, where a method treats domains apart."""
+    """Domain of a forget row, e.g. biology, for methods that treat domains separately."""
     keywords: tuple[str, ...] = ()
-    """Alternative strings; any of them in an answer means that the fact was said."""
+    """Alternatives: an answer that contains any of them states the fact."""
     prompt: str | None = None
-    """What the answer follows, asked as it stands: no template, no blank taken away."""
+    """Sent verbatim: no chat template, white space kept."""
     answer_start: str | None = None
-    """What the answer to the question begins with, put into the model's mouth; no part of `answer`."""
+    """Prefilled start of the reply to `question`; not part of `answer`."""
     options: tuple[str, ...] = ()
-    """Choices in order, `answer` among them once; where a prompt spells them out, their letters."""
+    """Choices in order, exactly one of them equal to `answer`; letters if a prompt spells the choices out."""
     accepted_answers: tuple[str, ...] = ()
-    """Further answers that are as right as `answer`, which alone is trained on."""
+    """Further correct answers; only `answer` is trained on."""
     system: str | None = None
-    """System prompt of this row, in the place of `model.system_prompt`."""
+    """System prompt of this row, used instead of `model.system_prompt`."""
     history: tuple[Turn, ...] = ()
-    """Earlier turns of the conversation that `question` ends, the user's first."""
+    """Turns of the conversation before `question`, starting with the user's."""
     original_answer: str | None = None
-    """What the original model answers, in its own words: how meaning and entailment are judged, never trained on."""
+    """The original model's own wording, which meaning and entailment are compared with; never trained on."""
     golden_answer: str | None = None
-    """The right answer in short, where `answer`, which is trained on, is the original model's own: what is scored."""
+    """Short correct answer that is scored where `answer`, the text trained on, is the original model's own wording."""
 
     @property
     def asked(self) -> str:
-        """The question, the prompt or the document."""
+        """The question, the prompt or the document, whichever the row has."""
         return self.question or self.prompt or self.text or ""
 
     @property
     def unit(self) -> str | None:
-        """The cluster, or the subject: rows of one unit are resampled together; None for an independent row."""
+        """The cluster, else the subject: confidence intervals resample rows of one unit together. None: independent."""
         return self.cluster or self.subject
 
     @property
     def key(self) -> str:
-        """Text that identifies the fact: what must not be in two splits at once."""
+        """Normalised text that identifies the row; a key of the forget split must not occur in another split."""
         return normalise(self.asked)
 
 
 def paraphrased(example: Example) -> Example:
-    """The row asked by its other wording, after the same system prompt and earlier turns."""
+    """The row with its paraphrased question; system prompt and history stay."""
     return asked_as(example, example.paraphrased_question or "")
 
 
 def asked_as(example: Example, question: str) -> Example:
-    """The row asked by another question, after the same system prompt and earlier turns."""
+    """The row with another question; system prompt and history stay."""
     return dataclasses.replace(example, question=question, prompt=None, text=None, answer_start=None)
 
 
 def scored(example: Example) -> Example:
-    """The row as it is measured: a golden answer takes the place of the one that is trained on."""
+    """The row as it is scored: with its golden answer, if any, instead of the answer that is trained on."""
     if example.golden_answer is None:
         return example
     original = example.original_answer or example.answer
@@ -93,10 +97,13 @@ def scored(example: Example) -> Example:
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """SHA-256 over every row's content, in order; fields newer than 0.1 count only in rows that have them."""
+    """SHA-256 over the content of all rows, in order.
+
+    Empty fields that version 0.1 did not know are left out, so that the hashes of older data sets stay valid.
+    """
     return sha256_text(*(json.dumps(_identity(example), sort_keys=True) for example in examples))
 
 
 def _identity(example: Example) -> dict[str, object]:
     values = dataclasses.asdict(example)
-    return {name: value for name, value in values.items() if name != "cluster" and (value or name not in _NEWER)}
+    return {name: value for name, value in values.items() if name != "cluster" and (value or name not in _ADDED_LATER)}

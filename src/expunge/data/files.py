@@ -26,7 +26,7 @@ def exists(path: Path) -> bool:
     try:
         return path.exists()
     except PermissionError:
-        raise UserError(f"{path}: no permission to look there") from None
+        raise UserError(f"{path}: no permission to read this folder") from None
     except (OSError, ValueError):
         return False
 
@@ -41,7 +41,7 @@ def read(path: Path, *, encoding: str | None = None, split: str = "") -> RawTabl
 
     Args:
         path: where it is.
-        encoding: of text files; None: Unicode, which shows itself.
+        encoding: of text files. Default: Unicode, detected from the bytes.
         split: of a folder that holds several.
 
     Raises:

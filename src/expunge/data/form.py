@@ -1,4 +1,4 @@
-"""What a layout writes around an answer, read off probe conversations.
+"""The text that a layout writes around an answer, found with probe conversations.
 
 No list of models is needed: a template may leave a reasoning block open at the generation prompt, close an empty one
 before a finished answer, or write a trace that a message carries in a field of its own. A stored answer is trained and
@@ -41,7 +41,7 @@ class Form:
     tail: str
     """After the answer."""
     markers: Markers | None
-    """Of the reasoning block; None: nothing is taken for reasoning."""
+    """Opening and closing marker of a reasoning block; None if nothing counts as reasoning."""
 
 
 def checked_form(
@@ -136,7 +136,7 @@ def _closed(prompt: str, lead: str, markers: Markers, closing: str, forced: bool
 def _shown(
     layout: ChatLayout, asked: list[Message], prompt: str, before: str, lead: str, source: str
 ) -> tuple[Markers, str]:
-    """The markers that a layout shows, and the text that closes a block, where it writes a trace by itself."""
+    """The markers that a layout shows, and the text that closes a block, if the layout itself writes a trace."""
     after_question = prompt.rpartition(_QUESTION)[2]
     headers = [after_question, before.rpartition(_QUESTION)[2], _earlier_header(layout, asked)]
     for field in _FIELDS:
@@ -158,7 +158,7 @@ def _shown(
 
 
 def _traced(layout: ChatLayout, asked: list[Message], field: str) -> tuple[str, str]:
-    """What stands between question and trace, and between trace and answer, when a message carries a trace."""
+    """Text between question and trace, and between trace and answer, if a message carries a trace."""
     message = {"role": "assistant", "content": _ANSWER, field: _TRACE}
     try:
         text = layout.render([*asked, message], generate=False)
@@ -170,7 +170,7 @@ def _traced(layout: ChatLayout, asked: list[Message], field: str) -> tuple[str, 
 
 
 def _earlier_header(layout: ChatLayout, asked: list[Message]) -> str:
-    """What stands between a question and its answer in an exchange that is followed by another question."""
+    """Text between a question and its answer in an exchange that is followed by another question."""
     later = [{"role": "assistant", "content": _ANSWER}, {"role": "user", "content": "expunge"}]
     try:
         text = layout.render([*asked, *later], generate=True)

@@ -24,7 +24,7 @@ _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
 
 
 def not_english(text: str) -> str | None:
-    """What else than English a text is; None: English, or nothing speaks against it.
+    """What a text is instead of English; None if it is English or may be.
 
     Args:
         text: any text.
@@ -48,7 +48,7 @@ def scripts(text: str) -> Counter[str]:
 
 
 def is_mixed(text: str, most: float = 0.6) -> bool:
-    """Whether letters of several scripts are mixed, of which none makes up such a share; East Asian ones are one."""
+    """Whether letters of several scripts are mixed and none makes up such a share; East Asian scripts count as one."""
     counts: Counter[str] = Counter()
     for script, count in scripts(text).items():
         counts["CJK" if script in _EAST_ASIAN else script] += count

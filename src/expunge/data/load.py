@@ -1,4 +1,4 @@
-"""From a `DataSpec`, or rows given from Python, to checked examples and what was understood of them."""
+"""Load a `DataSpec`, or rows given from Python, as checked examples with a summary of how they were read."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def data_from_rows(rows: Any, name: str, spec: DataSpec | None = None) -> Loaded
     Args:
         rows: the rows.
         name: of their split.
-        spec: which of them are used, and what their fields are called; None: all, by our names.
+        spec: which of them are used, and what their fields are called. Default: all, by our names.
 
     Raises:
         UserError: as `load_data`; places are named `name[index]`.

@@ -1,13 +1,13 @@
 r"""Does a text hold a keyword? The one place where that is decided, for every script.
 
-- `word`: the keyword's words in order, whatever stands between them. Case, punctuation and the form in which letters
+- `word`: the keyword's words in order, whatever lies between them. Case, punctuation and the form in which letters
   and digits are encoded do not count; neither do Korean particles. Scripts without spaces are searched by character.
 - `inflected`, the default, also finds endings, compounds that begin with the keyword, words that are hyphenated or
   spelled out letter by letter, dates in another order, and letters of longer words without their marks.
 - `substring`: the above, and the keyword anywhere, also within another word or number.
 
-A number is found whole only, in whatever layout: not 7 in 3.7 or in 1976, but 1234567 in 1,234,567. A keyword of which
-folding leaves nothing is never found.
+A number is found only as a whole, in any layout: not 7 in 3.7 or in 1976, but 1234567 in 1,234,567. A keyword that
+folding leaves empty is never found.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _Search = Callable[[str], Iterator[Span]]
 
 
 def holds_any(text: str, keywords: Sequence[str], match: Match = DEFAULT) -> bool:
-    """Whether a text gives any of the keywords away.
+    """Whether a text contains any of the keywords.
 
     Args:
-        text: what was said.
+        text: any text.
         keywords: alternatives.
         match: how they are looked for.
     """
@@ -69,7 +69,7 @@ def find(text: str, keywords: Sequence[str], match: Match = DEFAULT) -> list[Spa
     """Spans of the text, start and end, that hold a keyword.
 
     Args:
-        text: what was said.
+        text: any text.
         keywords: alternatives.
         match: how they are looked for.
     """
@@ -224,7 +224,7 @@ def _number(text: str, match: Match) -> regex.Pattern[str]:
 
 
 def _end(token: _Token, start: int, match: Match, place: _Text, total: int, whole: bool) -> int | None:
-    """Where a token ends that starts here; None: it does not."""
+    """End of the token that starts here; None if none does."""
     if token.kind == "number":
         found = _number(token.text, match).match(place.text, start)
         return found.end() if found else None

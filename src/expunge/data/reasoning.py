@@ -1,4 +1,4 @@
-"""Which part of what a model wrote is its reasoning, and which its answer."""
+"""Separate the reasoning in a generated text from its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a model wrote, taken apart."""
+    """A generated text, split into reasoning and answer."""
 
     reasoning: str | None
     """The trace; None where it wrote none, or an empty one."""
@@ -47,7 +47,7 @@ class Reasoning:
         return self.raw(tail).rstrip().endswith(self.opening)
 
     def parts(self, ids: Sequence[int], opened: bool, ended: bool = True) -> Parts:
-        """Take apart what a model wrote.
+        """Split a generated text into reasoning and answer.
 
         Args:
             ids: its tokens, without the stop token.
@@ -130,7 +130,7 @@ class Watch:
         return tuple(self._ids[:-1] if self.ended else self._ids)
 
     def parts(self) -> Parts:
-        """What was written, taken apart."""
+        """The text so far, split into reasoning and answer."""
         return self._reasoning.parts(self.ids, self._opened, self.ended)
 
     @property

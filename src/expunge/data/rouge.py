@@ -1,4 +1,4 @@
-"""ROUGE over words of every script: Google's `rouge_score` with our words in place of its ASCII ones."""
+"""ROUGE over words of every script: Google's `rouge_score` with our words instead of its ASCII words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From raw rows to examples, with an account of what was read and what was not."""
+"""Raw rows to examples, with an account of the columns that were read and of those that were not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from expunge.data.values import (
 )
 
 _ASKED_FIELDS = ("question", "prompt", "text")
-_AS_THEY_STAND = ("prompt", "answer_start")
+_VERBATIM = ("prompt", "answer_start")
 _NO_NUMBERS = (*_ASKED_FIELDS, "paraphrased_question", "answer_start", "system")
 """Where a number is a sign of the wrong column."""
 _OF_A_QUESTION = ("answer_start", "system", "history")
@@ -41,7 +41,7 @@ _REPLACEMENT = "\ufffd"
 
 @dataclass
 class Columns:
-    """What became of the columns of all rows."""
+    """How the columns of all rows were used."""
 
     used: dict[str, str] = field(default_factory=dict)
     """Our field -> where its value came from."""
@@ -50,9 +50,9 @@ class Columns:
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason -> rows."""
     layouts: dict[str, None] = field(default_factory=dict)
-    """Published layouts that were met."""
+    """Published layouts among the rows."""
     replaced: int = 0
-    """Rows with the sign that stands for a character that could not be decoded."""
+    """Rows with U+FFFD, the replacement for characters that could not be decoded."""
     missing: Counter[str] = field(default_factory=Counter)
     """Field whose whole text is a word for what is missing -> rows."""
 
@@ -65,7 +65,7 @@ class Columns:
         for name, count in self.missing.items():
             found.append(f"field '{name}' is the word nan, null or None in {count} rows; leave a missing value empty")
         if self.replaced:
-            found.append(f"{self.replaced} rows hold U+FFFD, which stands where text was decoded wrongly")
+            found.append(f"{self.replaced} rows hold U+FFFD, the mark of wrongly decoded text")
         return found
 
 
@@ -222,7 +222,7 @@ def _name(shape: Shape) -> str:
 
 
 def _left_out(row: Mapping[str, Any]) -> str | None:
-    """Why a row is no example and no mistake either; None: it is one of the two."""
+    """Why a row is left out without being an error; None if it is an example or an error."""
     filled = {name: value for name, value in row.items() if not is_empty(value)}
     if "text" in row and not (set(filled) & set(FIELDS)) - {"id"}:
         stands_for_more = any(shape.fits({**filled, "text": "a text"}) for shape in shapes())
@@ -255,7 +255,7 @@ def _values(row: Mapping[str, Any], where: str) -> dict[str, Any]:
                     f"{where}: field 'answer_start' is a number; it is the text that an answer begins with. "
                     'An offset is left out: ignore = ["answer_start"]'
                 )
-            values[name] = text_of(value, name, where, numbers=numbers, as_it_stands=name in _AS_THEY_STAND)
+            values[name] = text_of(value, name, where, numbers=numbers, verbatim=name in _VERBATIM)
     return values
 
 
@@ -302,9 +302,7 @@ def _check_kind(values: Mapping[str, Any], row: Mapping[str, Any], where: str) -
     if "answer" not in values or not 2 <= len(values["options"]) <= MOST_OPTIONS:
         raise UserError(f"{where}: field 'options' needs an answer and 2 to {MOST_OPTIONS} choices")
     if (count := values["options"].count(values["answer"])) != 1:
-        raise UserError(
-            f"{where}: the answer stands {count} times among the {len(values['options'])} options; must be once"
-        )
+        raise UserError(f"{where}: the answer matches {count} of {len(values['options'])} options; expected exactly 1")
 
 
 def _missing(name: str, other: str, row: Mapping[str, Any], where: str) -> None:

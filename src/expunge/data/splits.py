@@ -1,4 +1,4 @@
-"""The splits that a run is made of."""
+"""The splits of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Splits:
         """Refuse splits that contradict each other.
 
         Raises:
-            UserError: a forget row that stands in another split too.
+            UserError: a forget row is also in another split.
         """
         forget = {row.key: row.id for row in self.forget}
         for name, rows in self.named():

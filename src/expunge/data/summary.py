@@ -1,4 +1,4 @@
-"""What was read from one data set, in the words of a user who wants to check it."""
+"""Summary of how a data set was read, for users who want to check it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _fold_cluster(cluster: str) -> str:
 
 
 SYMBOL = r"[[\p{S}\p{Emoji_Presentation}]--[\x00-\x7f\p{Sk}]]"
-"""A symbol that means something by itself: an emoji, a sign of currency or of mathematics, but none of ASCII."""
+"""A symbol with a meaning of its own: an emoji, a sign of currency or of mathematics, but none of ASCII."""
 _WORD = regex.compile(
     rf"(?V1)(?P<number>(?<!{SPACED}|\d[.,])\d+(?:[.,]\d+|[ ']\d{{3}}(?!\d))*(?!{SPACED}))"
     rf"|[{UNSPACED}]\p{{M}}*|{SPACED}+(?:\+\+|(?<=(?<!{SPACED}){SPACED})[+#](?!{SPACED}))?|{SYMBOL}\p{{M}}*"
@@ -165,7 +165,7 @@ def bare_words(text: str) -> str:
 
 
 def joined_words(text: str) -> list[str]:
-    """Words in order, where punctuation joins what it stands between: `U.S.` -> `us`, `don't` -> `dont`."""
+    """Words in order, joined across punctuation: `U.S.` -> `us`, `don't` -> `dont`."""
     whole, found, last = fold(text), [""], None
     for word in _words(text):
         between = whole[last.end : word.start] if last else " "
@@ -182,7 +182,7 @@ _CHUNK = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|[[\S]--[{UNSPACED}]]+")
 
 
 def chunks(text: str) -> list[str]:
-    """What stands between spaces, punctuation included; single characters in scripts without spaces."""
+    """Chunks between spaces, punctuation included; single characters in scripts without spaces."""
     return [chunk.group() for chunk in _CHUNK.finditer(fold(text))]
 
 
@@ -204,11 +204,6 @@ def normalise(text: str) -> str:
 def is_spaced(letter: str) -> bool:
     """Whether one character is a letter, mark or digit of a script that sets spaces between words."""
     return regex.match(rf"(?V1){SPACED}", letter) is not None
-
-
-def is_hangul(letter: str) -> bool:
-    """Whether one character is Korean, where endings follow other scripts and digits without a space."""
-    return "\uac00" <= letter <= "\ud7a3"
 
 
 def has_content(text: str) -> bool:

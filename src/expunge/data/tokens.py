@@ -1,4 +1,4 @@
-"""What tokenizers do to a text: the ids of its own tokens, what they add in front, and where each token lies."""
+"""Token ids of a text, the tokens that a tokenizer adds in front, and the position of each token in the text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, in
     """Where each token of a text begins and ends in it.
 
     Raises:
-        UserError: the tokenizer does not know.
+        UserError: a slow tokenizer, which cannot tell.
     """
     if not getattr(tokenizer, "is_fast", True):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Values of raw rows: which are empty, and what text or list of texts each one is."""
+"""Values of raw rows as texts and lists of texts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and value.strip().removeprefix("-").isdigit())
 
 
-def text_of(value: Any, column: str, where: str, *, numbers: bool = True, as_it_stands: bool = False) -> str:
+def text_of(value: Any, column: str, where: str, *, numbers: bool = True, verbatim: bool = False) -> str:
     """A text; a number is the text that it is written as, a whole one without a decimal point.
 
     Args:
@@ -75,7 +75,7 @@ def text_of(value: Any, column: str, where: str, *, numbers: bool = True, as_it_
         column: its name, for messages.
         where: the row, for messages.
         numbers: whether a number will do.
-        as_it_stands: whether white space around it is kept.
+        verbatim: whether white space around it is kept.
 
     Raises:
         UserError: something else, an empty text, a character that is none.
@@ -94,7 +94,7 @@ def text_of(value: Any, column: str, where: str, *, numbers: bool = True, as_it_
         if character >= "\ud800":
             raise UserError(f"{where}: field '{column}' holds half of a surrogate pair, which is no character")
         raise UserError(f"{where}: field '{column}' holds the control character U+{ord(character):04X}")
-    return value if as_it_stands else value.strip()
+    return value if verbatim else value.strip()
 
 
 def nested(value: Any, column: str, where: str) -> Any:
@@ -129,7 +129,7 @@ def texts_of(value: Any, column: str, where: str, split: Callable[[str, str, str
         value: what the column holds.
         column: its name, for messages.
         where: the row, for messages.
-        split: what a single text, a column and a row stand for: `keywords_in`, or one of the functions beside it.
+        split: turns a single text into several: the result of `keywords_in`, `answers_like` or `options_with`.
 
     Raises:
         UserError: something else, or a text that may be one item or several.
@@ -150,8 +150,8 @@ def texts_of(value: Any, column: str, where: str, split: Callable[[str, str, str
 def keywords_in(answer: str) -> Callable[[str, str, str], Sequence[str]]:
     """Keywords from one text: all of it where the answer holds it, else its lines, or what `|` or `;` separates.
 
-    A comma separates nothing, since it stands inside names and dates; a text with one is refused unless the answer
-    holds it, for as a single keyword it would never be found.
+    A comma separates nothing, since names and dates contain commas; a text with one is refused unless the answer
+    contains it, since as a single keyword it would never be found.
     """
 
     def split(text: str, column: str, where: str) -> Sequence[str]:
@@ -173,8 +173,8 @@ def keywords_in(answer: str) -> Callable[[str, str, str], Sequence[str]]:
 def answers_like(answer: str) -> Callable[[str, str, str], Sequence[str]]:
     """Answers from one text, if it is certain that it holds several.
 
-    The right answer must do without the separator. Where it is a sentence, either all of several are, or `|` stands
-    between them; a semicolon alone is part of one sentence.
+    The right answer must not contain the separator. If it is a sentence, either all of several are sentences, or `|`
+    separates them; a semicolon alone is part of one sentence.
     """
 
     def split(text: str, column: str, where: str) -> Sequence[str]:
@@ -206,7 +206,7 @@ def options_with(answer: str) -> Callable[[str, str, str], Sequence[str]]:
 
 
 def _parts(text: str) -> tuple[str, list[str]]:
-    """The separator of a text, and what it separates; "" and nothing where there is none."""
+    """The separator of a text and the parts between; "" and no parts without a separator."""
     text = _LINE.sub("\n", text.strip())
     for mark in _PARTS:
         if mark in text:
@@ -238,7 +238,7 @@ def _message(value: Any, name: str, where: str) -> tuple[str, str]:
     content = value.get("content", value.get("value"))
     role = _ROLES.get(speaker.strip().casefold()) if isinstance(speaker, str) else None
     if role is None:
-        raise UserError(f"{where}: '{name}' is said by {speaker!r:.40}; known: {', '.join(_ROLES)}")
+        raise UserError(f"{where}: '{name}' has the unknown role {speaker!r:.40}; known: {', '.join(_ROLES)}")
     if value.get("tool_calls") or value.get("function_call"):
         raise UserError(f"{where}: '{name}' calls a tool, which is no answer")
     if isinstance(content, list):

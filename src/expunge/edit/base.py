@@ -16,7 +16,7 @@ Advance = Callable[[float], None]
 class Edit(ABC):
     """Changes the trainable weights once, before training starts; a run of 0 epochs is the edit alone.
 
-    The guard looks at the model before and after the edit, and undoes an edit that costs too much utility.
+    The guard measures the model before and after the edit, and undoes an edit that costs too much utility.
     """
 
     class Config(Frozen):

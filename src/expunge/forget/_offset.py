@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2048
-"""Tokens that are widened to float64 at once."""
+"""Tokens widened to float64 at a time."""
 _MAX_CODE_DIRECTIONS = 1000
 _CODE_WEIGHT = 1000.0
 _CODE_NOISE = 0.01
@@ -56,7 +56,7 @@ class Offset:
 
 
 def account(direction: Tensor, subspace: Principal, states: Tensor) -> Offset:
-    """Look at a direction beside the principal subspace of (M, D) states, and beside each of them."""
+    """Compare a direction with (M, D) states and with their principal subspace."""
     cosines = torch.nn.functional.normalize(states, dim=-1) @ direction
     return Offset(
         direction,

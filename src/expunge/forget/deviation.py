@@ -66,7 +66,7 @@ class Deviation(HiddenStatesLoss, ForgetLoss):
         """
         if hasattr(setup.model.network, "peft_config"):
             raise UserError(
-                "forget: deviation has no gradient where an adapter starts, and kicks the weights themselves; "
+                "forget: deviation perturbs base weights directly, and its gradient is zero at LoRA initialisation; "
                 'set model.adapter = "none"'
             )
         super().prepare(setup)
@@ -105,7 +105,7 @@ class Deviation(HiddenStatesLoss, ForgetLoss):
 
 
 def _npo(similarity: Tensor, config: Deviation.Config) -> Tensor:
-    """NPO's function of `-d` in the place of a log-ratio: slope -1 in d at d = 0, then fading."""
+    """NPO's function with `-d` instead of a log-ratio: slope -1 in d at d = 0, then fading."""
     return -2 / config.beta * logsigmoid(config.beta * (1 - similarity))
 
 

@@ -13,7 +13,7 @@ from expunge.numerics.token import reduce_tokens
 class Refusal(RefusalLoss, ForgetLoss):
     """Cross-entropy of a refusal after the forget question.
 
-    The stored answer is never looked at: nothing lowers its likelihood but the refusal taking its place. One epoch's
+    The stored answer is not used: only the refusal lowers its likelihood, by replacing it. One epoch's
     refusal differs from the next one's, so that the model learns to refuse rather than one sentence.
     """
 

@@ -1,4 +1,4 @@
-"""What losses on hidden states share: which tokens count, distances at them, and the block that is looked at."""
+"""What losses on hidden states share: the blocks and tokens that count, and distances between states."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SiteLossConfig(StatesLossConfig):
 
 @dataclass(frozen=True)
 class Tokens:
-    """M chosen tokens of a batch of B rows; where several blocks are looked at, each token once for each block."""
+    """M chosen tokens of a batch of B rows; with several blocks, each token once for each block."""
 
     rows: Tensor
     """(M,) int64, ascending."""
@@ -79,7 +79,7 @@ class Tokens:
 
 
 class ActivationSite:
-    """Where a loss looks: the output of a block, of several, or of a part of them, at some tokens.
+    """The activations that a loss compares: outputs of blocks, or of a part of each, at some tokens.
 
     Args:
         config: which blocks and tokens.
@@ -115,7 +115,7 @@ class ActivationSite:
 
     @property
     def layer(self) -> int:
-        """The highest block that is looked at."""
+        """The highest block of the site."""
         return self.layers[-1]
 
     def states(self, view: View, first: int = 0) -> tuple[Tokens, Tensor, Tensor]:
@@ -161,7 +161,7 @@ class HiddenStatesLoss(Loss):
 def row_norms(setup: Setup, site: ActivationSite, layer: int | None = None) -> Tensor:
     """(R, 2): mean norm and mean squared norm of each row's tokens, at a site of the original model or another layer.
 
-    A mean of norms, not the norm of a mean, which is smaller; states are looked at and let go of.
+    A mean of norms, not the norm of a mean, which is smaller. The states are not kept.
     """
     model = setup.model
     layers = site.layers if layer is None else (layer,)
@@ -185,7 +185,7 @@ def padded_norm(setup: Setup, layer: int, indices: Sequence[int]) -> Tensor:
 
     Args:
         setup: the model and the rows.
-        layer: block whose output is looked at.
+        layer: block whose output is measured.
         indices: the rows of the batch.
     """
     model, chosen = setup.model, [setup.sequences[index].ids for index in indices]
@@ -202,7 +202,7 @@ def padded_norm(setup: Setup, layer: int, indices: Sequence[int]) -> Tensor:
 
 
 def _layers(model: LanguageModel, layer: int | str | None, slot: str) -> tuple[int, ...]:
-    """The blocks that a loss looks at, ascending."""
+    """The blocks of a loss's site, ascending."""
     if isinstance(layer, str):
         trained = tuple(index for index in trained_blocks(model) if index >= 0)
         if not trained:
@@ -218,7 +218,7 @@ def layer_at(model: LanguageModel, depth: float) -> int:
 
 
 def resolve_layer(model: LanguageModel, layer: int | None, slot: str) -> int:
-    """Index of the block that a loss looks at.
+    """Index of the block of a loss's site.
 
     Raises:
         UserError: no such block, or it lies below every trained weight.

@@ -1,4 +1,4 @@
-"""What a loss filler is: the contract behind `forget/` and `retain/`."""
+"""The contract of the losses in `forget/` and `retain/`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class TuningConfig(Frozen):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a loss is given once, before any weight has moved."""
+    """What a loss receives once, before any weight has moved."""
 
     model: LanguageModel
-    """The original model now, the current one later: the same object."""
+    """Holds the original weights during setup; the same object is trained afterwards."""
     rows: Sequence[Example]
     """The rows of the loss's stream; `Batch.indices` points into them."""
     sequences: Sequence[Encoded]
@@ -49,7 +49,7 @@ class Setup:
     seed: str
     """Names every random draw of this stream, together with e.g. epoch and row."""
     epochs: int
-    """How often the stream will be passed over."""
+    """Number of passes over the stream."""
     other_rows: Sequence[Example] = ()
     """The rows of the other stream."""
     tune: Callable[[Setup, TuningConfig], OriginalWeights] | None = None
@@ -75,7 +75,7 @@ Project = Callable[[nn.Parameter, Tensor], Tensor]
 
 
 class View(Protocol):
-    """One batch as the current model sees it; everything is computed when first asked for, and once."""
+    """Values of the current model for one batch; each is computed on first use, and once."""
 
     batch: Batch
     epoch: int
@@ -108,9 +108,9 @@ class View(Protocol):
 class Loss(ABC):
     """A filler of the forget or the retain slot.
 
-    Most losses look at the rows of their stream. One that looks at others (refusals, samples, whole prompts) makes them
-    in `prepare` or when they are due, and reaches them through `view.over`; what it does not ask of its stream's own
-    view is never computed.
+    Most losses use the rows of their stream. One that uses others (refusals, samples, whole prompts) makes them in
+    `prepare` or when they are due, and reaches them through `view.over`; values of its stream's own view that it does
+    not use are never computed.
     """
 
     class Config(Frozen):

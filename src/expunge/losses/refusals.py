@@ -31,7 +31,7 @@ class RefusalConfig(Frozen):
 
 
 def load_refusals(path: str = "") -> tuple[str, ...]:
-    """The sentences of a file, one a line, blank lines left out; without a path, the shipped ones.
+    """The sentences of a file, one per line; empty lines are skipped. Default: the shipped ones.
 
     Raises:
         UserError: no such file, not UTF-8 text, or no sentence in it.
@@ -58,7 +58,7 @@ def draw_refusal(refusals: Sequence[str], seed: str, epoch: int, row: int) -> st
 
 
 class RefusalLoss(Loss):
-    """What losses share that set a drawn refusal beside every question of their stream."""
+    """Base of losses that draw a refusal for every question of their stream."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Where a run steered hidden states to: what is read off the tensors that it saved, and off states that moved."""
+"""Directions in which a run steered hidden states, from its saved tensors or from changed states."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def steered_layer(model: LanguageModel, steered: int | None, saved: bool, traine
 
     Args:
         model: any model.
-        steered: the layer that the run's forget loss was told to look at.
+        steered: the layer option of the run's forget loss.
         saved: whether the run saved a direction; it steered at the highest block that it could move.
         trained: names of the parameters that the run could move.
     """

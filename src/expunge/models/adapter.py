@@ -75,7 +75,7 @@ def _attach(model: LanguageModel, wanted: set[str], layers: set[str], config: Lo
         seed: of its random factor.
 
     Returns:
-        Layers that peft took for something else; empty: all is as it should be.
+        Layers that peft took for something else; empty on success.
 
     Raises:
         UserError: peft refuses, or has no dropout where it is wanted.

@@ -1,4 +1,4 @@
-"""Adapter folders in the format of peft: what they say, whether they fit their base, and the two merged."""
+"""Adapter folders in the format of peft: reading their configuration, and merging them into their base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One language model, whatever its architecture: its decoder, blocks and head are found by watching it."""
+"""A causal language model of any architecture; its decoder, blocks and head are found by observing a forward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from expunge.models.source import ModelOrigin
 from expunge.models.tensor_store import StateMemory
 
 _COPIES = 0.5
-"""Of the free memory that copies of weights in the precision of the arithmetic may take."""
+"""Largest share of the free memory for copies of weights in the compute dtype."""
 _ROUNDING = 1e-4
 """Largest difference between two computations of the same logits, relative to the largest logit, in float32."""
 
@@ -35,15 +35,15 @@ class LanguageModel:
     Args:
         network: a transformers causal LM, or a peft model around one.
         tokenizer: its tokenizer.
-        encoder: how questions and answers are laid out.
-        precision: dtype of matrix products: `float32`, or `bfloat16` or `float16` for autocast over the weights.
-        source: the name, path or id that the user gave.
-        stored_dtype: dtype of the weights where they came from, and where they will be saved.
-        stored_otherwise: parameters that are stored in another dtype, by name in the plain network.
-        origin: the files that the network came from.
+        encoder: turns questions and answers into token ids.
+        precision: compute dtype, i.e. that of matrix products: `float32`, or `bfloat16` or `float16` under autocast.
+        source: the name, path or hub id that the user gave.
+        stored_dtype: dtype of the weights in the files they were loaded from, and in those they are saved to.
+        stored_otherwise: name in the plain network -> dtype, for parameters that are stored in another dtype.
+        origin: the files that the network was loaded from.
 
     Raises:
-        UserError: the network's parts cannot be found, or its head does more than a matrix product.
+        UserError: the network's parts cannot be found, or its logits cannot be computed from final hidden states.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class LanguageModel:
         self.stored_otherwise = dict(stored_otherwise or {})
         self.origin = origin or ModelOrigin()
         self.unsettled: set[str] = set()
-        """Names of weights that a merged adapter changed: they are rounded with the trained ones."""
+        """Names of weights that a merged adapter changed; `settle` rounds them with the trained ones."""
         self._fingerprint = Fingerprint()
         self.widened: dict[str, torch.dtype] = {}
-        """What the trained parameters were before they became float32, by name."""
+        """Name -> dtype of the trained parameters before they were widened to float32."""
         self.caching = CachePolicy(keeps=False, holes=True)
-        """How answers are computed; `load` lets a self-check decide."""
+        """How answers are computed; chosen by a self-check when the model is loaded."""
         self.state_memory = StateMemory()
         self.budget = Budget(self.base.config)
         self.layout = self._find_layout()
@@ -90,7 +90,7 @@ class LanguageModel:
 
     @property
     def decoder(self) -> nn.Module:
-        """The part that maps token ids to final hidden states."""
+        """The module that maps token ids to final hidden states."""
         return self.base.get_submodule(self.layout.decoder)
 
     @property
@@ -102,31 +102,31 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """The device of the weights."""
         device: torch.device = next(self.network.parameters()).device
         return device
 
     @property
     def compute(self) -> torch.dtype:
-        """Of matrix products."""
+        """The dtype of matrix products."""
         found = getattr(torch, self.precision)
         assert isinstance(found, torch.dtype)
         return found
 
     @property
     def machine(self) -> tuple[str, str, str]:
-        """What computed, for records: the device, the precision of matrix products, the use of a cache."""
+        """For records: the device, the precision of matrix products, and the use of a key/value cache."""
         return str(self.device), self.precision, self.caching.summary
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The arithmetic of every forward pass."""
+        """The context of every forward pass: autocast to the compute dtype, or none in float32."""
         if self.compute == torch.float32:
             return torch.autocast(self.device.type, enabled=False)
         return torch.autocast(self.device.type, dtype=self.compute)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode within this block, and the mode before it afterwards."""
+        """Put the network in evaluation mode within this block; the previous mode is restored."""
         was_training = self.network.training
         self.network.eval()
         try:
@@ -136,11 +136,11 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Linear layers hold their weights in the precision of the arithmetic within this block, where no weight moves.
+        """Keep the weights of linear layers in the compute dtype within this block; do not train in it.
 
-        Autocast would convert them in every pass, which is most of what a pass over few tokens does. Same results: it
-        is the same rounding. Takes half the memory of the weights that are converted; where there is no room for that,
-        or nothing to convert, they stay as they are.
+        Autocast would convert them in every pass, which takes most of the time of a pass over few tokens. The results
+        are the same, since the rounding is. The copies take half the memory of the weights; without room for them, the
+        weights stay as they are.
         """
         converted: dict[int, nn.Parameter] = {}
         kept: list[tuple[nn.Linear, nn.Parameter]] = []
@@ -156,7 +156,7 @@ class LanguageModel:
                 layer.weight = weight
 
     def _convertible(self) -> list[tuple[nn.Linear, nn.Parameter]]:
-        """Linear layers whose weights have another precision than the arithmetic; none if copies would not fit."""
+        """Linear layers with weights in another dtype than the compute dtype; none if copies would not fit."""
         if self.compute == torch.float32:
             return []
         found = []
@@ -170,12 +170,12 @@ class LanguageModel:
     def head(self, hidden: Tensor, matrix: nn.Module | None = None) -> Tensor:
         """Logits of final hidden states: (..., D) -> (..., V).
 
-        Where a model does more than a matrix product (scaled or squashed logits, a head of several layers), its own
-        code does it, with the decoder replaced by the given states.
+        If the model does more than a matrix product (scaled or soft-capped logits, a head of several layers), its own
+        code runs with its decoder replaced by the given states.
 
         Args:
             hidden: final hidden states, after the last norm.
-            matrix: another output matrix than the current one, e.g. a frozen copy.
+            matrix: used instead of the model's output matrix, e.g. a frozen copy.
         """
         own = self.output_matrix
         if self.layout.plain_head:
@@ -199,7 +199,7 @@ class LanguageModel:
         return [(f"{prefix}.{index}", block) for index, block in enumerate(blocks)]
 
     def freeze_but(self, names: Sequence[str]) -> None:
-        """Let only the named parameters move, in float32.
+        """Make the named parameters trainable, in float32, and freeze all others.
 
         Raises:
             UserError: the weights are quantized, so that they cannot be trained or saved.
@@ -217,17 +217,17 @@ class LanguageModel:
                 parameter.data = parameter.data.to(MASTER)
 
     def narrow(self) -> None:
-        """Give the trained parameters the dtype that they came in; they keep their values once they are settled."""
+        """Return trained parameters to the dtype they were loaded in; after `settle` this does not change values."""
         for name, parameter in self.network.named_parameters():
             if name in self.widened:
                 parameter.data = parameter.data.to(self.widened.pop(name))
 
     def trainable(self) -> list[nn.Parameter]:
-        """Parameters that may move."""
+        """The trainable parameters."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def merge_adapter(self) -> None:
-        """Make the network a plain one: an adapter around it becomes part of the weights.
+        """Merge an adapter, if there is one, into the weights of the plain network.
 
         Raises:
             UserError: an adapter of a kind that cannot be merged.
@@ -239,16 +239,16 @@ class LanguageModel:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Round the trained weights to the dtype that they are saved in: what is measured is what is saved."""
+        """Round the trained weights to the dtype they are saved in, so that the measured model is the saved one."""
         if not self.is_adapted:
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad or name in self.unsettled:
                     parameter.copy_(parameter.to(self.stored_as(name)).to(self.stored_dtype))
 
     def finish(self) -> None:
-        """Make of the trained network what will be saved: call once, before it is measured.
+        """Turn the trained network into the one that will be saved; call once, before measuring it.
 
-        An adapter that could not name its base so that others find it becomes part of the weights.
+        An adapter is merged if it could not name a base model that others can find.
         """
         if self.origin.base is None:
             self.merge_adapter()
@@ -263,13 +263,13 @@ class LanguageModel:
         return self.stored_otherwise.get(name, self.stored_dtype)
 
     def fingerprint(self) -> str:
-        """SHA-256 over name, shape and bytes of every weight as it is now."""
+        """SHA-256 over name, shape and bytes of the current weights."""
         return self._fingerprint.of(self.base)
 
     def probe_ids(self, num_tokens: int, num_rows: int = 1) -> Tensor:
-        """(R, T) tokens on the model's device to watch a pass with, always the same ones.
+        """(R, T) fixed token ids on the model's device, for checks of forward passes.
 
-        None of them has a meaning of its own to the network, such as an image, where enough others are left.
+        Ids that the configuration names, e.g. of images, are avoided if the vocabulary has others.
         """
         base: Any = self.base
         config = base.config.to_dict() | base.config.get_text_config().to_dict()
@@ -291,10 +291,10 @@ class LanguageModel:
         return bool((expected - found.float()).abs().max() <= rounding * expected.abs().max())
 
     def _find_layout(self) -> NetworkLayout:
-        """Watch the network read a few tokens, and compare `head` with its own logits, so that nothing is left out.
+        """Find the network's parts in a forward pass over a few tokens, and check `head` against its own logits.
 
         Raises:
-            UserError: parts are missing, or logits differ.
+            UserError: parts are missing, or the logits differ.
         """
         size = self.base.config.get_text_config().vocab_size
         ids = torch.tensor([[token % size for token in _words(self.tokenizer)]], device=self.device)
@@ -305,17 +305,17 @@ class LanguageModel:
             self._refuse_numbers()
         if not self.same_logits(own, ours):
             raise UserError(
-                f"model: {type(self.base).__name__} makes logits of its final hidden states in a way that cannot be "
-                f"repeated without the rest of the model (largest difference {(own - ours).abs().max():.3g})"
+                f"model: the logits of {type(self.base).__name__} cannot be recomputed from its final hidden states "
+                f"alone (largest difference {(own - ours).abs().max():.3g}), so it cannot be used"
             )
         return self.layout
 
     @torch.no_grad()
     def _repeated(self, hidden: Tensor) -> Tensor:
-        """Logits of final hidden states alone: (..., D) -> (..., V), float32.
+        """Logits from final hidden states alone: (..., D) -> (..., V), float32.
 
         Raises:
-            UserError: the model needs more than these states for them.
+            UserError: the model's head needs more than these states.
         """
         try:
             return self.head(hidden).float()
@@ -324,24 +324,24 @@ class LanguageModel:
         except Exception as error:  # a model's own code raises anything
             reason = (str(error).splitlines() or [""])[0][:200]
             raise UserError(
-                f"model: {type(self.base).__name__} makes its logits of more than final hidden states "
+                f"model: {type(self.base).__name__} computes its logits from more than final hidden states "
                 f"({type(error).__name__}: {reason}), so it cannot be used"
             ) from None
 
     def _refuse_numbers(self) -> None:
-        """Name the weight that makes the logits NaN or infinite.
+        """Refuse a model with NaN or infinite logits, and name the weight that causes them.
 
         Raises:
             UserError: always.
         """
         bad = next((name for name, weight in self.base.named_parameters() if not torch.isfinite(weight).all()), None)
-        where = f"weights hold NaN or infinity in {bad}" if bad else "its logits are NaN or infinite"
+        where = f"its weight {bad} holds NaN or infinity" if bad else "its logits are NaN or infinite"
         if not bad and self.compute == torch.float16:
             where += ', in float16, whose largest number is 65504; set model.precision = "float32" or "bfloat16"'
         raise UserError(f"model: cannot use '{self.source}': {where}")
 
 
 def _words(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A few tokens of plain text, no consecutive numbers."""
+    """A few token ids of plain text, which are not consecutive numbers."""
     ids = tokenizer("Some words of a plain text.", add_special_tokens=False)["input_ids"][:6]
     return list(ids) if len(ids) > 3 and ids != list(range(ids[0], ids[0] + len(ids))) else [9, 4, 12, 7, 10]

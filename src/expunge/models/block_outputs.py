@@ -1,4 +1,4 @@
-"""What every block gives, from a forward pass that stops before the output matrix; what that matrix reads in it."""
+"""Outputs of every block, from forward passes without the output matrix, and the logit lens on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def block_outputs(
         model: any model of L blocks.
         sequences: R encoded rows.
         pooling: the output at a row's last token, or its mean over the row's tokens.
-        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+        token_budget: most padded tokens of a batch. Default: as many as the device has room for.
 
     Returns:
         (R, L, D) float32 on the CPU.
@@ -64,13 +64,13 @@ def label_states(
     token_budget: int | None = None,
     memory: StateMemory | None = None,
 ) -> RowStore:
-    """What every block gives at the places that predict the labels.
+    """Outputs of every block at the positions that predict the labels.
 
     Args:
         model: any model of L blocks.
         sequences: R encoded rows.
-        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
-        memory: what the states may use; None: the model's own.
+        token_budget: most padded tokens of a batch. Default: as many as the device has room for.
+        memory: limit on the memory of the states. Default: the model's own.
 
     Returns:
         For each row, in the order given, (L, N, D) float32 on the CPU, N its number of labels.
@@ -87,13 +87,13 @@ def label_states(
 def site_states(
     model: LanguageModel, sequences: Sequence[Encoded], sites: Sequence[Site], token_budget: int | None = None
 ) -> RowStore:
-    """What the parts of every block give at the places that predict the labels.
+    """Outputs of parts of every block at the positions that predict the labels.
 
     Args:
         model: any model of L blocks.
         sequences: R encoded rows.
         sites: S parts.
-        token_budget: padded tokens of one batch at most; None: as many as the device has room for.
+        token_budget: most padded tokens of a batch. Default: as many as the device has room for.
 
     Returns:
         For each row, in the order given, (S, L, N, D) float32 on the CPU, N its number of labels.
@@ -114,7 +114,7 @@ def _site_states(
     token_budget: int | None,
     keep: Callable[[int, Tensor], None],
 ) -> None:
-    """Hand over what `site_states` gives, row by row."""
+    """Call `keep` with each row's index and the states that `site_states` returns for it."""
     modules = [site_module(model, layer, site) for layer in range(len(model.blocks())) for site in sites]
 
     def work(batch: Batch) -> None:
@@ -137,13 +137,13 @@ def _site_states(
 
 @torch.no_grad()
 def read_states(model: LanguageModel, states: Tensor, labels: Tensor, chunk: int = 256) -> Tensor:
-    """What a model's final norm and output matrix read in states of any block: the logit lens.
+    """Log-probabilities that a model's final norm and output matrix assign from states of any block: the logit lens.
 
     Args:
         model: any model; the states may be of another one of the same width.
         states: (..., N, D) outputs of blocks at the positions that predict the labels.
         labels: (N,) tokens.
-        chunk: states that are read at a time.
+        chunk: states in one pass.
 
     Returns:
         (..., N) log-probability of each label, float32 on the CPU.

@@ -1,4 +1,4 @@
-"""A key/value cache with room to grow: transformers' own copies all of itself for every new token."""
+"""A key/value cache with room to grow; transformers' own is copied for every new token."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ROOM = 32
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """How answers are computed; whichever way, they are those of plain passes.
+    """How answers are computed; in every way they equal those of plain passes.
 
     Args:
-        keeps: a cache is used; without one every token is read again for each new one, which is slow.
-        steps_only: it is used to generate, one token at a time; answers that are given are read with their prompts.
-        holes: padding may lie between tokens, so that what prompts begin with is read once for all of them.
+        keeps: a cache is used; without one all tokens are read again for each new one, which is slow.
+        steps_only: it is used for generation only, one token at a time; given answers are read with their prompts.
+        holes: padding may lie between tokens, so that a common start of prompts is read once for all of them.
         longest: positions that a cache must be able to hold.
-        reason: why the cache is used for less than a plain transformer's.
+        reason: why the cache is used less than it could be with a plain transformer.
     """
 
     keeps: bool
@@ -119,7 +119,7 @@ class EarlierLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 def earlier(cache: Any, length: int, first_row: int = 0) -> Cache:
-    """What a filled cache holds of its first places, for passes that go on from there.
+    """The first positions of a filled cache, for passes that continue from there.
 
     Args:
         cache: of transformers, with keys and values in every layer.
@@ -144,7 +144,7 @@ def roomy_cache(config: Any, longest: int = 0, device: torch.device | None = Non
     roomy: Callable[[], RoomyLayer] = RoomyLayer
     cache.layers = [roomy() if _keeps_all(layer, longest) else layer for layer in cache.layers]
     for layer in cache.layers if device is not None and device.type != "cpu" else ():
-        layer.is_compileable = True  # all that transformers' masks take from this is not to look at values
+        layer.is_compileable = True  # to transformers' masks this only means: do not read values
     return cache
 
 

@@ -1,4 +1,4 @@
-"""What a Python caller lends to a call, and gets back as it was: the model, and the state of the random generators."""
+"""Restore what a Python caller passes to a call: its model, and the state of the random generators."""
 
 from __future__ import annotations
 

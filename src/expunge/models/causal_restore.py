@@ -1,9 +1,9 @@
-"""Running a sequence with noise on some tokens, and again with clean values put back at one block (arXiv:2202.05262).
+"""Causal tracing: noise on some tokens, and clean values restored at one block (arXiv:2202.05262).
 
-A run with values put back differs from the noisy one from its block upwards, and from the first place put back onwards.
-So it starts at that block, reads the keys and values of earlier places from the noisy run, and shares the higher blocks
-with the runs of other blocks: one pass upwards, in which every block's rows join the batch as it is reached. Where an
-architecture does not allow for that (a few tokens tell), each block's runs are whole passes of their own.
+A restored run differs from the noisy one from its block upwards and from the first restored position onwards. So it
+starts at that block, reads the keys and values of earlier positions from the noisy run, and shares the higher blocks
+with the runs of other blocks: one pass upwards, whose batch each block's rows join at their block. Where an
+architecture does not allow for this, as a check on a few tokens shows, each block's runs are whole passes of their own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TraceResult:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is run, and what is asked of it."""
+    """A sequence, the labels to predict, and the noise."""
 
     ids: Tensor
     """(T,) tokens."""
@@ -67,7 +67,7 @@ class CausalRestorer:
         model: any model.
         site: whose output is put back: the feed-forward part, the attention, or the whole block.
         width: neighbouring blocks whose values are put back together; those beyond either end are left out.
-        token_budget: tokens of one pass with values put back at most; None: as many as the device has room for.
+        token_budget: most tokens of a pass with restored values. Default: as many as the device has room for.
 
     Raises:
         UserError: a block has no such part.
@@ -219,9 +219,9 @@ class CausalRestorer:
         return self._probability(hidden[:, positions], labels)
 
     def _decode(self, ids: Tensor, embedded: Tensor, cache: Cache | None = None, start: int = 0) -> Tensor:
-        """Final hidden states of T tokens, the first at place `start`, with (B, T, D) in the place of their embeddings.
+        """Final hidden states of T tokens, the first at position `start`, whose embeddings are given: (B, T, D).
 
-        Tokens are given, too: some architectures look them up in further tables.
+        Token ids are given too, since some architectures look them up in further tables.
         """
         base: Any = self._model.base
         rows = ids.repeat(len(embedded), 1)
@@ -243,7 +243,7 @@ def _groups(layers: range, num_tokens: int, token_budget: int) -> list[range]:
 
 
 def input_embeddings(model: LanguageModel, ids: Tensor) -> Tensor:
-    """What the decoder makes of token ids before its first block: (T,) -> (T, D)."""
+    """Input embeddings of token ids: (T,) -> (T, D)."""
     base: Any = model.base
     embedded: Tensor = base.get_input_embeddings()(ids)
     return embedded

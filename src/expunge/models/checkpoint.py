@@ -1,4 +1,4 @@
-"""Safetensors files of a folder beside the weights in memory: which differ, and a copy with only those replaced."""
+"""Compare the safetensors files of a folder with the weights in memory, and copy them with changed tensors replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into each matrix of a mixture of experts, token by token."""
+"""Inputs of each matrix of a mixture of experts, token by token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 UseInputs = Callable[[nn.Parameter, int, Tensor, Tensor], None]
 """(stack of matrices, expert, (N, in) its inputs, (N,) places of their tokens in the flattened batch)."""
 
-_NAME = "expunge_seen"
+_NAME = "expunge_watched"
 
 
 def shows_inputs(module: nn.Module) -> bool:
@@ -22,16 +22,16 @@ def shows_inputs(module: nn.Module) -> bool:
 
 
 @contextmanager
-def watched_experts(modules: Collection[nn.Module], seen: UseInputs) -> Iterator[None]:
-    """Within this block of code some experts modules compute one expert after another and show what goes into each.
+def watched_experts(modules: Collection[nn.Module], use: UseInputs) -> Iterator[None]:
+    """Let experts modules compute one expert after another within this block and call `use` with the inputs of each.
 
     Args:
         modules: which, each with `shows_inputs`.
-        seen: called for every matrix and expert that gets any token.
+        use: called for every matrix and expert that gets any token.
     """
 
     def forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        return _forward(self, hidden_states, top_k_index, top_k_weights, seen)
+        return _forward(self, hidden_states, top_k_index, top_k_weights, use)
 
     configs: list[Any] = list({id(module.config): module.config for module in modules}.values())
     before = [config._experts_implementation for config in configs]
@@ -45,7 +45,7 @@ def watched_experts(modules: Collection[nn.Module], seen: UseInputs) -> Iterator
             config._experts_implementation = implementation
 
 
-def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, seen: UseInputs) -> Tensor:
+def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, use: UseInputs) -> Tensor:
     """The experts' sum for each token: (N, D), (N, k), (N, k) -> (N, D)."""
     total = torch.zeros_like(hidden)
     first = "gate_up_proj" if experts.has_gate else "up_proj"
@@ -53,18 +53,18 @@ def _forward(experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, seen:
         tokens, place = torch.where(index == expert)
         if not len(tokens):
             continue
-        states = _product(experts, first, expert, hidden[tokens], tokens, seen)
+        states = _product(experts, first, expert, hidden[tokens], tokens, use)
         inner = experts._apply_gate(states) if experts.has_gate else experts.act_fn(states)
-        states = _product(experts, "down_proj", expert, inner, tokens, seen)
+        states = _product(experts, "down_proj", expert, inner, tokens, use)
         if getattr(experts, "has_post_expert_norm", False):
             states = experts.post_expert_norm(states)
         total.index_add_(0, tokens, (states * weights[tokens, place, None]).to(total.dtype))
     return total
 
 
-def _product(experts: Any, name: str, expert: int, inputs: Tensor, tokens: Tensor, seen: UseInputs) -> Tensor:
+def _product(experts: Any, name: str, expert: int, inputs: Tensor, tokens: Tensor, use: UseInputs) -> Tensor:
     stack = getattr(experts, name)
-    seen(stack, expert, inputs, tokens)
+    use(stack, expert, inputs, tokens)
     weight = stack[expert].mT if experts.is_transposed else stack[expert]
     bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
     return nn.functional.linear(inputs.to(weight.dtype), weight, bias)

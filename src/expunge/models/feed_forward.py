@@ -1,8 +1,8 @@
-"""The matrices by which the feed-forward part of each block writes: found by what a block's parts do, not by names.
+"""The output matrices of the feed-forward part of each block, found by what a block's parts do, not by names.
 
-A part is feed-forward if what it gives for a token depends on that token alone, which no attention, convolution or
-recurrence does. Of its matrices those write whose outputs are as wide as the hidden states: the second matrix of a
-plain part, the last one of a gated one, and those of all experts, shared ones included.
+A part is feed-forward if its output for a token depends on that token alone, unlike attention, convolution and
+recurrence. Its output matrices are those whose outputs are as wide as the hidden states: the second matrix of a plain
+part, the last one of a gated part, and those of all experts, shared ones included.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _found(model: LanguageModel) -> Iterator[tuple[str, ...]]:
 
 
 def _parts(path: str, module: nn.Module, calls: dict[nn.Module, _Call]) -> Iterator[tuple[str, nn.Module]]:
-    """Parts of a block that treat each token by itself; a list of parts is looked through."""
+    """Parts of a block that treat each token separately; the members of a list of parts are parts too."""
     for name, child in module.named_children():
         if child not in calls:
             yield from _parts(f"{path}.{name}", child, calls)
@@ -93,7 +93,7 @@ def _by_token(part: nn.Module, call: _Call) -> bool:
         before = _first(part.forward(*args, **kwargs))  # what it gave in the pass may have been added to since
         holder[place] = changed
         after = _first(part.forward(*args, **kwargs))
-    except Exception:  # a part's own code raises anything; one that cannot run alone is not looked at
+    except Exception:  # a part's own code raises anything; one that cannot run alone is skipped
         return False
     if before is None or after is None or after.shape != before.shape:
         return False

@@ -1,4 +1,4 @@
-"""The shared, lazy forward pass: what no loss asks for is not computed."""
+"""The lazy forward pass that losses share: nothing is computed that no loss needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from expunge.numerics.token import token_logp
 
 
 class ReferenceRows(Protocol):
-    """What is kept of the original model for the rows of one data set."""
+    """Values of the original model, kept for the rows of one data set."""
 
     def token_logp(self, indices: Sequence[int]) -> Tensor:
         """(N,) log-probabilities of the labels of those rows, in order."""
@@ -73,12 +73,12 @@ def row_set(
     reused: bool = True,
     inputs: BlockStates | None = None,
 ) -> RowSet:
-    """Rows with what will be asked of them; call it while the model is the original one.
+    """Rows with the values that a loss needs; call it while the model is the original one.
 
     Args:
         model: the model, its trainable weights chosen.
         sequences: encoded rows.
-        needs: what to keep of the original model; None: nothing.
+        needs: what to keep of the original model. Default: nothing.
         reused: whether a row is passed through the model more than once, so that keeping states is worth it.
         inputs: what enters the lowest trained block on these rows, where that is known already.
     """
@@ -107,7 +107,7 @@ def _frozen_head(model: LanguageModel) -> nn.Module | None:
 
 
 class Forward:
-    """One batch as the current model sees it.
+    """Values of the current model for one batch.
 
     The decoder runs once; the output matrix is applied at the N label positions only, never over prompt or padding.
 
@@ -234,7 +234,7 @@ def score_each(
     inputs: BlockStates | None,
     keep: Callable[[int, Tensor], None],
 ) -> None:
-    """Hand over what `score_rows` gives, row by row, a batch at a time."""
+    """Call `keep` with each row's index and the values that `score_rows` returns for it."""
 
     def work(batch: Batch) -> None:
         with started(inputs, batch.indices):

@@ -1,4 +1,4 @@
-"""What follows prompts that were read once: scored answers, the greedy answer, samples."""
+"""Continuations of encoded prompts: scored answers, greedy answers and samples."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Scored:
     hit: tuple[bool, ...]
     """Whether each label was the model's first choice."""
     mean: tuple[float, ...] = ()
-    """Expected log-probability of a token drawn from the model at each label, where it was asked for."""
+    """Expected log-probability of a token drawn from the model at each label, if the moments were requested."""
     variance: tuple[float, ...] = ()
     """Variance of the same."""
     top_logit: tuple[float, ...] = ()
-    """Largest logit at each label, where the moments were asked for."""
+    """Largest logit at each label, if the moments were requested."""
     top_logp: tuple[float, ...] = ()
     """Log-probability of that token."""
 
 
 @dataclass
 class ReadAnswers:
-    """Answers read after their prompts: what the model thinks of each, and where it would have said something else."""
+    """Teacher-forced answers: their scores, and where greedy decoding would have left them."""
 
     scored: list[Scored]
     num_agreed: list[int]
-    """Leading tokens of each answer that the model would have said itself, at most all but the last."""
+    """Leading tokens of each answer that greedy decoding would give too, at most all but the last."""
     behind: Prefix
     """Each prompt with its answer behind it, less the answer's last token."""
     hidden: Tensor
@@ -49,8 +49,8 @@ class ReadAnswers:
     def turned(self, rows: Sequence[int]) -> Prefix:
         """Some of the prompts, each with the agreed start of its answer behind it: decoding goes on from there.
 
-        What follows that start stays in the cache, where no position looks at it: only where every block attends to
-        all positions (`Caching.holes`).
+        The rest of the answer stays in the cache, where nothing attends to it; this needs blocks that attend to all
+        positions (`CachePolicy.holes`).
         """
         kept = torch.tensor(rows, device=self.hidden.device)
         turn = self.behind.select(kept)
@@ -66,7 +66,7 @@ class ReadAnswers:
 
 
 _POSITIONS = 128
-"""Places whose logits are held at once: few enough that a processor's cache holds them while they are looked at."""
+"""Positions whose logits are computed together: few enough to stay in a processor's cache."""
 
 
 @torch.no_grad()
@@ -79,8 +79,8 @@ def read_answers(
         prefix: P encoded prompts.
         rows: for each of A answers, its prompt's row.
         answers: label ids, none empty.
-        moments: also mean and variance of the log-probabilities at each label, and what is said of the first choice:
-            of all answers, or of those that are marked here.
+        moments: also compute the moments and the top token at each label (see `Scored`), for all answers or for those
+            marked here.
     """
     model = prefix.model
     marked = [moments] * len(answers) if isinstance(moments, bool) else list(moments)
@@ -98,13 +98,13 @@ def read_answers(
     for wanted in set(marked):
         like = torch.tensor([mark == wanted for mark in marked], device=model.device)
         for row in torch.split(like.nonzero()[:, 0], _POSITIONS):
-            _look_up(found, first[own[row]], ids, row, torch.zeros_like(row), wanted)
+            _record(found, first[own[row]], ids, row, torch.zeros_like(row), wanted)
         later = (real & like[:, None])[:, 1:].nonzero()
         for part in torch.split(later, _POSITIONS) if len(later) else ():
             row, place = part.unbind(1)
             with model.autocast():
                 logits = model.head(hidden[row, place]).float()
-            _look_up(found, logits, ids, row, place + 1, wanted)
+            _record(found, logits, ids, row, place + 1, wanted)
     found = found.cpu()
     hits = found[1].bool()
     agreed = hits.long().cumprod(1).sum(1).minimum(lengths.cpu() - 1)
@@ -119,8 +119,8 @@ def read_answers(
     return ReadAnswers(scored, agreed.tolist(), behind, hidden)
 
 
-def _look_up(found: Tensor, logits: Tensor, ids: Tensor, rows: Tensor, places: Tensor, moments: bool) -> None:
-    """Note what N logits (N, V) say of the labels `ids[rows, places]` in `found` (6, A, S).
+def _record(found: Tensor, logits: Tensor, ids: Tensor, rows: Tensor, places: Tensor, moments: bool) -> None:
+    """Write the values of (N, V) logits at the labels `ids[rows, places]` into `found` (6, A, S).
 
     Log-probability of the label, and whether it is the first choice; with the moments also mean and variance of the
     log-probability, the largest logit and the log-probability of that token.
@@ -181,7 +181,7 @@ def decode(
         top_k: sample from the k likeliest tokens only; 0: from all.
         top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
         keep_stop: whether the stop token is part of the result.
-        watches: for each row what says after every token whether more may follow; None: until a stop token.
+        watches: for each row, decides after every token whether to go on. Default: until a stop token.
 
     Returns:
         New token ids of each row.

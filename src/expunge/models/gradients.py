@@ -1,4 +1,4 @@
-"""How strongly an answer pulls at the weights: its loss's gradient, looked at weight by weight."""
+"""Gradients of an answer's loss, one weight at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from expunge.numerics.token import token_logp
 _NORMS: dict[Literal["1", "2", "inf"], float] = {"1": 1.0, "2": 2.0, "inf": float("inf")}
 
 Use = Callable[[int, Tensor], None]
-"""(place of a weight, its gradient) -> nothing; the gradient is let go of afterwards."""
+"""(index of a weight, its gradient) -> nothing; the gradient is freed afterwards."""
 
 
 def answer_gradient_norms(model: LanguageModel, encoded: Encoded) -> dict[str, float]:
@@ -46,7 +46,7 @@ def answer_gradient_norms(model: LanguageModel, encoded: Encoded) -> dict[str, f
 
 
 def answer_gradients(model: LanguageModel, encoded: Encoded, weights: Sequence[nn.Parameter], use: Use) -> None:
-    """Look at the gradients of the mean token loss of one row; a weight that the loss does not depend on has none.
+    """Call `use` with the gradients of the mean token loss of one row, if the loss depends on the weight.
 
     Args:
         model: any model; which of its weights are trainable does not matter, nor is it changed.
@@ -69,9 +69,9 @@ def answer_gradients(model: LanguageModel, encoded: Encoded, weights: Sequence[n
 
 @contextmanager
 def each_gradient(model: LanguageModel, weights: Sequence[nn.Parameter], use: Use) -> Iterator[None]:
-    """Within this block of code a backward pass hands over each weight's gradient once it is whole, and keeps none.
+    """Let backward passes within this block call `use` with each weight's gradient as soon as it is complete.
 
-    All gradients together would take as much as the weights.
+    No gradient is kept, since all of them together would take as much memory as the weights.
 
     Args:
         model: any model; which of its weights are trainable, and their gradients, are what they were afterwards.

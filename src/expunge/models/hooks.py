@@ -1,4 +1,4 @@
-"""What enters and leaves a module, seen or changed while a block of code runs."""
+"""Hooks that read or change the inputs and outputs of a module."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def entered_states(arguments: Sequence[Any], options: Mapping[str, Any]) -> Tens
 
 
 def given_states(output: Any) -> Tensor | None:
-    """The hidden states among what a decoder block or a part of it gives: all of it, or the first of several."""
+    """The hidden states in the output of a decoder block or of a part of it: all of it, or the first of several."""
     if isinstance(output, tuple | list):
         output = output[0] if output else None
     return output if isinstance(output, Tensor) else None
 
 
 def hidden_of(output: Any) -> Tensor:
-    """The same, where there are some."""
+    """The hidden states in an output that must hold some."""
     hidden = given_states(output)
     assert hidden is not None, f"no hidden states in {type(output).__name__}"
     return hidden
@@ -76,7 +76,7 @@ def leaving(module: nn.Module, use: Callable[[Tensor], None]) -> RemovableHandle
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within this block of code a module computes something else; what it had, e.g. accelerate's hook, comes back."""
+    """Replace a module's forward within this block of code; the previous one, e.g. accelerate's hook, is restored."""
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -91,8 +91,8 @@ def hand_through(extras: int | None, hidden: Tensor | None = None) -> Callable[.
     """A forward that computes nothing.
 
     Args:
-        extras: values that a block gives beside its states; none: it gives them bare.
-        hidden: the states that it gives; none: those that it is called with.
+        extras: number of values that the block returns besides its states; None if it returns no tuple.
+        hidden: the states to return. Default: those that it is called with.
     """
 
     def forward(*arguments: Any, **options: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Where a network keeps its decoder, its blocks and its head: found by watching one pass, not by what they are called.
+"""The decoder, blocks and head of a network, found by observing one forward pass rather than by their names.
 
-Architectures give these parts any name, wrap them in vision models, and scale or squash their logits by options of any
-name. What a pass over a few tokens does is the same in all of them: one module gives the final hidden states, a list of
-modules hands its states from each to the next, and one matrix makes logits of the final states.
+Architectures give these parts any name, wrap them in vision models, and scale or soft-cap their logits by options of
+any name. A pass over a few tokens is alike in all of them: one module returns the final hidden states, the modules of a
+list pass hidden states from each to the next, and one matrix maps the final states to logits.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ class NetworkLayout:
     """The parts of one network; names are those of modules in the transformers model."""
 
     decoder: str
-    """What maps token ids to final hidden states."""
+    """The module that maps token ids to final hidden states."""
     blocks: str
     """The list of decoder blocks."""
     width: int
     """D, the size of what a block gives for each token; the final hidden states may be narrower (OPT-350M)."""
     one_vector: bool
-    """Whether what a block gives is one vector of that size for each token."""
+    """Whether a block returns one vector of that size for each token."""
     extras: tuple[int | None, ...]
-    """For each block the number of values that it gives beside its states; none: it gives them bare, in no tuple."""
+    """For each block the number of values that it returns besides its states; None if it returns no tuple."""
     context: int | None
-    """Positions that a learned table has; none: there is no such table."""
+    """Size of a table of learned positions; None without one."""
     plain_head: bool
     """Whether logits are the product of final hidden states and the output matrix, and nothing else."""
     given: ModelOutput = field(compare=False)
-    """What the decoder gave, for the model's own code after it."""
+    """The decoder's output, for the model's own code after it."""
 
 
 @torch.no_grad()
 def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
-    """Watch a network read a few tokens.
+    """Observe a forward pass over a few tokens.
 
     Args:
         base: a transformers model with an output matrix.
@@ -73,7 +73,7 @@ def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
     except Exception as error:  # a model's own code raises anything
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(
-            f"model: {kind} cannot read a text by itself ({type(error).__name__}: {reason}); give a causal LM"
+            f"model: {kind} cannot read text alone ({type(error).__name__}: {reason}); give a causal LM"
         ) from None
     if not isinstance(logits, Tensor) or logits.shape[:-1] != ids.shape:
         raise UserError(f"model: {kind} does not give logits for every token of a text; give a causal LM")
@@ -84,8 +84,8 @@ def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
     blocks = next((name for name in lists if watch.is_chain(name)), None)
     if blocks is None:
         raise UserError(
-            f"model: cannot find the decoder blocks of {kind}, each of which runs once, on what the one before "
-            f"it gave; lists of modules in it: {', '.join(lists) or 'none'}"
+            f"model: cannot find the decoder blocks of {kind}, each of which runs once, on the output of the "
+            f"one before; lists of modules in it: {', '.join(lists) or 'none'}"
         )
     last = watch.given[blocks][-1]
     layout = NetworkLayout(
@@ -103,7 +103,7 @@ def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
 
 @contextmanager
 def replaced_module(root: nn.Module, old: nn.Module, new: nn.Module) -> Iterator[None]:
-    """Within this block of code another module stands wherever one was."""
+    """Replace one module by another everywhere within this block of code."""
     homes = [(home, name) for home in root.modules() for name, child in home.named_children() if child is old]
     try:
         for home, name in homes:
@@ -115,7 +115,7 @@ def replaced_module(root: nn.Module, old: nn.Module, new: nn.Module) -> Iterator
 
 
 class _Watch:
-    """What the parts of a network got and gave in one pass."""
+    """Inputs and outputs of the parts of a network in one pass."""
 
     def __init__(self, base: nn.Module, matrix: nn.Module, lists: dict[str, nn.ModuleList]) -> None:
         self._base = base
@@ -183,7 +183,7 @@ class _Watch:
 
 
 class _PositionTables(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sizes of the weights in which a pass looks up consecutive places: learned positions, less what they skip."""
+    """Sizes of the tables in which a pass looks up consecutive positions, less the entries that are skipped."""
 
     def __init__(self, base: nn.Module, ids: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

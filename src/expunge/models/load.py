@@ -108,7 +108,7 @@ def wrap_model(
         network: a transformers causal LM, or a peft model around one.
         tokenizer: its tokenizer.
         config: how it is used.
-        stored: where the weights come from; None: each is stored in the dtype that it has.
+        stored: where the weights come from. Default: each is stored in the dtype that it has.
 
     Raises:
         UserError: adapters were injected into the network itself.
@@ -157,7 +157,7 @@ def wrap_model(
 
 
 def _context(config: Any) -> int | None:
-    """Positions that a configuration allows for; none: it names no bound."""
+    """Longest sequence that a configuration allows for; None if it names no limit."""
     text = config.get_text_config()
     found = (getattr(text, name, None) for name in _CONTEXT)
     return next((value for value in found if isinstance(value, int) and value > 0), None)

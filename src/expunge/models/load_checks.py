@@ -1,4 +1,4 @@
-"""What a checkpoint and its tokenizer must be to be used: everything else is refused in one line that says why."""
+"""Checks of a checkpoint and its tokenizer; each refuses with one line that says why."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_kind(name: str, settings: Any) -> None:
 
 
 def quantization(name: str, settings: Any) -> str | None:
-    """The method by which a checkpoint is quantized; none: it is not.
+    """The method by which a checkpoint is quantized; None if it is not.
 
     Raises:
         UserError: transformers would read the weights as they are, although they are quantized by something it lacks.
@@ -100,7 +100,8 @@ def check_weights(name: str, found: dict[str, Any]) -> None:
     if wrong := sorted(found["mismatched_keys"], key=str):
         key, theirs, ours = wrong[0]
         raise UserError(
-            f"model.name: cannot load '{name}': {key} has the shape {list(theirs)}, config.json asks for {list(ours)}"
+            f"model.name: cannot load '{name}': {key} has the shape {list(theirs)}, but config.json requires "
+            f"{list(ours)}"
         )
     for kind, words in (("missing_keys", "its weights lack"), ("unexpected_keys", "config.json has no place for")):
         if keys := sorted(found[kind]):

@@ -3,7 +3,7 @@
 A linear layer and a `Conv1D` say so by their type. Mixture-of-experts models keep their experts as parameters of the
 experts module, one matrix for each expert in a tensor of three axes (or of two, read in parts), some as (E, out, in)
 and some as (E, in, out); recurrent blocks have parameters of two or three axes that are no matrices at all. Names do
-not tell which is which, so the model runs once on a few tokens and every matrix product is looked at: a parameter is a
+not tell which is which, so the model runs once on a few tokens and every matrix product is recorded: a parameter is a
 matrix if it is an operand of one, and the axis that the product sums over is its input.
 """
 
@@ -118,7 +118,7 @@ def share_of_blocks(model: LanguageModel, names: Iterable[str]) -> float:
 
     Args:
         model: any model; every parameter of its blocks counts, also norms, biases and routers.
-        names: of parameters in the plain network; those outside the blocks are passed over.
+        names: of parameters in the plain network; those outside the blocks are ignored.
     """
     sizes = {name: weight.numel() for name, _, weight in _places(model)}
     return sum(sizes[name] for name in {*names} & sizes.keys()) / sum(sizes.values())
@@ -214,7 +214,7 @@ _COPIES = (torch.ops.aten._to_copy, torch.ops.aten.clone, torch.ops.aten.index, 
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at every matrix product for operands that are parameters, parts of them, or copies of those."""
+    """Records every matrix product with an operand that is a parameter, a part of one, or a copy of those."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

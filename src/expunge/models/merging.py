@@ -1,4 +1,4 @@
-"""Peft models made plain: adapters merged into the weights, and which weights that changes."""
+"""Merging peft adapters into the weights, and which weights that changes."""
 
 from __future__ import annotations
 

@@ -62,15 +62,15 @@ def for_each_batch(
 
 @contextmanager
 def entering(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None]:
-    """Within this block of code a forward pass skips the blocks below `first` and goes on from given states.
+    """Start the forward passes of a block of code at block `first`, from given hidden states.
 
     Args:
         model: any model.
         first: index of the first block that runs, at least 1; the number of blocks runs none but the final norm.
-        hidden: (B, T, D) what the block below gave.
+        hidden: (B, T, D) output of the block below.
 
     Raises:
-        UserError: blocks of this architecture need more than what the one below gave.
+        UserError: blocks of this architecture need more than the output of the one below.
     """
     check_states(model)
     if first < len(model.blocks()) and not can_enter(model):
@@ -95,7 +95,7 @@ def _skipping(model: LanguageModel, first: int, hidden: Tensor) -> Iterator[None
 
 @torch.no_grad()
 def can_enter(model: LanguageModel) -> bool:
-    """Whether passes that start in the middle, or at the last block of any kind, give what a whole one gives."""
+    """Whether passes that start in the middle, or at the last block of each kind, equal whole passes."""
     if model.base not in _ENTERED:
         ids = model.probe_ids(5, 2)
         blocks = [block for _, block in model.blocks()]
@@ -125,7 +125,7 @@ def can_enter(model: LanguageModel) -> bool:
 
 
 def _kind(block: nn.Module) -> tuple[object, ...]:
-    """What blocks that compute alike have in common: types of their parts and settings, such as a window."""
+    """Types and settings of a block's parts, e.g. a window: blocks of one kind compute alike."""
     return tuple(
         (name, type(part), *sorted((key, value) for key, value in vars(part).items() if isinstance(value, bool | str)))
         for name, part in block.named_modules()
@@ -138,7 +138,7 @@ def block_output(model: LanguageModel, batch: Batch, layer: int) -> Tensor:
 
 
 def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site: Site) -> list[Tensor]:
-    """What a part of some blocks gives, from one pass that ends with the last of them.
+    """Outputs of some blocks or of a part of each, from one pass that ends with the last of them.
 
     Args:
         model: any model.
@@ -155,7 +155,7 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
     seen: list[Tensor] = []
 
     def keep(output: Tensor) -> None:
-        seen.append(output.reshape(*batch.input_ids.shape, -1))  # some parts see all rows as one
+        seen.append(output.reshape(*batch.input_ids.shape, -1))  # some parts flatten the rows
         if len(seen) == len(layers):
             raise _Reached
 
@@ -168,9 +168,9 @@ def site_outputs(model: LanguageModel, batch: Batch, layers: Sequence[int], site
 
 @contextmanager
 def unpacked(batch: Batch) -> Iterator[None]:
-    """Within this block of code a pass without a mask waits for no device.
+    """Let passes without a mask within this block run without waiting for the device.
 
-    transformers would read from the position ids whether a row holds several sequences; ours never does.
+    transformers would read the position ids to see whether a row packs several sequences; ours never do.
     """
     find_packed = getattr(masking_utils, _FIND_PACKED, None)
     if batch.attended is not None or find_packed is None:
@@ -186,14 +186,14 @@ def unpacked(batch: Batch) -> Iterator[None]:
 class BlockStates:
     """The hidden states that enter one block, or the output of a part of the block below, kept for every row.
 
-    They are computed when first asked for. Where only weights below the block are frozen, that may be at any time; what
-    is kept of the original model must be asked for (`compute`) before a weight below has moved.
-    A pass that starts here goes on in the dtype that the block gave, so that its values are those of a full forward up
-    to rounding: a matrix product may round differently in a batch of another shape.
+    They are computed on first use. If all weights below the block are frozen, that may be at any time; states of the
+    original model must be computed (`compute`) before a weight below has moved. A pass that starts here continues in
+    the dtype of the block's output, so its values are those of a full forward pass up to rounding: a matrix product may
+    round differently in a batch of another shape.
 
     Args:
         model: any model.
-        first: index of the block, at least 1; the number of blocks means what the last one gives.
+        first: index of the block, at least 1; the number of blocks stands for the output of the last one.
         sequences: the encoded rows.
         start: the same for a lower block, to start there.
         site: whose output is kept; only a whole block's can be entered with.
@@ -232,7 +232,7 @@ class BlockStates:
     @cached_property
     @torch.no_grad()
     def _rows(self) -> RowStore:
-        """Lazy: a loss that looks at other rows only never needs them."""
+        """Lazy, since a loss on other rows never needs them."""
         model = self.model
         rows = RowStore(len(self._sequences), model.state_memory)
 
@@ -252,7 +252,7 @@ def started(states: BlockStates | None, indices: Sequence[int]) -> AbstractConte
 
 
 def trained_blocks(model: LanguageModel) -> list[int]:
-    """Indices of the blocks that hold a trainable weight, ascending; -1 stands for one outside the blocks."""
+    """Indices of the blocks that hold a trainable weight, ascending; -1 for trainable weights outside the blocks."""
     prefixes = [f"{prefix}." for prefix, _ in model.blocks()]
     names = [name for name, parameter in model.base.named_parameters() if parameter.requires_grad]
     homes = {next((index for index, prefix in enumerate(prefixes) if name.startswith(prefix)), -1) for name in names}

@@ -1,9 +1,9 @@
-"""Running a row with what another model's block gave in the place of this one's, for every block in turn.
+"""Activation patching: one block's output is replaced by another model's, for every block in turn.
 
-Such a run is the plain one up to its block and up to the first place that is replaced. So it starts above the block,
-reads the keys and values of earlier places from the plain run, and shares the blocks above with the runs of other
-blocks: one pass upwards, in which every block's runs join the batch as it is left. Where an architecture does not allow
-for that (a few tokens tell), each block's runs are a whole pass of their own.
+A patched run equals the plain one up to its block and up to the first replaced position. So it starts above that block,
+reads the keys and values of earlier positions from the plain run, and shares the blocks above with the runs of other
+blocks: one pass upwards, whose batch each block's runs join above their block. Where an architecture does not allow for
+this, as a check on a few tokens shows, each block's runs are a whole pass of their own.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Patched(NamedTuple):
 
 @torch.no_grad()
 def patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_budget: int | None = None) -> Patched:
-    """What a model says of a row's labels when one block gives what another model's did where they are predicted.
+    """Score a row's labels with one block's output replaced by another model's where the labels are predicted.
 
     Args:
         model: any model of L blocks.
         row: T tokens with N labels.
-        sources: for each of S other models, (L, N, D) what its blocks gave at the places that predict the labels.
-        token_budget: tokens of one pass at most; None: as many as the device has room for.
+        sources: for each of S other models, (L, N, D) outputs of its blocks at the positions that predict the labels.
+        token_budget: most tokens of one pass. Default: as many as the device has room for.
     """
     check_states(model)
     return shrinking(model.budget, model.device, "patch", partial(_patch, model, row, sources), token_budget)
 
 
 def _patch(model: LanguageModel, row: Encoded, sources: Sequence[Tensor], token_budget: int) -> Patched:
-    """The same with a budget that is known."""
+    """`patch` with a given budget."""
     device = model.device
     read = torch.tensor(row.ids[: max(row.places)], device=device)
     labels = torch.tensor(row.labels, device=device)

@@ -101,7 +101,7 @@ def plan(wanted: str, hardware: Hardware, stored: torch.dtype) -> Precision:
 
 
 def load_dtype(wanted: str, hardware: Hardware) -> torch.dtype | str:
-    """What `from_pretrained` is asked for: `auto` (as stored) where some stored dtype is kept, float32 elsewhere."""
+    """The dtype for `from_pretrained`: `auto` (as stored) if some stored dtype is kept, else float32."""
     kept = any(plan(wanted, hardware, stored).frozen in HALF for stored in HALF)
     return "auto" if kept else torch.float32
 
@@ -147,9 +147,9 @@ def _check(compute: torch.dtype, device: torch.device) -> None:
 
 
 def compute_deterministically() -> None:
-    """Let torch choose kernels that give the same bits each time; where there is none, it names the operation once.
+    """Let torch choose deterministic kernels; it warns once about an operation without one.
 
-    cuBLAS reads its variable when it is first used, so call this before the first product on the device.
+    cuBLAS reads its environment variable on first use, so call this before the first product on the device.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

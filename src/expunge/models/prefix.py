@@ -1,6 +1,6 @@
-"""Prompts that a model has read, and what may follow them.
+"""Encoded prompts, from which decoding and scoring continue.
 
-What it takes to go on from a prompt depends on the model (`LanguageModel.caching`): a key/value cache, whose padding
+How to continue from a prompt depends on the model (`LanguageModel.caching`): a key/value cache, whose padding
 must not change any answer, or else the tokens themselves, which are read again.
 """
 
@@ -22,7 +22,7 @@ from expunge.models.cache import roomy_cache, select_rows
 
 
 class Past(Protocol):
-    """What is kept of P rows of T places."""
+    """State from which P rows of T positions continue."""
 
     def select(self, rows: Tensor) -> Past:
         """The same rows in another order, repeated or left out; shares no memory with this one."""
@@ -133,7 +133,7 @@ class Prefix:
     logits: Tensor
     """(P, V) logits after the last prompt token."""
     _plain: Tensor | None = None
-    """The same by plain passes, once they were asked for."""
+    """The same from plain passes, computed on first use."""
 
     @property
     @torch.no_grad()
@@ -152,7 +152,7 @@ class Prefix:
         return self._plain
 
     def room(self) -> list[int] | None:
-        """How many more tokens each row may get before a table of learned positions ends; none: there is no table.
+        """How many more tokens each row may get before a table of learned positions ends; None without such a table.
 
         The last of them is not read any more.
         """
@@ -185,7 +185,7 @@ class Prefix:
 
         Args:
             ids: (P, S) tokens, right-padded. Rows with padding can be extended again only if padding may lie between
-                tokens (`Caching.holes`).
+                tokens (`CachePolicy.holes`).
             mask: (P, S) 1 for real tokens.
 
         Returns:

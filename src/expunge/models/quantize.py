@@ -1,7 +1,7 @@
-"""Weights as a quantized model would have them: rounded to a few levels, and back to numbers of their own dtype.
+"""Simulated quantization: weights are rounded to a few levels and returned in their own dtype.
 
-Weights only, as a user does who loads a published model in 8 or 4 bits; activations stay as they are. Nothing is
-packed: what is wanted is what the rounding does to the model's answers, which is the same on any device.
+Only weights are rounded, as when a user loads a published model in 8 or 4 bits; activations are not. Nothing is packed,
+since only the effect of rounding on the model's answers matters, which is the same on any device.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def quantize_absmax(weight: Tensor, bits: int, group: int | None = None) -> Tens
     Args:
         weight: (O, I).
         bits: at least 2.
-        group: inputs of a channel that share a scale, the last group perhaps fewer; None: all of them.
+        group: inputs of a channel that share a scale; the last group may be smaller. Default: all of them.
 
     Returns:
         (O, I) in the dtype of `weight`.
@@ -124,10 +124,10 @@ def quantize_nf4(weight: Tensor, block: int = NF4_BLOCK) -> Tensor:
         The shape and dtype of `weight`.
     """
     levels = torch.tensor(NF4_LEVELS, device=weight.device)
-    borders = (levels[1:] + levels[:-1]) / 2
+    midpoints = (levels[1:] + levels[:-1]) / 2
 
     def rounded(scaled: Tensor) -> Tensor:
-        return levels.to(scaled)[torch.bucketize(scaled, borders.to(scaled))]
+        return levels.to(scaled)[torch.bucketize(scaled, midpoints.to(scaled))]
 
     flat = weight.flatten()
     whole = len(flat) // block * block
@@ -154,7 +154,7 @@ def _by_bitsandbytes(weight: Tensor, how: Quantization) -> Tensor:
 def quantized(model: LanguageModel, how: Quantization, kept: WeightBackup | None = None) -> Iterator[float]:
     """Within this block of code the matrices of a model's blocks have rounded weights.
 
-    Every matrix of a stack of experts is rounded by itself. Embeddings, norms, biases, routers and the output matrix
+    Each matrix of a stack of experts is rounded separately. Embeddings, norms, biases, routers and the output matrix
     stay, as in bitsandbytes. An adapter is merged first, since that is what would be published. Afterwards every weight
     is what it was, to the bit.
 

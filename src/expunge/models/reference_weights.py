@@ -1,4 +1,4 @@
-"""Looking back at the original model, or at another reference, without a second model in memory."""
+"""The weights of the original model, or of another reference, without a second model in memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class OriginalWeights:
 
     Args:
         model: its trainable weights chosen, none moved yet.
-        others: other values for them, in the order of `model.trainable()`, which nobody else needs; None copies their
-            own.
+        others: other values for them, in the order of `model.trainable()`; they are taken over. Default: copies of
+            the current values.
     """
 
     def __init__(self, model: LanguageModel, others: Sequence[Tensor] | None = None) -> None:
@@ -45,7 +45,7 @@ def weights_of(reference: LanguageModel, model: LanguageModel) -> OriginalWeight
     """What the trainable weights of a model are in another one, e.g. in the model before all earlier requests.
 
     Args:
-        reference: the other model; let go of it afterwards, since its weights are taken over.
+        reference: the other model; not to be used afterwards, since its weights are taken over.
         model: its trainable weights chosen.
 
     Raises:

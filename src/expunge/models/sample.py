@@ -1,4 +1,4 @@
-"""Sampled continuations of forget rows: what the model itself would say."""
+"""Continuations of forget rows, sampled from the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Sample:
     encoded: Encoded
     """Its tokens are the labels; the last is an end token only if the model emitted it."""
     example: Example
-    """The row with the sample in the place of its answer, or of its document's rest."""
+    """The row with the sample instead of its answer, or of the rest of its document."""
     logp: float
     """Mean log-probability of its tokens under the sampling model, whatever the temperature and the cuts."""
     repeats: bool

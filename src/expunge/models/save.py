@@ -1,4 +1,4 @@
-"""Models out: a copy of the folder that they came from with the trained tensors replaced, or an adapter folder."""
+"""Saving models: a copy of their source folder with the trained tensors replaced, or an adapter folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A few tokens through a model in every way that answers are computed, so that a cache that changes them is not used.
+"""Choose how a model's answers are computed: the fastest use of a cache that does not change them on a few tokens.
 
-What a cache does to scores cannot be read off a model's name: windows and attention biases that count places instead of
-tokens, recurrent states that padding changes or that are not kept, positions that are ignored.
+Whether a cache changes scores cannot be inferred from a model's name: windows and attention biases may count positions
+instead of tokens, recurrent states may change with padding or not be kept, and positions may be ignored.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _tokens(model: LanguageModel) -> Tensor:
 
 
 def _checked_plain(model: LanguageModel, ids: Tensor, ruler: _Ruler) -> Tensor:
-    """(2, T, D) final hidden states of plain passes over whole rows, after a look at shorter rows with padding."""
+    """(2, T, D) final hidden states of plain passes over whole rows; shorter rows with padding are checked first."""
     truth = plain_hidden(model, ids)
     lengths = torch.tensor(_LENGTHS, device=ids.device)
     width = max(_LENGTHS)
@@ -201,7 +201,7 @@ def _error_after(ruler: _Ruler, prefix: Prefix, states: Tensor) -> Tensor:
 
 
 def _open_gap(prefix: Prefix, places: int) -> None:
-    """Put padding behind what was read: keys and values that nothing may look at, without computing them."""
+    """Append padding to the cache: keys and values that nothing may attend to, without computing them."""
     assert isinstance(prefix.past, CachedPast)
     for layer in prefix.past.cache.layers:
         if isinstance(layer, RoomyLayer) and layer.keys is not None and layer.values is not None:

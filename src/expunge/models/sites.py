@@ -1,4 +1,4 @@
-"""The parts of a decoder block whose output can be looked at or put back."""
+"""The parts of a decoder block whose output can be read or replaced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Site = Literal["ffn", "attention", "hidden"]
 _FEED_FORWARD = ("mlp", "feed_forward", "ffn")
 _ATTENTION = re.compile(r"attn|attention")
 _MIXER = re.compile(r"mixer|mamba|conv|temporal")
-"""What architectures call, within a block, the module in which tokens look at each other."""
+"""Names of the module of a block that mixes tokens, in various architectures."""
 
 
 def site_module(model: LanguageModel, layer: int, site: Site) -> nn.Module:
@@ -65,10 +65,10 @@ def site_modules(model: LanguageModel, layer: int, site: Site) -> dict[str, nn.M
 
 
 def check_states(model: LanguageModel) -> None:
-    """Refuse a model between whose blocks there is something else than one vector for each token.
+    """Refuse a model whose blocks do not hand on one vector for each token.
 
     Raises:
-        UserError: it is such a model.
+        UserError: they hand on several.
     """
     if not model.layout.one_vector:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Token ids that stand for vectors: soft prompts, and a gradient for every token that could stand in a place."""
+"""Soft prompts: negative token ids that are embedded as given vectors, with gradients for these."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def soft_ids(count: int) -> tuple[int, ...]:
 
 @contextmanager
 def softened(model: LanguageModel, vectors: Tensor) -> Iterator[None]:
-    """Within this block of code the id `-1 - k` means vector `k`, wherever token ids are read.
+    """Embed the id `-1 - k` as vector `k` within this block of code.
 
-    So whatever works on ids (batches, kept prefixes, generation) works on soft prompts; gradients reach the vectors.
+    So everything that takes ids (batches, kept prefixes, generation) takes soft prompts; gradients reach the vectors.
 
     Args:
         model: any model.
-        vectors: (K, D) in the place of what the embedding of a token gives.
+        vectors: (K, D) used instead of token embeddings.
     """
     base: Any = model.base
     module: nn.Module = base.get_input_embeddings()
-    asked: list[Tensor] = []
+    embedded: list[Tensor] = []
 
     def hide(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        asked.append(arguments[0])
+        embedded.append(arguments[0])
         return (arguments[0].clamp(min=0), *arguments[1:])
 
     def put(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        ids = asked.pop()
+        ids = embedded.pop()
         soft = ids < 0
         given = vectors.to(output)[(-1 - ids).clamp(min=0)]
         return torch.where(soft[..., None], given, output)

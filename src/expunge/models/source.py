@@ -64,7 +64,7 @@ class ModelOrigin:
     """Where the files of a model come from; all None for a network that was given from Python."""
 
     folder: Path | None = None
-    """Folder of the whole model, of which a saved model is a copy."""
+    """Folder of the whole model; a saved model is a copy of it."""
     overlay: Path | None = None
     """Adapter folder whose adapter was merged in; its tokenizer wins, if it has one."""
     base: str | None = None

@@ -1,4 +1,4 @@
-"""The weights of a model that is not loaded, read from its folder one at a time."""
+"""Weights read one at a time from the folder of a model that is not loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model whose weights are others for a while, and afterwards what they were, to the bit."""
+"""Temporarily replace weights; they are restored bit-exactly on exit."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from expunge.models.merging import merged_names
 from expunge.models.weight_backup import WeightBackup, weight_backup
 
 ChangeWeight = Callable[[str, Tensor], Tensor | None]
-"""(name, weight) -> the weight that stands in its place, a new tensor of the same shape; None leaves it."""
+"""(name, weight) -> its replacement, a new tensor of the same shape; None keeps the weight."""
 
 
 @contextmanager
 def changed_weights(model: LanguageModel, change: ChangeWeight, kept: WeightBackup | None = None) -> Iterator[float]:
-    """Within this block of code the weights are what `change` makes of them.
+    """Replace weights by `change` of them within this block of code.
 
     They are changed one after another in their own place, and put back from a copy, also after an error. An adapter is
     merged first, since that is what would be published; names are those of the plain network.
 
     Args:
         model: any model.
-        change: asked once for each weight.
-        kept: copies that earlier changes of the same model made; None makes new ones.
+        change: called once for each weight.
+        kept: copies from earlier changes of the same model. Default: new copies.
 
     Yields:
         The share of the weights of the decoder blocks that `change` replaced.
@@ -74,7 +74,7 @@ def changed_weights(model: LanguageModel, change: ChangeWeight, kept: WeightBack
 
 
 def each_matrix(matrix: WeightMatrix, weight: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """A weight with every matrix in it changed by itself.
+    """A weight with `change` applied to each of its matrices separately.
 
     Args:
         matrix: what the weight holds.

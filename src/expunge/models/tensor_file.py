@@ -1,4 +1,4 @@
-"""A safetensors file that is written and read one tensor at a time, and tells whether it is intact."""
+"""A safetensors file with a checksum, written and read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file is there and holds what was written."""
+    """Whether a file exists and matches its checksum."""
     digest = hashlib.sha256()
     try:
         for name, tensor in each_tensor(path):

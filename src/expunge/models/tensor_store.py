@@ -1,4 +1,4 @@
-"""Tensors that are kept for later: in memory up to a bound that several stores share, in a temporary file beyond it."""
+"""Stores of tensors: in memory up to a limit that several stores share, in a temporary file beyond it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TensorStore(Generic[Key]):
     """Tensors by key, each in the dtype in which it was put: in memory up to a bound, in a temporary file beyond it.
 
     Args:
-        memory: what it may use; shared with other stores, and given back when the store is let go of.
+        memory: limit shared with other stores; released when the store is deleted.
     """
 
     def __init__(self, memory: StateMemory) -> None:
@@ -113,8 +113,8 @@ class RowStore(TensorStore[int]):
 
     Args:
         num_rows: R.
-        memory: what it may use; shared with other stores, and given back when the store is let go of.
-        dtype: in which states are kept; None: as `memory` says.
+        memory: limit shared with other stores; released when the store is deleted.
+        dtype: of the kept states. Default: that of `memory`.
     """
 
     def __init__(self, num_rows: int, memory: StateMemory, dtype: torch.dtype | None = None) -> None:

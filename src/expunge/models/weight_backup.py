@@ -1,4 +1,4 @@
-"""Weights that will be others for a while, kept where they take no memory that the model needs."""
+"""Backups of weights that are changed temporarily, kept outside the memory that the model needs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class WeightBackup:
 
 
 def weight_backup(network: nn.Module) -> WeightBackup:
-    """Room for copies of the weights of a network; nothing is copied yet."""
+    """A backup for the weights of a network, still empty."""
     weights = list(network.parameters())
     return WeightBackup(weights[0].device, sum(weight.nbytes for weight in weights))
 

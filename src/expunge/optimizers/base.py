@@ -18,10 +18,10 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(torch.optim.Optimizer):
-    """A torch optimizer whose rule looks at one parameter at a time.
+    """A torch optimizer whose rule updates one parameter at a time.
 
-    Options stand in every parameter group beside `lr` and `weight_decay`, as in torch's own optimizers, and what
-    `update` keeps in `state` is saved with a checkpoint.
+    Every parameter group holds the options beside `lr` and `weight_decay`, as in torch's own optimizers. Checkpoints
+    save what `update` keeps in `state`.
 
     Args:
         params: parameters or parameter groups.

@@ -1,4 +1,4 @@
-"""What a file format is: how the bytes of a file become rows."""
+"""The contract of a file format: the bytes of a file to raw rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Format(ABC):
 
         Args:
             path: an existing regular file.
-            encoding: of its text; None: UTF-8, or UTF-16 and UTF-32 where the bytes show it.
+            encoding: of its text. Default: UTF-8, or UTF-16 and UTF-32 if the bytes show it.
 
         Raises:
             UserError: the file cannot be read, or is not of this format.
@@ -56,7 +56,7 @@ class Format(ABC):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into one line."""
+    """Turn an error of the operating system into one line."""
     try:
         yield
     except OSError as error:

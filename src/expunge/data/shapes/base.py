@@ -1,4 +1,4 @@
-"""What a row layout is: columns of other names, or nested ones, that stand for our fields."""
+"""The contract of a row layout: other or nested columns that hold the fields of an `Example`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RowValues = Mapping[str, Any]
 
 
 class ParsedRow(NamedTuple):
-    """What a layout made of a row."""
+    """A row of a published layout as fields of an `Example`."""
 
     values: dict[str, Any]
     """Our field -> its value, to be checked like any other."""
@@ -38,9 +38,9 @@ class Shape(ABC):
         """A row's fields.
 
         Raises:
-            UserError: it has the layout, but not what belongs into it.
+            UserError: it has the layout, but its content is malformed.
         """
 
     def left_out(self, row: RowValues) -> str | None:
-        """Why a row of this layout holds nothing to learn, e.g. a question without an answer; None: it does."""
+        """Why a row of this layout holds nothing to learn, e.g. a question without an answer; None if it does not."""
         return None

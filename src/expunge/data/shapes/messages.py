@@ -22,7 +22,7 @@ class Messages(Shape):
     def read(self, row: RowValues, where: str) -> ParsedRow:
         """System prompt, earlier turns, question and answer.
 
-        A `system` column stands for the system message; a `prompt` that repeats one of the user's is passed over.
+        A `system` column holds the system message; a `prompt` that repeats one of the user's messages is ignored.
         """
         there = [column for column in self.columns if column in row]
         if len(there) > 1:

@@ -13,7 +13,7 @@ from expunge.data.sources._tables import Published, PublishedTable, text_of
 
 
 class Mmlu(Published):
-    """`cais/mmlu`; a row's topic is its subject, so that scores can be told apart by subject.
+    """`cais/mmlu`; a row's topic is its subject, so that scores can be compared by subject.
 
     A folder holds `all/test*`, or one sub-folder a subject with `test*` (and `dev*` for examples).
     """

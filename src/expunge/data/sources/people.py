@@ -15,7 +15,7 @@ class People(DataSource):
     """Facts about a few people to forget, others to keep, neighbours and general knowledge to measure.
 
     Every question was kept only because the greedy answer of SmolLM2-135M-Instruct, under its chat template, holds the
-    keyword. No subject stands in two splits. The `dev_` splits are for choosing settings; report on the others.
+    keyword. No subject is in two splits. The `dev_` splits are for choosing settings; report on the others.
     """
 
     splits: ClassVar = ("forget", "retain", "neighbour", "general", "dev_forget", "dev_neighbour", "dev_general")

@@ -40,12 +40,12 @@ class Rwku(Published):
     """The configurations of `jinzhuoran/RWKU` under their own names; a row's subject is the person.
 
     Level 1 has blanks to fill, level 2 questions, level 3 nine kinds of attack (the row's topic); `mia_*` and `train_*`
-    rows are documents. Questions are asked in the chat template, with `Answer:` put into the model's mouth. A folder
+    rows are documents. Questions are asked in the chat template, with a prefilled `Answer:`. A folder
     holds `All/NAME.json`, or the files of one person (`forget_level1.json`, ...).
     """
 
     class Config(Published.Config):
-        """Which rows, and what stands before the questions of the utility sets."""
+        """Which rows, and the text before the questions of the utility sets."""
 
         subjects: list[str] = Field(default_factory=list, description="Only rows about these people; empty: all.")
         attacks: list[str] = Field(default_factory=list, description="Only these kinds of attack; empty: all.")
@@ -179,7 +179,7 @@ def _factual(item: RawRow, shots: str) -> dict[str, object]:
 
 
 def _accepted(item: RawRow, field: str) -> dict[str, object]:
-    """An answer, or several of which any is right."""
+    """An answer, or several correct ones."""
     if isinstance(item.row.get(field), str):
         return {"answer": item.row[field]}
     answers = texts_of(item, field)

@@ -12,7 +12,7 @@ from expunge.data.sources._tables import Published, PublishedTable, documents
 
 _ABOUT = {"bio": "biology", "chem": "chemistry", "cyber": "cybersecurity"}
 _GATED = "cais/wmdp-bio-forget-corpus"
-"""Access to it must be asked for."""
+"""Access to it must be requested."""
 
 
 class Wmdp(Published):
