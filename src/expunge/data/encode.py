@@ -1,8 +1,8 @@
 """Text to token ids, with a clean boundary between prompt and answer.
 
 If a template ends in a space, byte-pair encoding may merge that space into the answer's first token, which then
-silently carries no label. So prompt and answer are encoded together only if the prompt's own ids are a prefix of the result, and
-separately otherwise: the labels are always exactly the tokens of the answer and the end token.
+silently carries no label. So prompt and answer are encoded together only if the prompt's own ids are a prefix of the
+result, and separately otherwise: the labels are always exactly the tokens of the answer and the end token.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Rwku(Published):
     """The configurations of `jinzhuoran/RWKU` under their own names; a row's subject is the person.
 
     Level 1 has blanks to fill, level 2 questions, level 3 nine kinds of attack (the row's topic); `mia_*` and `train_*`
-    rows are documents. Questions are asked in the chat template, with a prefilled `Answer:`. A folder
-    holds `All/NAME.json`, or the files of one person (`forget_level1.json`, ...).
+    rows are documents. Questions are asked in the chat template, with a prefilled `Answer:`. A folder holds
+    `All/NAME.json`, or the files of one person (`forget_level1.json`, ...).
     """
 
     class Config(Published.Config):
