@@ -277,6 +277,12 @@ def test_a_local_judge_that_replies_as_asked(tiny_folder: Path, monkeypatch: pyt
     assert one.rate(["Rate it."]) == [2.5]
 
 
+def test_a_judge_whose_context_is_too_short_is_named(tiny_folder: Path) -> None:
+    judge = LLMJudge(JudgeConfig(model=str(tiny_folder)), "judges.0")
+    with pytest.raises(UserError, match=r"^judges\.0\.model: .* exceeds the 512 tokens that the judge"):
+        judge.rate(["Rate it. " * 200])
+
+
 def test_an_unknown_local_model_is_refused_at_once() -> None:
     with pytest.raises(UserError, match=r"judges\.0\.model: no model 'smolm'"):
         build("judged_naturalness", judges=[{"model": "smolm"}])

@@ -80,6 +80,7 @@ class LLMJudge:
 
     def __init__(self, config: JudgeConfig, option: str) -> None:
         self._config = config
+        self._option = option
         if config.endpoint is None:
             check_model_name(config.model, f"{option}.model")
             self.name = config.model
@@ -112,7 +113,7 @@ class LLMJudge:
 
     def _replies(self, prompts: Sequence[str]) -> list[str]:
         if self._config.endpoint is None:
-            return _generate(self._local, prompts, self._config.max_tokens)
+            return _generate(self._local, prompts, self._config.max_tokens, f"{self._option}.model")
         texts = "1 text" if len(prompts) == 1 else f"{len(prompts)} texts"
         key = f", with the key in {self._config.key_variable}" if os.environ.get(self._config.key_variable) else ""
         tell(f"sending {texts} (question and answer of a row each) to {self.name}{key}")
@@ -245,9 +246,21 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int) -> list[str]:
-    """Greedy replies of a local model."""
-    ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
+def _generate(model: LanguageModel, prompts: Sequence[str], max_tokens: int, option: str) -> list[str]:
+    """Greedy replies of a local model.
+
+    Raises:
+        UserError: a prompt is longer than the model's context.
+    """
+    try:
+        ids = [model.encoder.answer_prompt(Example("", question=prompt)) for prompt in prompts]
+    except UserError as error:
+        if "model.max_length" not in str(error):
+            raise
+        raise UserError(
+            f"{option}: a question with its answer exceeds the {model.encoder.max_length} tokens that the judge "
+            f"'{model.source}' takes; name a judge with a longer context"
+        ) from None
     replies = [""] * len(prompts)
     decoded: Callable[[list[int]], str] = model.encoder.decode
 
