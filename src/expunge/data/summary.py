@@ -9,6 +9,7 @@ from typing import Any
 
 from expunge.core.progress import Progress
 from expunge.data.example import Example
+from expunge.data.values import plain
 
 _SHOWN = 60
 """Characters of a value on a terminal."""
@@ -57,12 +58,7 @@ class DataSummary:
             "source": self.source,
             "rows": self.rows,
             "kinds": dict(self.kinds),
-            "first": {
-                name: [list(one) if isinstance(one, tuple) else one for one in value]
-                if isinstance(value, tuple)
-                else value
-                for name, value in self.fields().items()
-            },
+            "first": plain(self.fields()),
             "columns": dict(self.used),
             "unused": list(self.unused),
             "left_out": dict(self.left_out),

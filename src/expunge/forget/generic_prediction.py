@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.forget.base import ForgetLoss
 from expunge.losses.base import Project, Setup, TokenLossConfig, TuningConfig, View
 from expunge.models.base import LanguageModel
-from expunge.models.forward import Needs, ReferenceRows, row_set
+from expunge.models.forward import CachedReference, Needs, row_set
 from expunge.numerics.token import reduce_tokens, token_logp
 
 
@@ -39,7 +39,7 @@ class GenericPrediction(ForgetLoss):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._reinforced: ReferenceRows | None = None
+        self._reinforced: CachedReference | None = None
 
     def prepare(self, setup: Setup) -> None:
         """Remember the rows: the reinforced model is made in `start`."""

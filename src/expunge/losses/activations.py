@@ -58,6 +58,16 @@ class SiteLossConfig(StatesLossConfig):
     )
 
 
+class RetainStatesConfig(SiteLossConfig):
+    """The same for retain rows, where all tokens count by default."""
+
+    tokens: Scope = Field(
+        "all",
+        description="all; own: all but the opening that every row of the split has; answer: those that predict the "
+        "answer's tokens; labels: the answer's tokens themselves",
+    )
+
+
 @dataclass(frozen=True)
 class Tokens:
     """M chosen tokens of a batch of B rows; with several blocks, each token once for each block."""

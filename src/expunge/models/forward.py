@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +28,6 @@ from expunge.models.tensor_store import RowStore
 from expunge.numerics.token import token_logp
 
 
-class ReferenceRows(Protocol):
-    """Values of the original model, kept for the rows of one data set."""
-
-    def token_logp(self, indices: Sequence[int]) -> Tensor:
-        """(N,) log-probabilities of the labels of those rows, in order."""
-
-    def logits(self, indices: Sequence[int]) -> Tensor:
-        """(N, V) logits at the label positions of those rows, in order."""
-
-
 @dataclass(frozen=True)
 class Needs:
     """What must be kept of the original model before the first step; nothing else is computed."""
@@ -58,7 +47,7 @@ class RowSet:
     """Encoded rows, with what is kept of the original model for them."""
 
     sequences: Sequence[Encoded]
-    reference: ReferenceRows | None = None
+    reference: CachedReference | None = None
     inputs: BlockStates | None = None
     """What enters the lowest trained block, if the blocks below it are frozen: a forward starts there."""
     hidden: Mapping[tuple[int, Site], BlockStates] = field(default_factory=dict)

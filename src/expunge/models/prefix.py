@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,26 +18,6 @@ from transformers.cache_utils import Cache, LinearAttentionLayer
 from expunge.data.batch import to_device
 from expunge.models.base import LanguageModel
 from expunge.models.cache import roomy_cache, select_rows
-
-
-class Past(Protocol):
-    """State from which P rows of T positions continue."""
-
-    def select(self, rows: Tensor) -> Past:
-        """The same rows in another order, repeated or left out; shares no memory with this one."""
-
-    def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
-        """Read S more tokens a row and keep them.
-
-        Args:
-            model: the model that read what is kept.
-            ids: (P, S) tokens.
-            mask: (P, T + S) 1 for the real tokens, new ones included.
-            step: a real token for each row, one of many to come.
-
-        Returns:
-            (P, S, D) final hidden states; those of padding mean nothing.
-        """
 
 
 @dataclass
@@ -52,7 +31,17 @@ class CachedPast:
         return CachedPast(select_rows(self.cache, rows))
 
     def feed(self, model: LanguageModel, ids: Tensor, mask: Tensor, *, step: bool = False) -> Tensor:
-        """Read the new tokens only; positions count the real tokens."""
+        """Read S more tokens of each row and keep them; positions count the real tokens.
+
+        Args:
+            model: the model that read what is kept.
+            ids: (P, S) tokens.
+            mask: (P, T + S) 1 for the real tokens, new ones included.
+            step: a real token for each row, one of many to come.
+
+        Returns:
+            (P, S, D) final hidden states; those of padding mean nothing.
+        """
         known = inspect.signature(model.decoder.forward).parameters
         name = "past_key_values" if "past_key_values" in known or "cache_params" not in known else "cache_params"
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -113,6 +102,10 @@ class SteppedPast:
             return self.cached.feed(model, ids, mask, step=step)
         self.cached = None
         return self.tokens.feed(model, ids, mask)
+
+
+Past = CachedPast | TokenPast | SteppedPast
+"""State from which P rows of T positions continue: `select` rows of it, and `feed` it more tokens."""
 
 
 def plain_hidden(model: LanguageModel, ids: Tensor, mask: Tensor | None = None) -> Tensor:

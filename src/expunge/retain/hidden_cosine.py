@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor
 
-from expunge.losses.activations import HiddenStatesLoss, Scope, SiteLossConfig, cosine, mean_by_row
+from expunge.losses.activations import HiddenStatesLoss, RetainStatesConfig, cosine, mean_by_row
 from expunge.losses.base import View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
@@ -14,14 +13,8 @@ from expunge.retain.base import RetainLoss
 class HiddenCosine(HiddenStatesLoss, RetainLoss):
     """`1 - cos(h, h0)` for each token, at one block; the length of the states is left free (eq. 11)."""
 
-    class Config(SiteLossConfig):
+    class Config(RetainStatesConfig):
         """Which tokens."""
-
-        tokens: Scope = Field(
-            "all",
-            description="all; own: all but the opening that every row of the split has; answer: those that predict the "
-            "answer's tokens; labels: the answer's tokens themselves",
-        )
 
     logged = ("retain_norm", "retain_norm_ratio")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from expunge.losses.activations import HiddenStatesLoss, Scope, SiteLossConfig, cosine, mean_by_row, row_norms
+from expunge.losses.activations import HiddenStatesLoss, RetainStatesConfig, cosine, mean_by_row, row_norms
 from expunge.losses.base import Setup, View
 from expunge.numerics.token import reduce_tokens
 from expunge.retain.base import RetainLoss
@@ -18,14 +18,9 @@ class HiddenMSE(HiddenStatesLoss, RetainLoss):
     were computed in batches of another shape.
     """
 
-    class Config(SiteLossConfig):
+    class Config(RetainStatesConfig):
         """Which tokens, and in what unit."""
 
-        tokens: Scope = Field(
-            "all",
-            description="all; own: all but the opening that every row of the split has; answer: those that predict the "
-            "answer's tokens; labels: the answer's tokens themselves",
-        )
         normalise: bool = Field(
             True, description="Divide by the mean squared norm of the original states; false: by their width"
         )

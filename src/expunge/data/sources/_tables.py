@@ -99,9 +99,7 @@ def text_of(item: RawRow, field: str) -> str:
     Raises:
         UserError: it is missing, or something else.
     """
-    value = item.row.get(field)
-    if value is None:
-        raise UserError(f"{item.where}: no field '{field}'{near(field, item.row)}")
+    value = _present(item, field)
     if not isinstance(value, str):
         raise UserError(f"{item.where}: field '{field}' must be text, found {type(value).__name__}")
     return value
@@ -113,11 +111,15 @@ def texts_of(item: RawRow, field: str) -> list[str]:
     Raises:
         UserError: it is missing, or something else.
     """
-    value = item.row.get(field)
-    if value is None:
-        raise UserError(f"{item.where}: no field '{field}'{near(field, item.row)}")
+    value = _present(item, field)
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
         raise UserError(f"{item.where}: field '{field}' must be a list of texts")
+    return value
+
+
+def _present(item: RawRow, field: str) -> object:
+    if (value := item.row.get(field)) is None:
+        raise UserError(f"{item.where}: no field '{field}'{near(field, item.row)}")
     return value
 
 
