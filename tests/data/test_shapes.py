@@ -163,7 +163,7 @@ def test_published_alpaca_has_the_whole_row_as_a_text_too() -> None:
         ({"question": "\u200b\ufeff", "answer": "I."}, "'question' is empty"),
         ({**ASKED, "history": EARLIER[:1]}, "ends with the user's"),
         ({"text": "A document.", "system": "Be brief."}, "'system' needs a question"),
-        ({"question": "Where?", "choices": PLACES, "answer": 3}, "0 times among"),
+        ({"question": "Where?", "choices": PLACES, "answer": 3}, "the answer matches 0 of"),
         ({"question": "How many?", "choices": ["3", "2", "1"], "answer": "1"}, "one option and the place of another"),
         ({"question": "How many?", "options": ["3", "2", "1"], "answer": 1}, "one option and the place of another"),
         ({"question": "Where?", "answer": True}, "must be text, found bool"),
