@@ -10,13 +10,13 @@ import tomli_w
 
 from expunge.core.catalog import REPRODUCTIONS, names
 from expunge.core.errors import UserError
-from expunge.core.records import read_record
+from expunge.core.records import Score, read_record
 from expunge.core.toml import read_toml
 from expunge.core.validation import check
 from expunge.data.load import load_examples
 from expunge.localize.layers import Layers
 from expunge.reports.claims import Claim, Judged
-from expunge.reports.reproduction import GridPoint, Reported, Section, choose, table
+from expunge.reports.reproduction import GridPoint, PartialRecord, Reported, Section, choose, table
 from expunge.train.teach import Teach
 from expunge.workflows.reproduce import TABLE, load_reproduction, reproduce
 
@@ -40,13 +40,13 @@ def test_at_equal_forgetting_the_strength_that_keeps_most() -> None:
 
 
 def test_a_cell_is_the_mean_over_seeds_with_the_outer_ends_of_the_intervals() -> None:
-    score = {"value": 0.2, "low": 0.1, "high": 0.3}
-    other = {"value": 0.4, "low": 0.3, "high": 0.6}
+    scores = Score(value=0.2, low=0.1, high=0.3), Score(value=0.4, low=0.3, high=0.6)
     records = [
-        {"after": {"forget": {"leak": value}}, "checks": [{"x": number}]} for value, number in ((score, 1), (other, 3))
+        PartialRecord({"forget": {"leak": score}}, {}, seconds={"train": number})
+        for score, number in zip(scores, (1, 3), strict=True)
     ]
     points = {"npo": [_point(1e-5, 1.0, 0.5)]}
-    columns = {"leak": "after.forget.leak", "last": "checks.-1.x", "none": "after.general.leak"}
+    columns = {"leak": "after.forget.leak", "training": "seconds.train", "none": "after.general.leak"}
     claim = Claim(says="It forgets", of="leak", method="npo", below=0.5)
     section = Section(
         title="facts",
