@@ -150,7 +150,7 @@ def test_what_a_question_is_about(question: str, fields: dict[str, Any], subject
 
 def test_an_unknown_subject_is_refused_by_row(tiny: LanguageModel, examples: Examples) -> None:
     wrong = dataclasses.replace(examples["forget"][1], id="row-7", subject="Adam Smith")
-    with pytest.raises(UserError, match="row 'row-7': its subject 'Adam Smith' does not stand in its question"):
+    with pytest.raises(UserError, match="row 'row-7': its subject 'Adam Smith' is not in its question"):
         trace(tiny, (examples["forget"][0], wrong))
 
 

@@ -1,4 +1,4 @@
-"""Facts to trace: rows whose subject stands in their question, as tokens."""
+"""Facts to trace: tokenised rows whose question contains their subject."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ class Fact:
     subject: tuple[int, ...]
     """Places of the subject's tokens in the question."""
     last: int
-    """The last of them."""
+    """The last of these places."""
     repeated: tuple[int, ...]
-    """Places of the subject's tokens in what follows the question."""
+    """Places of the subject's tokens after the question."""
 
 
 def subject_of(row: Example) -> str | None:
-    """What the question is about: the row's own subject, or else the capitalised words of the question.
+    """The subject of the question: the row's own subject, or else the capitalised words of the question.
 
-    A row whose subject is its answer (Who wrote Hamlet?) asks for it, and is about something else. The rule then is the
-    longest run of words with a capital letter; the question's first word, which always has one, is in no run.
+    If the row's subject is its answer (Who wrote Hamlet?), the question is about something else: the longest run of
+    capitalised words, not counting the first word of the question.
 
     Raises:
-        UserError: the row's subject stands neither in its question nor in its answer.
+        UserError: the row's subject is neither in its question nor in its answer.
     """
     question, answer = row.question or "", row.answer or ""
     if row.subject and _mentions(row.subject, question):
         return row.subject
     if row.subject and not _mentions(row.subject, answer):
-        raise UserError(f"row '{row.id}': its subject '{row.subject}' does not stand in its question")
+        raise UserError(f"row '{row.id}': its subject '{row.subject}' is not in its question")
     return max(_capitalised(question), key=lambda run: (len(run.split()), len(run)), default=None)
 
 
 def find_fact(encoder: Encoder, row: Example, subject: str, keywords: bool) -> Fact:
-    """The places of a row's subject among its tokens.
+    """The positions of a row's subject among its tokens.
 
     Args:
         encoder: of the model.
         row: a question with its answer.
-        subject: what `subject_of` gave.
-        keywords: take only the answer's keywords for labels, where it holds any.
+        subject: from `subject_of`.
+        keywords: use only the answer's keywords as labels, if it contains any.
 
     Raises:
-        UserError: the tokenizer changes the subject so that it cannot be found.
+        UserError: the subject cannot be found among the tokens.
     """
     encoded = encoder.keywords(row) if keywords else _without_end(encoder.example(row))
     starts = [len(encoder.tokenizer.decode(list(encoded.ids[:n]))) for n in range(len(encoded.ids) + 1)]
     text = str(encoder.tokenizer.decode(list(encoded.ids)))
-    border = starts[encoded.num_prompt]
-    asked = _mentions(subject, text[:border])[-len(_mentions(subject, row.question or "")) :]
+    question_end = starts[encoded.num_prompt]
+    asked = _mentions(subject, text[:question_end])[-len(_mentions(subject, row.question or "")) :]
     if not asked:
         raise UserError(f"row '{row.id}': the subject '{subject}' cannot be found among the question's tokens")
     places = _places(starts, asked)
@@ -71,17 +71,17 @@ def find_fact(encoder: Encoder, row: Example, subject: str, keywords: bool) -> F
 
 
 def _without_end(encoded: Encoded) -> Encoded:
-    """Without the end token, which is no part of what is known."""
+    """Without the end token, which carries no knowledge."""
     return Encoded(encoded.ids[:-1], encoded.num_prompt)
 
 
 def _mentions(subject: str, text: str) -> list[tuple[int, int]]:
-    """Where a subject stands in a text as whole words, whatever the case."""
+    """Spans of a subject in a text, as whole words, ignoring case."""
     return find(text, [subject], "word")
 
 
 def _places(starts: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Tokens that hold a part of any span."""
+    """Positions of tokens that overlap a span."""
     return [
         place
         for place, (start, end) in enumerate(pairwise(starts))
@@ -90,7 +90,7 @@ def _places(starts: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int
 
 
 def _capitalised(question: str) -> Iterator[str]:
-    """Runs of words with a capital letter, the first word left out."""
+    """Runs of capitalised words, not counting the first word."""
     words = list(_WORD.finditer(question))[1:]
     start = None
     for place, word in enumerate(words):

@@ -13,18 +13,18 @@ from expunge.models.base import LanguageModel
 
 @dataclass(frozen=True)
 class Selection:
-    """Which parameters may move, and why."""
+    """The parameters to train, and the evidence for the choice."""
 
     names: tuple[str, ...]
     """Parameter names, in the model's order."""
     evidence: dict[str, Any] = field(default_factory=dict)
-    """What was measured to choose them; plain JSON values. `layers` lists the chosen blocks."""
+    """Measurements behind the choice, as plain JSON values; `layers` lists the chosen blocks."""
     curves: tuple[LayerCurve, ...] = ()
-    """One value for each block, where the choice rests on such."""
+    """One value per block, if the choice is based on such values."""
 
 
 class Localizer(ABC):
-    """Chooses the weights that training may move."""
+    """Chooses the weights to train."""
 
     class Config(Frozen):
         """Options of the localizer."""

@@ -1,4 +1,4 @@
-"""Causal tracing: the blocks whose clean values bring a fact back when its subject is blurred (arXiv:2202.05262)."""
+"""Causal tracing: blocks whose clean states restore a fact when its subject is corrupted (arXiv:2202.05262)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from expunge.numerics.intervals import Numbers, mean_band
 
 @dataclass(frozen=True)
 class Known:
-    """Facts that the model knows, and how many rows were looked at in vain."""
+    """Facts that the model knows, and the numbers of other rows."""
 
     facts: list[Fact]
     unknown: int
@@ -39,53 +39,53 @@ class CausalTracing(Localizer):
     """A window of blocks with the largest average indirect effect on forget facts that the model knows.
 
     A fact is run clean, then with noise on its subject's input embeddings, then, for each block, with the noise and
-    that block's clean output put back at the subject's last token. What the third regains over the second is the
-    block's indirect effect, what the first has over the second the total effect. How KUDA (arXiv:2602.19275) traces is
-    known from summaries only: the feed-forward site, one block put back and a window of three are a reconstruction.
+    that block's clean output restored at the subject's last token. The difference between the third and the second run
+    is the block's indirect effect, that between the first and the second the total effect. KUDA's tracing
+    (arXiv:2602.19275) is known from summaries only: the feed-forward site, the restoration of one block and a window of
+    three are a reconstruction.
     """
 
     class Config(Frozen):
-        """Which facts, which runs, and what is chosen by them."""
+        """Options of the facts, the runs and the choice."""
 
-        facts: int = Field(40, ge=1, description="Facts to trace, at most; drawn by the seed from those that are known")
+        facts: int = Field(40, ge=1, description="Maximum number of facts to trace, drawn by the seed from known ones")
         target: Literal["keywords", "answer"] = Field(
             "keywords",
-            description="Tokens whose probability is traced: the answer's keywords where it holds any, or all",
+            description="Tokens whose probability is traced: the answer's keywords, if it contains any, or all",
         )
         min_probability: float = Field(
-            0.2, ge=0, le=1, description="A fact is known whose target has at least this probability a token"
+            0.2, ge=0, le=1, description="A fact is known if its target has at least this probability per token"
         )
-        min_effect: float = Field(0.05, description="Leave out facts whose probability the noise lowers by less")
+        min_effect: float = Field(0.05, description="Omit facts whose probability the noise lowers by less")
         noise: float = Field(3.0, ge=0, description="Noise, in standard deviations of the subjects' input embeddings")
-        draws: int = Field(10, ge=1, description="Noise draws for each fact, the same for every block")
+        draws: int = Field(10, ge=1, description="Noise draws per fact, the same for every block")
         noisy: Literal["everywhere", "question"] = Field(
-            "everywhere", description="Blur the subject in the answer's words too, which else give it away, or not"
+            "everywhere", description="Whether to corrupt the subject in the answer too, where it would be revealed"
         )
         site: Site = Field(
-            "ffn", description="Output that is put back: of the feed-forward part, the attention, or the whole block"
+            "ffn", description="Output to restore: of the feed-forward part, the attention, or the whole block"
         )
         tokens: Literal["last", "subject", "all"] = Field(
             "last",
-            description="Where it is put back: at the subject's last token, at all its tokens, or at every token",
+            description="Where to restore it: at the subject's last token, at all its tokens, or at every token",
         )
-        restore_width: int = Field(1, ge=1, description="Neighbouring blocks that are put back together")
-        window: int = Field(3, ge=1, description="Neighbouring blocks that are chosen")
+        restore_width: int = Field(1, ge=1, description="Neighbouring blocks to restore together")
+        window: int = Field(3, ge=1, description="Neighbouring blocks to choose")
         depth: tuple[float, float] = Field(
             (0.0, 1.0),
-            description="They are sought from one share of the depth up to another; what enters the first blocks is "
-            "close to the words themselves, so that whatever moves there reaches every answer",
+            description="Blocks are searched from one share of the depth up to another; the inputs of the first blocks "
+            "are close to the words themselves, so that changes there affect every answer",
         )
         modules: tuple[str, ...] = Field(
-            ("mlp.down_proj",), description="Module names within a block that may move; empty: all"
+            ("mlp.down_proj",), description="Module names within a block to train; empty: all"
         )
 
     def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
-        """Parameters of the named modules in the best window; of equal windows the lowest.
+        """Parameters of the named modules in the best window; the lowest of equal ones.
 
         Raises:
             UserError: no row with a question and an answer, a subject that is not in its question, no known fact, no
-                fact that depends on its subject, shares of the depth that are none, or a module name that a block
-                lacks.
+                fact that depends on its subject, invalid shares of the depth, or a module name that a block lacks.
         """
         num_layers = len(model.blocks())
         within = share_of_depth(self.config.depth, num_layers)
@@ -120,7 +120,7 @@ class CausalTracing(Localizer):
         return Selection(parameter_names(model, layers, self.config.modules), evidence, (curve,))
 
     def _known(self, model: LanguageModel, rows: Sequence[Example], seed: int) -> Known:
-        """Facts in an order drawn by the seed, until there are enough of them."""
+        """Facts in an order drawn by the seed, until there are enough."""
         asked = [row for row in rows if row.question and row.answer]
         if not asked:
             raise UserError("localize: causal tracing needs forget rows with a question and an answer; there are none")

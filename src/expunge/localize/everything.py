@@ -1,4 +1,4 @@
-"""Everything: all weights may move."""
+"""Everything: all weights are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers: only the weights of chosen blocks and modules may move (arXiv:2403.03218)."""
+"""Layers: train only the weights of chosen blocks and modules (arXiv:2403.03218)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from expunge.models.module_names import parameter_names
 class Layers(Localizer):
     """Blocks by index and modules by name, e.g. layers 5 to 7, `mlp.down_proj`.
 
-    Modules are found by name and never by position among a block's parameters, which differs between architectures.
+    Modules are identified by name, not by position among a block's parameters, which differs between architectures.
     """
 
     class Config(Frozen):
-        """Which blocks and modules."""
+        """Options of the choice."""
 
         layers: tuple[int, ...] = Field(
             (), description="Block indices from 0; negative counts from the end; empty: all"
@@ -31,7 +31,7 @@ class Layers(Localizer):
         top: int | float | None = Field(
             None, ge=0, description="Highest block: its index, or a share of the depth below 1.0; instead of layers"
         )
-        window: int = Field(3, ge=1, description="With top: so many neighbouring blocks, ending there")
+        window: int = Field(3, ge=1, description="With top: number of neighbouring blocks, the highest being top")
         modules: tuple[str, ...] = Field((), description="Module names within a block, e.g. mlp.down_proj; empty: all")
 
     def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:

@@ -62,14 +62,16 @@ class MutualInformation(Localizer):
             4, ge=1, le=16, description="Principal components that are compared; each needs 10 texts of either kind"
         )
         depth: tuple[float, float] = Field(
-            (0.0, 1.0), description="The best block is sought from one share of the depth up to another"
+            (0.0, 1.0), description="The best block is searched from one share of the depth up to another"
         )
         eta: float | None = Field(
             None,
-            description="Weight of the term between forget domains, which are the rows' topics; none: all forget rows "
-            "are one domain",
+            description="Weight of the term between forget domains, which are the rows' topics. Default: all forget "
+            "rows are one domain",
         )
-        window: int = Field(3, ge=1, description="So many neighbouring blocks move, the highest of them the best one")
+        window: int = Field(
+            3, ge=1, description="Number of neighbouring blocks to train, the highest being the best one"
+        )
         modules: tuple[str, ...] = Field(
             ("mlp.down_proj",), description="Module names within a block, e.g. mlp.down_proj; empty: all"
         )
@@ -171,11 +173,11 @@ class MutualInformation(Localizer):
 
 
 def multi_domain(num_domains: int, terms: Sequence[Sequence[float]], eta: float) -> list[float]:
-    """Eq. 7 for each block: the terms of the domains with the retain rows, and eta times those between domains.
+    """Eq. 7 per block: the terms of the domains with the retain rows, plus eta times those between domains.
 
     Args:
-        num_domains: how many of the terms are of the first kind.
-        terms: one value for each block; those with the retain rows first.
+        num_domains: number of terms with the retain rows.
+        terms: one value per block; those with the retain rows first.
         eta: weight of the others.
     """
     weights = [1.0 if place < num_domains else eta for place in range(len(terms))]

@@ -1,4 +1,4 @@
-"""Random: a window of neighbouring blocks drawn by the seed, which chosen ones must beat."""
+"""Random: a window of neighbouring blocks drawn by the seed, the baseline for other localizers."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from expunge.models.module_names import parameter_names
 
 
 class Random(Localizer):
-    """The control for every localizer: as many blocks, at a place that nothing speaks for."""
+    """The control for every localizer: the same number of blocks at a randomly chosen position."""
 
     class Config(Frozen):
-        """Which windows may be drawn."""
+        """Options of the draw."""
 
-        draw: int = Field(0, ge=0, description="Another number draws another window by the same seed")
+        draw: int = Field(0, ge=0, description="Different numbers draw different windows with the same seed")
         depth: tuple[float, float] = Field(
             (0.0, 1.0), description="The highest block is drawn from one share of the depth up to another"
         )
-        window: int = Field(3, ge=1, description="So many neighbouring blocks move; fewer only in a smaller model")
+        window: int = Field(
+            3, ge=1, description="Number of neighbouring blocks to train; fewer only in a smaller model"
+        )
         modules: tuple[str, ...] = Field(
-            ("mlp.down_proj",), description="Module names within a block that may move; empty: all"
+            ("mlp.down_proj",), description="Module names within a block to train; empty: all"
         )
 
     def select(self, model: LanguageModel, splits: Splits, seed: int) -> Selection:
-        """Parameters of the named modules in a window that depends on seed and draw alone.
+        """Parameters of the named modules in a window that depends on seed and draw only.
 
-        Draws 0, 1, 2... go through the possible windows in a random order, so that the first ones all differ.
+        Draws 0, 1, 2... enumerate the possible windows in a random order, so that the first ones all differ.
 
         Raises:
-            UserError: shares of the depth that are none, or a module name that a chosen block lacks.
+            UserError: invalid shares of the depth, or a module name that a chosen block lacks.
         """
         num_layers = len(model.blocks())
         lowest = min(self.config.window, num_layers) - 1
