@@ -39,8 +39,8 @@ def trained_matrices(model: LanguageModel) -> list[WeightMatrix]:
     """Every trained matrix in the blocks, in the model's order; their biases may be trained beside them.
 
     Raises:
-        UserError: an adapter, another weight is trained, e.g. of a norm or an embedding, or experts whose inputs cannot
-            be seen.
+        UserError: an adapter; another trained weight, e.g. of a norm or an embedding; or experts whose inputs cannot
+            be observed.
     """
     if hasattr(model.network, "peft_config"):
         raise UserError('combine: null_space changes the weights themselves; set model.adapter = "none"')
@@ -141,7 +141,7 @@ def second_moments(
 
 @contextmanager
 def _collecting(model: LanguageModel, matrices: Sequence[WeightMatrix], collector: _Collector) -> Iterator[None]:
-    """Within this block of code the collector sees what goes into the matrices."""
+    """Pass the inputs of the matrices to the collector within this block of code."""
     with ExitStack() as stack, model.evaluating():
         for matrix in matrices:
             if matrix.is_layer:
@@ -176,7 +176,7 @@ class _Collector:
         self._last = (inputs, moments)
 
     def expert(self, stack: nn.Parameter, expert: int, inputs: Tensor, tokens: Tensor) -> None:
-        """What goes into one matrix of a stack."""
+        """Inputs of one matrix of a stack."""
         if stack in self._matrices:
             self._add(self._moments(stack, inputs), expert, inputs[self.chosen.flatten()[tokens]])
 

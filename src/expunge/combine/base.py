@@ -16,7 +16,7 @@ from expunge.losses.base import Setup
 
 @dataclass(frozen=True)
 class Step:
-    """One micro-batch of one step, as a combination rule sees it."""
+    """One micro-batch of an optimizer step."""
 
     forget: Callable[[], Tensor]
     """Computes the scalar forget loss; its graph lives until it is backpropagated."""
@@ -27,7 +27,7 @@ class Step:
     parameters: Sequence[torch.nn.Parameter]
     """The weights that may move."""
     scale: float = 1.0
-    """What a micro-batch counts in the step: one divided by their number."""
+    """Weight of a micro-batch in the step: one divided by their number."""
     is_last: bool = True
     """Whether the optimizer steps after this micro-batch."""
 
@@ -41,9 +41,9 @@ class StepLosses:
 
 
 def present(logs: Mapping[str, float | Tensor | None]) -> dict[str, float | Tensor]:
-    """Values of a step without those that it has not got: None, or NaN, which only the CPU can be asked about here.
+    """Values of a step without the missing ones: None, and NaN on the CPU.
 
-    The trainer leaves NaN of a combination rule out once it has read them from another device.
+    NaN on another device is left out by the trainer once it has read the values.
     """
     return {
         name: value

@@ -41,7 +41,7 @@ class Date(NamedTuple):
     year: int | None
 
     def says(self, other: Date) -> bool:
-        """Whether whoever reads this date knows the other one."""
+        """Whether this date states the other one."""
         return (self.day, self.month) == (other.day, other.month) and other.year in (None, self.year)
 
 
@@ -56,7 +56,7 @@ def dates_in(text: str) -> tuple[tuple[tuple[int, int], tuple[Date, ...]], ...]:
 
 @lru_cache(maxsize=8192)
 def one_date(text: str) -> tuple[Date, ...] | None:
-    """What a folded text means that is a date and nothing else; None: it is not."""
+    """Possible meanings of a folded text that is a date and nothing else; None if it is not."""
     found = tuple(date for span, date in _all(text) if span == (0, len(text)))
     return found or None
 

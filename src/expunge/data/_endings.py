@@ -63,7 +63,7 @@ def bare(text: str) -> str:
 
 
 def rest_after(base: str, word: str, loose: bool) -> str | None:
-    """What a word has more than the one it begins with; None: it does not begin with it.
+    """The rest of a word after the one it begins with; None if it does not begin with it.
 
     Args:
         base: the keyword's word, folded.

@@ -73,7 +73,7 @@ def _body(whole: str, decimals: str) -> str:
 
 
 def as_code(text: str) -> str | None:
-    """A pattern for a telephone or account number, in groups of any size; None: the text is none."""
+    """A pattern for a telephone or account number, in groups of any size; None if the text is not one."""
     digits, letters = regex.sub(r"\D", "", text), regex.sub(r"[\s().\-/+]", "", text)
     if regex.search(r"[a-z]", letters):
         groups = regex.split(r"[\s.\-/]+", text)

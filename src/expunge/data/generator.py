@@ -1,4 +1,4 @@
-"""Random numbers that a name decides, the same in every process and on every machine."""
+"""Random numbers that depend on a name only, alike in every process and on every machine."""
 
 from __future__ import annotations
 

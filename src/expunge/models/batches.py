@@ -84,7 +84,7 @@ class Budget:
         Args:
             kind: of pass.
             device: where it runs.
-            most: the user's own limit, in place of the figure in `TOKENS`; it is never exceeded.
+            most: the user's own limit instead of the figure in `TOKENS`; it is never exceeded.
         """
         size = TOKENS[kind] if most is None else most
         room = _SHARE * free_memory(device) / self.bytes_per_token(kind)
@@ -113,14 +113,14 @@ def in_batches(
     context: int = 0,
     enough: int | None = None,
 ) -> None:
-    """Do something for all sequences in batches of similar length; when memory runs out, again in smaller ones.
+    """Call `work` for all sequences in batches of similar length, and in smaller ones when memory runs out.
 
     Args:
         budget: of the network; it keeps the smaller size.
         device: where it runs.
         kind: of pass.
         lengths: of the sequences, in tokens.
-        work: called with the places of a batch's sequences and its budget of tokens. Called again for the same places
+        work: called with the indices of a batch's sequences and its budget of tokens. Called again for the same ones
             if it runs out of memory, so it must keep nothing before it is done.
         most: as in `Budget.tokens`.
         context: as in `by_length`.
@@ -152,9 +152,9 @@ def in_batches(
 def shrinking(
     budget: Budget, device: torch.device, kind: Pass, work: Callable[[int], Result], most: int | None = None
 ) -> Result:
-    """Do something whose parts are not sequences, or belong together, with a budget of tokens.
+    """Call `work` with a budget of tokens, and again with a smaller one when memory runs out.
 
-    When memory runs out, all of it is done again with a smaller one.
+    For work whose parts are not sequences, or belong together.
 
     Args:
         budget: of the network; it keeps the smaller size.
@@ -187,7 +187,7 @@ def _does_not_fit(what: str, device: torch.device) -> MemoryExhausted:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be allocated on a device; infinity where that is not known."""
+    """Bytes that can still be allocated on a device; infinity if unknown."""
     if device.type == "cuda" and torch.cuda.is_available():
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)
@@ -197,7 +197,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def free_cached(device: torch.device) -> None:
-    """Return what the allocator of a device keeps for later: to the device, on Linux CPUs to the system."""
+    """Release cached memory of a device's allocator: to the device, on Linux CPUs to the system."""
     if device.type == "cuda" and torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif device.type == "mps" and torch.backends.mps.is_available():

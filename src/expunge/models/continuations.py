@@ -33,13 +33,13 @@ def continued(
         model: any model.
         prompts: P prompts.
         max_new_tokens: one limit, or one for each prompt.
-        seeds: for each prompt one string a draw; None continues each greedily, once. A draw depends on its seed, its
-            prompt and the model alone.
+        seeds: for each prompt one string per draw; a draw depends only on its seed, its prompt and the model.
+            Default: each prompt is continued greedily, once.
         temperature: of the sampling.
         top_k: sample from the k likeliest tokens only; 0: from all.
         top_p: sample from the likeliest tokens that together reach this probability; 1: from all.
-        max_reasoning_tokens: longest reasoning before an answer, which then does not count against the limit; None:
-            whatever comes first is cut at the limit.
+        max_reasoning_tokens: longest reasoning before an answer, which then does not count against the limit. Default:
+            reasoning counts against the limit.
         bar: advanced once for each prompt.
 
     Returns:

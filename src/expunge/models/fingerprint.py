@@ -39,7 +39,7 @@ class Fingerprint:
 
 
 def _sums(state: Mapping[str, Tensor]) -> tuple[list[tuple[str, torch.Size, torch.dtype]], Tensor] | None:
-    """What each entry is, and the sums over its bits; None where they cannot be computed."""
+    """Name, shape and dtype of each entry, and sums over its bits; None if they cannot be computed."""
     if any(tensor.device.type not in _SUMMED for tensor in state.values()):
         return None
     sums = [part for tensor in state.values() for part in _chunks(tensor.detach().contiguous().flatten())]

@@ -16,10 +16,10 @@ _MARKS = ("is_quantized", "quantization_method", "hf_quantizer")
 
 
 def check_gguf(path: Path, option: str = "model.name") -> None:
-    """Refuse a file that is no GGUF file.
+    """Refuse a file that is not a GGUF file.
 
     Raises:
-        UserError: another format, with what to give instead where that is known.
+        UserError: another format; the message names what to give instead, if known.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Saved folders that transformers 4 reads too: it knows other names for what transformers 5 writes."""
+"""Make saved folders readable by transformers 4, which uses other names for some settings of transformers 5."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ else:
 
 _FOLDER = ROOT / "models" / "embedded"
 _SPACE = {"language model": 1_200_000_000, "sentence encoder": 300_000_000}
-"""Bytes of disk that fetching and unpacking take, by kind."""
+"""Disk space that fetching and unpacking take, in bytes, by kind."""
 
 
 class Embedded(Frozen):

@@ -1,4 +1,4 @@
-"""Published multiple-choice rows (`question`, `choices`, `answer`) as prompts of the evaluation harness."""
+"""Published multiple-choice rows (`question`, `choices`, `answer`) as prompts of lm-evaluation-harness."""
 
 from __future__ import annotations
 
