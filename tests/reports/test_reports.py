@@ -457,7 +457,7 @@ def test_a_record_without_kinds_says_so(tmp_path: Path) -> None:
     assert "→" not in printed(record())
     html = visible(page(tmp_path, record()))
     assert "this run labelled no answers" in html
-    assert "What kind of answer" not in html
+    assert "Kinds of answer, before and after" not in html
 
 
 def test_stored_items_show_their_kind(tmp_path: Path) -> None:

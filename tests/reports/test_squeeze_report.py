@@ -84,7 +84,7 @@ def printed(told: Squeeze) -> str:
         (((-0.5, 0.8), (-2, 0.3), (-4, -1)), "Squeezed: while the forget answers fell"),
         (((-0.5, 0.05), (-2, -0.3), (-4, -1)), "Not squeezed outright"),
         (((-0.5, -0.4), (-2, -2), (-4, -4)), "Not squeezed: the likeliest rewordings fell with"),
-        (((-0.5, 0.4), (-0.3, 0.4), (0.05, 0.4)), "No squeezing to see"),
+        (((-0.5, 0.4), (-0.3, 0.4), (0.05, 0.4)), "No squeezing visible"),
     ],
 )
 def test_the_sentence_follows_the_intervals(moves: tuple[tuple[float, float], ...], lead: str) -> None:
@@ -95,9 +95,9 @@ def test_the_sentence_follows_the_intervals(moves: tuple[tuple[float, float], ..
 def test_the_sentence_counts_epochs_and_names_the_peak() -> None:
     """The rise is largest at step 2, which ends no epoch; of the ends 4, 8 and 12 only the first lies above zero."""
     told = sentence(SQUEEZED)
-    assert "by up to +0.80 [+0.70, +0.90] nats a token at step 2" in told
+    assert "by up to +0.80 [+0.70, +0.90] nats per token at step 2" in told
     assert "above their start after 1 of 3 epochs" in told
-    assert "the rewordings had moved by -2.00 nats a token, the answers by -5.00" in told
+    assert "the rewordings had moved by -2.00 nats per token, the answers by -5.00" in told
     assert "after 3 of 3 epochs" in sentence(squeeze((-1, -0.1), (-2, -0.2), (-3, -0.3), (-4, -0.4)))
     assert "after 0 of 1 epoch;" in sentence(squeeze((-0.5, -0.4), (-2, -2)))
 

@@ -1,4 +1,4 @@
-"""Forget efficacy and model utility at both stages: the numbers, their parts, and what made one zero."""
+"""Forget efficacy and model utility at both stages: the numbers, their parts, and the parts that made one zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from expunge.reports.metric_texts import metric_title
 if TYPE_CHECKING:
     from expunge.reports.terminal import Terminal
 
-UNTOLD = Aggregate(value=None, components=[], reason="not measured at this stage")
+NOT_MEASURED = Aggregate(value=None, components=[], reason="not measured at this stage")
 
 
 class Whole(Frozen):
@@ -25,7 +25,7 @@ class Whole(Frozen):
 
     @property
     def meaning(self) -> str:
-        """What the letters at the start of its name stand for."""
+        """Definition of the aggregate, by the letters at the start of its name."""
         return FAMILIES.get("".join(takewhile(str.isalpha, self.name)), "")
 
     @property
@@ -56,7 +56,7 @@ def wholes(record: Record) -> list[Whole]:
     """Every aggregate of a run."""
     before, after = record.aggregates_before, record.aggregates_after
     return [
-        Whole(name=name, before=before.get(name, UNTOLD), after=after.get(name, UNTOLD))
+        Whole(name=name, before=before.get(name, NOT_MEASURED), after=after.get(name, NOT_MEASURED))
         for name in dict.fromkeys([*before, *after])
     ]
 
@@ -72,7 +72,7 @@ def matrix(stage: Aggregates) -> tuple[list[str], dict[str, dict[str, float]]]:
 
 
 def print_aggregates(record: Record, terminal: Terminal) -> None:
-    """Print the aggregates that have a value, what made one zero or absent, and the parts after the run."""
+    """Print the aggregates that have a value, why one is zero or absent, and the parts after the run."""
     listed = wholes(record)
     measured = [one for one in listed if not one.absent]
     terminal.table(

@@ -1,4 +1,4 @@
-"""What kinds of answer each split got, before and after, as shares of its answers."""
+"""The kinds of answer on each split, before and after, as shares of its answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ COLUMNS = ("leak or correct", "refusal", "hallucination or wrong", "gibberish")
 """The places of `FORGET_KINDS` and `OTHER_KINDS`, which share a column."""
 REFUSAL = COLUMNS.index("refusal")
 MEANINGS = (
-    "A leak (on other splits: correct) says the fact, a refusal declines to answer, gibberish is no language or mere "
-    "repetition, and everything else is a hallucination (on other splits: wrong)."
+    "A leak (on other splits: correct) states the fact, a refusal declines to answer, gibberish is not language or "
+    "only repeats itself, and everything else is a hallucination (on other splits: wrong)."
 )
 
 
@@ -69,10 +69,10 @@ def refusals(rows: Sequence[KindRow]) -> str:
     """One sentence: which share of each split is refused after the run, with its 95% interval (Wilson)."""
     from scipy.stats import binomtest
 
-    told = []
+    shares = []
     for row in rows:
         if total := row.total("after"):
             count = row.count("after", REFUSAL)
             interval = binomtest(count, total).proportion_ci(method="wilson")
-            told.append(f"{row.split} {percent(count / total, interval.low, interval.high)} (n={total})")
-    return f"Refused after the run: {', '.join(told)}." if told else ""
+            shares.append(f"{row.split} {percent(count / total, interval.low, interval.high)} (n={total})")
+    return f"Refused after the run: {', '.join(shares)}." if shares else ""

@@ -1,4 +1,4 @@
-"""What the report may show."""
+"""Options of the report."""
 
 from __future__ import annotations
 

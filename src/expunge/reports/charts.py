@@ -90,7 +90,7 @@ def _lay_out(figure: go.Figure, chart: Chart) -> None:
     figure.update_layout(height=height, showlegend=len(names) > 1)
     if chart.log:
         figure.update_yaxes(type="log", dtick=1)
-    elif heights and min(heights) >= 0 and max(heights) <= 1 and chart.style not in ("histogram", "stack"):
+    elif heights and min(heights) >= 0 and max(heights) <= 1 and chart.style not in ("histogram", "stack", "scatter"):
         figure.update_yaxes(rangemode="tozero")
 
 

@@ -1,4 +1,4 @@
-"""Whether what a paper claims holds in the runs of a reproduction, by 95% intervals over seeds."""
+"""Whether the claims of a paper hold in the runs of a reproduction, by 95% intervals over seeds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Claim(Frozen):
 
     @property
     def bound(self) -> float | str | None:
-        """What the column is compared with."""
+        """The number or method that the column is compared with."""
         return self.below if self.above is None else self.above
 
     @property
@@ -60,7 +60,7 @@ class Claim(Frozen):
 
 
 class Judged(NamedTuple):
-    """What the runs say of a claim."""
+    """A claim with the verdict of the runs."""
 
     claim: Claim
     verdict: Verdict
@@ -92,12 +92,12 @@ Strengths = Mapping[float, Sequence[Any]]
 
 
 def judge(claim: Claim, runs: Mapping[str, Strengths], columns: Mapping[str, Column]) -> Judged:
-    """What the reported runs say of a claim.
+    """Judge a claim by the reported runs.
 
     Args:
         claim: about one of the methods.
         runs: method -> its reported runs.
-        columns: heading -> what it holds.
+        columns: heading -> its quantity.
     """
     own = _values(runs[claim.method], columns[claim.of])
     if claim.along is not None:
@@ -122,7 +122,7 @@ def judge(claim: Claim, runs: Mapping[str, Strengths], columns: Mapping[str, Col
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Student's t interval of a mean; without end for a single value."""
+    """Student's t interval of a mean; infinite for a single value."""
     from scipy.stats import sem, t
 
     mean = math.fsum(values) / len(values)

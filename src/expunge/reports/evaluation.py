@@ -1,4 +1,4 @@
-"""What models know, as a CSV file, a Markdown table and tables for the terminal."""
+"""Scores of models, as a CSV file, a Markdown table and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _inert(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_markdown(records: Sequence[Evaluation]) -> str:
-    """One row a score, one column a model; what no model has stands below with its reason."""
+    """One row per score and one column per model; scores that no model has are listed below with the reason."""
     head = ["set", "score", *(record.model for record in records)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     present, absent = _side_by_side(records)
@@ -72,7 +72,7 @@ def warnings_of(records: Sequence[Evaluation]) -> list[str]:
 
 
 def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
-    """Print warnings, what any model scores, side by side, what is absent with its reason, and the aggregates."""
+    """Print warnings, all scores side by side, absent ones with their reason, and the aggregates."""
     for record in records:
         of = f" ({record.model})" if len(records) > 1 else ""
         for warning in record.warnings:
@@ -93,7 +93,7 @@ def print_evaluation(records: Sequence[Evaluation], terminal: Terminal) -> None:
 
 
 def short_names(models: Sequence[str]) -> list[str]:
-    """Names that tell models apart: the shortest ends of their paths that differ, from one part up."""
+    """Names that distinguish models: the shortest ends of their paths that differ, from one part up."""
     parts = [[part for part in re.split(r"[/\\]", model) if part] or [model] for model in models]
     for depth in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(some[-depth:]) for some in parts]
@@ -103,7 +103,7 @@ def short_names(models: Sequence[str]) -> list[str]:
 
 
 def _print_aggregates(records: Sequence[Evaluation], titles: Sequence[str], terminal: Terminal) -> None:
-    """Print aggregates that any model has, why others have none, and what they are made of."""
+    """Print aggregates that any model has, why others are absent, and their parts."""
     rows: list[list[str]] = []
     notes: dict[str, list[str]] = {}
     for name, found in _aggregates(records).items():
@@ -127,7 +127,7 @@ def _print_aggregates(records: Sequence[Evaluation], titles: Sequence[str], term
 def _side_by_side(
     records: Sequence[Evaluation],
 ) -> tuple[list[tuple[str, str, list[Score | None]]], dict[str, list[tuple[str, str]]]]:
-    """Set, metric and scores of what any model has, and reason -> set and metric of everything else."""
+    """Set, metric and scores that any model has, and reason -> set and metric of the scores that none has."""
     present: list[tuple[str, str, list[Score | None]]] = []
     absent: dict[str, list[tuple[str, str]]] = {}
     for name, metric in dict.fromkeys((name, metric) for record in records for name, _, metric, _ in _scores(record)):
@@ -156,7 +156,7 @@ def _counts(scores: Sequence[Score | None]) -> str:
 
 
 def _references(records: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """What scores depend on besides the data -> their names."""
+    """Reference that scores depend on besides the data -> names of the scores."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
         for _, _, metric, score in _scores(record):

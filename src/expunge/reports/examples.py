@@ -1,4 +1,4 @@
-"""The rows of items.parquet: what each example scored and, where the user allowed it, what the model said."""
+"""The rows of items.parquet: the scores of each example and, if the user allowed it, the text of the answers."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Pair(Frozen):
 
     @property
     def has_text(self) -> bool:
-        """Whether the run stored what was asked and said."""
+        """Whether the run stored questions and answers."""
         return any(item is not None and item.generated is not None for item in (self.before, self.after))
 
     @property
     def question(self) -> str:
-        """The question as it stands."""
+        """The question, unchanged."""
         return next((item.question for item in (self.before, self.after) if item and item.question), "")
 
     @property
@@ -60,7 +60,7 @@ class Pair(Frozen):
         return next((item.answer for item in (self.before, self.after) if item and item.answer), "")
 
     def signs(self, stage: str) -> list[str]:
-        """What to mark at a stage: leaks of the forget split, losses of the others; nothing without keywords."""
+        """Labels of an answer: leaks of the forget split, losses of the others; nothing without keywords."""
         item = self.before if stage == "before" else self.after
         if item is None:
             return []

@@ -1,4 +1,4 @@
-"""The plain words and number formats that every report shares."""
+"""Split names, number formats and texts that every report shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from expunge.core.report_section import Cell
 
 _ORDER = ("forget", "neighbour", "retain", "general", "holdout")
 SPLITS = {split: schema.SPLITS[split] for split in _ORDER}
-"""The usual splits, in the order of a report, and what each is."""
+"""The usual splits in the order of a report, each with its meaning."""
 
 FAMILIES = {
     "fe": "forget efficacy: 1 - mean of the parts",
@@ -22,7 +22,7 @@ FAMILIES = {
     "agg": "harmonic mean of memorisation and utility",
     "overall": "harmonic mean of memorisation, privacy and utility",
 }
-"""What the letters of an aggregate's name stand for."""
+"""Letters at the start of an aggregate's name -> its definition."""
 
 ABSENT = "absent"
 

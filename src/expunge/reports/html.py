@@ -37,7 +37,7 @@ LABELS: dict[Outcome, str] = {
 
 
 class Measure(Frozen):
-    """One metric over all splits, as the page shows it."""
+    """One metric over all splits."""
 
     name: str
     explanation: str
@@ -60,7 +60,7 @@ class Measure(Frozen):
 
 
 class Answers(Frozen):
-    """The examples of one split, as the page shows them."""
+    """The examples of one split on the page."""
 
     split: str
     total: int
@@ -72,9 +72,9 @@ def write_html(record: Record, run_dir: Path, path: Path, items: Sequence[Stored
 
     Args:
         record: the run.
-        run_dir: where it lies; its name is shown, and items are read from it unless given.
+        run_dir: its directory; the name is shown, and items are read from it unless given.
         path: the page; replaced in one move, so that a reader never meets half of it.
-        items: what to show beside the record; None reads `items.parquet`.
+        items: the examples to show; default: those of `items.parquet`.
     """
     pairs = pair(read_items(run_dir) if items is None else items)
     page = render(TEMPLATE, **_context(record, run_dir, pairs))

@@ -1,4 +1,4 @@
-"""The three numbers at the top of a report: asked plainly, at worst, and what is kept of the rest."""
+"""The three numbers at the top of a report: the leak when asked plainly, the worst leak, and the utility kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from expunge.reports.robustness import HAS, worst_attack
 
 
 class KeyNumber(Frozen):
-    """One number with what it is."""
+    """One number with its meaning."""
 
     name: str
     value: str
@@ -19,23 +19,23 @@ class KeyNumber(Frozen):
 
 
 def key_numbers(record: Record) -> list[KeyNumber]:
-    """Plain asking, the worst of all that was tried, and the split that kept least."""
+    """The leak when asked plainly, the worst of all tested leaks, and the split that kept least."""
     return [_plain(record), _worst(record), _kept(record)]
 
 
 def short_verdict(outcome: str, cost: str) -> str:
     """The conclusion in one short sentence."""
     lead = {
-        "forgotten": "What was tried does not bring the knowledge back",
+        "forgotten": "Nothing that was tested brings the knowledge back",
         "partly": "Some of the knowledge still comes out",
         "not forgotten": "The knowledge still comes out",
-        "cannot be told": "Whether the knowledge is gone cannot be told from these scores",
+        "cannot be told": "These scores cannot tell whether the knowledge is gone",
     }.get(outcome, "These scores do not measure forgetting")
     tail = {
         "harmed": "and the rest of the model was harmed",
         "unclear": "and the rest of the model may have been harmed",
         "unharmed": "and the rest of the model kept its knowledge",
-    }.get(cost, "and what it cost was not measured")
+    }.get(cost, "and the cost to the rest of the model was not measured")
     return f"{lead}, {tail}."
 
 
@@ -53,16 +53,16 @@ def _plain(record: Record) -> KeyNumber:
 
 
 def _worst(record: Record) -> KeyNumber:
-    asked = worst(leaks(record.after, leak_metrics(record.after)))
+    leak = worst(leaks(record.after, leak_metrics(record.after)))
     attack = worst_attack(record.robustness) if record.robustness is not None else None
     name = "At worst"
-    if attack is not None and (asked is None or attack.value >= asked.value):
+    if attack is not None and (leak is None or attack.value >= leak.value):
         score = attack.score.knowledge
         return _number(name, attack.value, score.low, score.high, f"{attack.name}, with {HAS[attack.attack.access]}")
-    if asked is None:
-        return KeyNumber(name=name, value=ABSENT, about="no attack on what it says was carried out")
-    about = probe(asked.metric)
-    return _number(name, asked.value, asked.score.low, asked.score.high, about)
+    if leak is None:
+        return KeyNumber(name=name, value=ABSENT, about="no test of its answers was carried out")
+    about = probe(leak.metric)
+    return _number(name, leak.value, leak.score.low, leak.score.high, about)
 
 
 def _kept(record: Record) -> KeyNumber:

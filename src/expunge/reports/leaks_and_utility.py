@@ -1,4 +1,4 @@
-"""What the scores of a run say together: the worst leak that was found, and the share of utility that was kept."""
+"""Summary of a run's scores: the worst leak that was found, and the share of utility that was kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from expunge.core.records import KEYWORD_METRICS, REASONING_METRIC, Change, Froz
 from expunge.reports.metric_texts import utility_metrics
 
 LEAK_METRICS = (*KEYWORD_METRICS, REASONING_METRIC)
-"""Metrics of a fact's keyword in what the model says; the first asks the plain question."""
+"""Metrics that look for a fact's keyword in answers; the first asks the plain question."""
 
 UTILITY_SPLITS = ("neighbour", "general", "retain")
 
@@ -17,7 +17,7 @@ LEAST_KNOWN = 0.1
 
 
 class Leak(Frozen):
-    """One way of asking, and how much came out."""
+    """One metric of leaks on the forget rows, with its value."""
 
     metric: str
     score: Score
@@ -69,7 +69,7 @@ def leaks(scores: Scores, metrics: list[str]) -> list[Leak]:
 
 
 def worst(found: list[Leak]) -> Leak | None:
-    """The way of asking that drew out the most; the earliest of equals."""
+    """The largest leak; the earliest of equals."""
     return max(found, key=lambda leak: leak.value, default=None)
 
 
@@ -118,6 +118,6 @@ def kept(record: Record, split: str) -> Kept | None:
 
 
 def utility(record: Record) -> list[Kept]:
-    """What each split that should stay keeps, where it can be told."""
+    """The share of utility that each split that should stay has kept, if it was measured."""
     shares = (kept(record, split) for split in UTILITY_SPLITS)
     return [share for share in shares if share is not None]

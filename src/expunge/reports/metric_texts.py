@@ -48,7 +48,7 @@ def utility_metrics() -> tuple[str, ...]:
 
 
 def probe(name: str) -> str:
-    """What a metric tries on the forget rows, e.g. `paraphrased questions`."""
+    """A metric's test of the forget rows as a report names it, e.g. `paraphrased questions`."""
     return _read(name, "probe") or metric_title(name)
 
 

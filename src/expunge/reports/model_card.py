@@ -1,4 +1,4 @@
-"""The model card (README.md beside the weights): what was removed, how, what it measured, and what nobody tried."""
+"""The model card (README.md beside the weights): data to remove, method, scores, and threats not tested."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_card(record: Record) -> str:
-    """The card as Markdown with YAML front matter; of the forget data it tells the source, never the text."""
+    """The card as Markdown with YAML front matter; it names the source of the forget data, never their text."""
     parts = [
         _front(record),
         *_opening(record),
-        *_asked(record),
+        *_data(record),
         *_method(record),
         *_scores(record),
         *_robustness(record),
@@ -53,15 +53,15 @@ def _opening(record: Record) -> list[str]:
     ]
 
 
-def _asked(record: Record) -> list[str]:
+def _data(record: Record) -> list[str]:
     rows = [
         [name, SPLITS.get(name, ""), f"`{_place(data.source)}`", f"{data.rows:,}", f"`{data.sha256[:16]}`"]
         for name, data in record.data.items()
     ]
     return [
-        "## What was asked",
+        "## Data",
         "The data are named by source and SHA-256; their text is not part of this card.",
-        _table(["data", "what it is", "source", "rows", "SHA-256 (start)"], rows),
+        _table(["data", "purpose", "source", "rows", "SHA-256 (start)"], rows),
     ]
 
 
@@ -70,13 +70,13 @@ def _method(record: Record) -> list[str]:
     share = 100 * chosen.num_parameters / max(record.model.num_parameters, 1)
     text = (
         f"Recipe `{record.recipe}`; {record.num_steps:,} steps ({record.num_epochs:g} epochs) in "
-        f"{record.provenance.precision}; weights chosen by `{chosen.localizer}`: {chosen.num_parameters:,} "
-        f"({share:.3g}% of the model) could move; adapter: {record.model.adapter}."
+        f"{record.provenance.precision}; weights to change were chosen by `{chosen.localizer}`: "
+        f"{chosen.num_parameters:,} ({share:.3g}% of the model); adapter: {record.model.adapter}."
     )
     if guard.utility_floor is not None:
         text += f" A guard allowed utility to fall to {guard.utility_floor:.0%} of its value before."
     settings = [[f"`{key}`", f"`{_plain(value)}`"] for key, value in _flat(record.config)]
-    return ["## How", _inline(text), _table(["setting", "value"], settings)]
+    return ["## Method", _inline(text), _table(["setting", "value"], settings)]
 
 
 def _scores(record: Record) -> list[str]:
@@ -84,7 +84,7 @@ def _scores(record: Record) -> list[str]:
     cells = [[r.split, metric_title(r.metric), score_text(r.before), score_text(r.after), r.n, r.words] for r in rows]
     return [
         "## Scores",
-        "Mean [95% bootstrap interval] over n items; those about one person or document are drawn together.",
+        "Mean [95% bootstrap interval] over n items; items about one person or document are resampled together.",
         _table(["split", "metric", "before", "after", "n", "change"], cells),
         "\n".join(f"- {_inline(note)}" for note in absences(headline(comparison(record)))),
     ]
@@ -105,11 +105,11 @@ def _limits(record: Record) -> list[str]:
     return [
         "## Limits",
         "Tested: " + (_inline("; ".join(judged.tested)) or "nothing on the forget split") + ".",
-        "**Not tested**, so that nothing is known about it: "
-        + ("; ".join(judged.not_tested) or "all other ways")
+        "**Not tested** (nothing is known about these threats): "
+        + ("; ".join(judged.not_tested) or "all threats that this toolkit does not know")
         + ".",
-        "Forgetting was measured on the questions above and no others. Do not rely on this model alone where the law "
-        "asks for erasure.",
+        "Forgetting was measured on the forget data above only. Do not rely on this model alone where the law requires "
+        "erasure.",
         "\n".join(f"- {_inline(warning)}" for warning in record.warnings),
     ]
 

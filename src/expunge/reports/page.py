@@ -1,4 +1,4 @@
-"""What every page is made with: templates, the words in them, and the script that draws."""
+"""Pages: their templates, the filters that these use, and the script that draws."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _ends(one: Series) -> str:
 
 
 def with_interval(text: str) -> Markup:
-    """A cell whose interval, or whose reason for being absent, can stand below its value."""
+    """A cell whose interval, or reason for being absent, can be shown below its value."""
     from markupsafe import Markup
 
     value, bracket, interval = text.partition(" [")
@@ -87,7 +87,7 @@ def with_interval(text: str) -> Markup:
 
 @cache
 def plotly_script() -> str:
-    """plotly.js, gzipped and base64: 1.9 MB in place of 4.8; the page unpacks it by itself."""
+    """plotly.js, gzipped and base64: 1.9 MB instead of 4.8; the page unpacks it by itself."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")

@@ -1,4 +1,4 @@
-"""Numbers that tables show and claims are about: read off a run's record, or worked out from what stands there."""
+"""Numbers that tables show and claims are about: read from a run's record, or computed from it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Column = str | RecordQuantity
 
 
 def cell(record: Any, column: Column) -> Any:
-    """What a column holds for a run: a number, a score or aggregate as a table, or None where there is nothing."""
+    """A column's content for a run: a number, a score or aggregate, or None."""
     if isinstance(column, str):
         return at_path(record, column)
     if column.over is not None:
@@ -47,9 +47,9 @@ def cell(record: Any, column: Column) -> Any:
         before, after = (number_at(record, f"{stage}.{column.removed}") for stage in ("before", "after"))
         return None if before is None or after is None else knowledge_removed(before, after, column.floor)
     fields = {"knowledge": column.got, "recovered": column.recovered, "controls.original": column.untouched}
-    for field, asked in fields.items():
-        if asked is not None:
-            return attack_score(record, asked, field)
+    for field, path in fields.items():
+        if path is not None:
+            return attack_score(record, path, field)
     pairs = [tuple(number_at(record, f"{stage}.{name}") for stage in ("before", "after")) for name in column.kept]
     shares = [after / before for before, after in pairs if before and after is not None]
     return sum(shares) / len(shares) if len(shares) == len(pairs) else None
@@ -77,7 +77,7 @@ def attack_score(record: Any, path: str, field: str) -> Any:
 
 
 def knowledge_removed(before: float, after: float, floor: float) -> float | None:
-    """KRD, `(before - after) / (before - floor)`, of which the sources give a name and "close to 1" (arXiv:2602.19275).
+    """KRD, `(before - after) / (before - floor)`, from the name and "close to 1" in arXiv:2602.19275.
 
     A reconstruction. 0: nothing is removed; 1: as little is left as in a model that never knew; above 1: less than
     that. None where nothing was known before, so that nothing could be removed.

@@ -1,4 +1,4 @@
-"""The tables of a reproduction: what was reported, every strength that was tried, and whether the claims hold."""
+"""The tables of a reproduction: the reported results, the grid of strengths, and whether the claims hold."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def untouched(record: Record) -> PartialRecord:
 
 
 def table(title: str, command: str, columns: Mapping[str, Column], sections: Sequence[Section]) -> str:
-    """For each section Markdown tables of what is reported and of the whole grid, and its claims.
+    """For each section Markdown tables of the reported results and of the whole grid, and its claims.
 
     Args:
-        title: what it is about.
-        command: what made it.
-        columns: heading -> what is shown; a score or aggregate with its interval.
+        title: of the document.
+        command: the command that made it.
+        columns: heading -> quantity; a score or aggregate is shown with its interval.
         sections: in order.
     """
     lines = [title, "", f"`{command}`", ""]

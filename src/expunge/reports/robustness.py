@@ -1,4 +1,4 @@
-"""The robustness card: what was known before, after, and after each attack, and what each attack cost."""
+"""The robustness card: knowledge before, after, and after each attack, and the cost of each attack."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ ATTACKS = "attacks"
 BEFORE = "before unlearning"
 PLAIN = "asked plainly"
 HAS: dict[Access, str] = {"prompts": "prompts only", "logits": "its logits", "weights": "its weights"}
-"""What an adversary has of the model."""
+"""The access that an adversary has."""
 _NOTES = (
-    "Knowledge is the share of the attacked forget rows whose fact is said; in brackets 95% intervals over rows, "
-    "where rows about one person or document are drawn together.",
+    "Knowledge is the share of the attacked forget rows whose fact the model states. In brackets: 95% intervals over "
+    "rows; rows about one person or document are resampled together.",
     "Recovered: (attacked - unlearned) / (before - unlearned), paired by row. 1: all of it is back; 0: nothing; below "
-    "0: under the attack the model says less than when it is asked plainly.",
-    "The worst case takes for each row the best of all variants of an attack and of asking plainly: so does a patient "
-    "adversary, and so does luck. What the same attack draws from a model that never knew is shown where one was given "
-    "(--reference).",
-    "Rounding, pruning and noise harm any model. Where the original says nothing under them either (its own column), "
-    "that nothing came back tells nothing.",
+    "0: under the attack the model states less than when it is asked plainly.",
+    "The worst case takes for each row the best of all variants of an attack and of asking plainly, as a patient "
+    "adversary would; this also counts lucky guesses. The result of the same attack on a model that never knew is "
+    "shown if one was given (--reference).",
+    "Rounding, pruning and noise harm any model. Where the original also stops answering under them (its own column), "
+    "the attack is uninformative.",
 )
 
 
 class Hit(NamedTuple):
-    """What an attack got at most."""
+    """The most successful variant of an attack."""
 
     attack: AttackResult
     score: AttackScore
@@ -88,7 +88,7 @@ def _percent_of_weights(share: float) -> str:
 
 
 def worst_answers(attack: AttackResult) -> AttackScore | None:
-    """What an attack made the model say at most; None if it asked for no answers, or got none."""
+    """The most that answers to an attack gave away; None if it asked for no answers, or got none."""
     if attack.worst is not None:
         return attack.worst
     return next((one for one in attack.variants if one.measure is None), None)
@@ -107,7 +107,7 @@ def worst_attack(card: Robustness, access: Access | None = None) -> Hit | None:
 
 
 def worst_case_clause(card: Robustness) -> str:
-    """The worst case for each kind of access: `40% [23, 59] with prompts only (prompting)`; "" if nothing was tried."""
+    """The worst case for each kind of access: `40% [23, 59] with prompts only (prompting)`; "" without attacks."""
     parts = []
     plain = 0.0 if card.unlearned is None or card.unlearned.value is None else card.unlearned.value
     for access, words in HAS.items():
@@ -128,8 +128,8 @@ def robustness_section(card: Robustness, warnings: Sequence[str] = ()) -> Report
     """The card as a sentence, tables and figures.
 
     Args:
-        card: what was attacked.
-        warnings: what the reader should know before trusting it.
+        card: results of the attacks.
+        warnings: shown first among the notes.
     """
     return ReportSection(
         title="Robustness",
@@ -144,7 +144,7 @@ def compared(cards: Mapping[str, Robustness]) -> ReportSection:
     """Several cards side by side.
 
     Args:
-        cards: what to call each -> the card; at least one.
+        cards: label -> card; at least one.
     """
     labels = dict.fromkeys(
         attack_title(one.name) for card in cards.values() for one in card.attacks if worst_answers(one)
@@ -154,15 +154,13 @@ def compared(cards: Mapping[str, Robustness]) -> ReportSection:
     ]
     hits = {name: hit for name, card in cards.items() if (hit := worst_attack(card)) is not None}
     least = min(hits, key=lambda name: hits[name].value, default=None)
-    told = [f"{name} {percent(hit.value)} ({hit.name})" for name, hit in hits.items()]
-    sentence = (
-        f"In the worst case an adversary gets least from {least}: {', '.join(told)}." if least else "Nothing yet."
-    )
+    gains = ", ".join(f"{name} {percent(hit.value)} ({hit.name})" for name, hit in hits.items())
+    lead = f"In the worst case an adversary gets least from {least}: {gains}."
     same = {tuple(attack_title(one.name) for one in card.attacks) for card in cards.values()}
     notes = [] if len(same) == 1 else ["Not all were attacked alike: compare within a line of the table only."]
     return ReportSection(
         title="Robustness side by side",
-        sentence=sentence if least else "None of them was attacked yet.",
+        sentence=lead if least else "None of them was attacked yet.",
         notes=[_NOTES[0], *notes],
         tables=[Table(caption="Knowledge after each attack, worst case", columns=["attack", *cards], rows=rows)],
         charts=[_bars(cards)],
@@ -176,13 +174,13 @@ def _sentence(card: Robustness) -> str:
     known = (
         "" if before is None or before.value is None else f" (before: {percent(before.value, before.low, before.high)})"
     )
-    start = f"Asked plainly, the model says {percent(after.value, after.low, after.high)} of {after.n} facts{known}"
+    start = f"Asked plainly, the model states {percent(after.value, after.low, after.high)} of {after.n} facts{known}"
     found = worst_case_clause(card)
-    return f"{start}; attacked, at worst {found}." if found else f"{start}; no attack on what it says was carried out."
+    return f"{start}; attacked, at worst {found}." if found else f"{start}; its answers were not attacked."
 
 
 def _covered(card: Robustness) -> list[str]:
-    """What share of the weights each attack changed that changes any."""
+    """The share of the weights that each attack on weights changed."""
     shares = [
         f"{attack_title(one.name)} {_percent_of_weights(one.covered)}"
         f"{' (not a test)' if covers_too_little(one) else ''}"
@@ -218,20 +216,20 @@ def _card(card: Robustness) -> Table:
     for one in card.attacks:
         if (score := worst_answers(one)) is None:
             continue
-        count = _said_variants(one)
+        count = _answer_variants(one)
         variant = "" if one.worst is None else f" (worst of {count})" if count > 1 else " (or asking plainly)"
         rows.append([f"{attack_title(one.name)}{variant}", *_cells(score, names), one.access])
     return Table(caption="Robustness card", columns=["attack", *_columns(names), "needs"], rows=rows)
 
 
-def _said_variants(one: AttackResult) -> int:
+def _answer_variants(one: AttackResult) -> int:
     return sum(score.measure is None for score in one.variants)
 
 
 def _variants(card: Robustness) -> Table:
     names = list(card.controls)
     rows: list[list[Cell]] = [
-        [attack_title(one.name), score.variant or "by itself", *_cells(score, names)]
+        [attack_title(one.name), score.variant or "only variant", *_cells(score, names)]
         for one in card.attacks
         for score in one.variants
         if score.measure is None and (score.variant or one.worst)
@@ -247,8 +245,8 @@ def _inside(card: Robustness) -> Table:
         for score in one.variants
         if score.measure is not None
     ]
-    columns = ["looked at by", "variant", "what is counted", *_columns(names)[:-1], "chance"]
-    return Table(caption="Knowledge inside, and other measures that are no answers", columns=columns, rows=rows)
+    columns = ["attack", "variant", "measure", *_columns(names)[:-1], "chance"]
+    return Table(caption="Knowledge in hidden states, and other measures without answers", columns=columns, rows=rows)
 
 
 def _columns(controls: list[str]) -> list[str]:
@@ -295,14 +293,14 @@ def _bars(cards: Mapping[str, Robustness]) -> Chart:
         title="Knowledge before, after, and after each attack",
         caption="Worst case over an attack's variants, with 95% intervals.",
         across="",
-        up="share of facts said",
+        up="share of facts stated",
         style="bar",
         series=series,
     )
 
 
 def _curves(card: Robustness) -> Iterator[Chart]:
-    """For each attack whose strength or length varies, what it gets along the way."""
+    """For each attack whose strength or length varies, knowledge at each setting."""
     for one in card.attacks:
         for along in dict.fromkeys(score.along for score in one.variants if score.curve):
             some = [score for score in one.variants if score.curve and score.along == along]
@@ -324,7 +322,7 @@ def _curves(card: Robustness) -> Iterator[Chart]:
                 title=f"{_title(one.name)}, along {along}",
                 caption="Dashed: the control models." if controlled else "",
                 across=along,
-                up=some[0].measure or "share of facts said",
+                up=some[0].measure or "share of facts stated",
                 style="line",
                 series=series,
                 marks=level,

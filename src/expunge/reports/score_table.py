@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Move = Literal["better", "worse", "unclear", "none"]
 
-UNTOLD = Score(value=None, reason="not measured at this stage")
+NOT_MEASURED = Score(value=None, reason="not measured at this stage")
 WORDS: dict[Move, str] = {"better": "better", "worse": "worse", "unclear": "no clear change", "none": ""}
 COLOURS: dict[Move, str] = {"better": "green", "worse": "red", "unclear": "", "none": ""}
 
@@ -58,7 +58,7 @@ class Row(Frozen):
 
     @property
     def reference(self) -> str:
-        """What besides the data the values depend on, e.g. the encoder of a similarity."""
+        """The reference besides the data that the values depend on, e.g. the encoder of a similarity."""
         return self.after.reference or self.before.reference or ""
 
     @property
@@ -77,8 +77,8 @@ def comparison(record: Record) -> list[Row]:
             Row(
                 split=split,
                 metric=metric,
-                before=before.get(metric, UNTOLD),
-                after=after.get(metric, UNTOLD),
+                before=before.get(metric, NOT_MEASURED),
+                after=after.get(metric, NOT_MEASURED),
                 change=changes.get(metric),
             )
             for metric in ordered([*before, *after], headline_metrics())
@@ -121,7 +121,7 @@ def print_table(record: Record, terminal: Terminal) -> None:
 
 
 def _print_kinds(record: Record, terminal: Terminal) -> None:
-    """Print what kinds of answer each split got, before and after; nothing when no answer was labelled."""
+    """Print the kinds of answer on each split, before and after, if answers were labelled."""
     rows = kind_rows(record)
     terminal.table(
         ["greedy answers", *COLUMNS, "n"],

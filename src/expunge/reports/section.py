@@ -33,8 +33,8 @@ def print_section(section: ReportSection, terminal: Terminal, most_rows: int = _
     """Print the sentence, the tables and the notes.
 
     Args:
-        section: what to print.
-        terminal: where.
+        section: to print.
+        terminal: to print on.
         most_rows: a longer table is only named.
     """
     terminal.prose(f"\n{section.sentence}", style="bold")
@@ -48,7 +48,7 @@ def print_section(section: ReportSection, terminal: Terminal, most_rows: int = _
 
 
 def print_table(table: Table, terminal: Terminal) -> None:
-    """Print a table, and below it what no column has room for: long texts and why scores are absent, each once."""
+    """Print a table, and below it, each once, the texts that no column has room for: long cells and reasons."""
     long = {
         place
         for place in range(1, len(table.columns))

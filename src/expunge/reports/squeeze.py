@@ -50,20 +50,20 @@ def sentence(squeeze: Squeeze) -> str:
     above = f"after {sum(high(check).value > 0 for check in ends)} of {_epochs(len(ends))}"
     slower = f"after {sum(check.relative['mean'].value > 0 for check in ends)} of {_epochs(len(ends))}"
     if target(last).high >= 0:
-        lead = "No squeezing to see: the forget answers did not clearly fall"
+        lead = "No squeezing visible: the forget answers did not clearly fall"
     elif high(peak).low > 0:
         lead = (
             "Squeezed: while the forget answers fell, their likeliest rewordings rose, by up to "
-            f"{span(high(peak))} nats a token at step {peak.step}, and stood above their start {above}"
+            f"{span(high(peak))} nats per token at step {peak.step}, and were above their start {above}"
         )
     elif last.relative["mean"].low > 0:
         lead = (
-            "Not squeezed outright: the likeliest rewordings never clearly rose, but stood above the fall of the "
-            f"forget answers {slower}"
+            "Not squeezed outright: the likeliest rewordings never clearly rose, but fell less than the forget answers "
+            f"{slower}"
         )
     else:
         lead = f"Not squeezed: the likeliest rewordings fell with the forget answers, above their start {above}"
-    ended = f"at the end the rewordings had moved by {signed(high(last).value)} nats a token"
+    ended = f"at the end the rewordings had moved by {signed(high(last).value)} nats per token"
     return f"{lead}; {ended}, the answers by {signed(target(last).value)}."
 
 
@@ -97,12 +97,12 @@ def changes(squeeze: Squeeze) -> Table:
         "above answers [95%]": lambda check: span(check.relative["mean"]),
     }
     return _table(
-        "Change of log-probability since step 0, in nats a token: forget answers and rewordings", squeeze, columns
+        "Change of log-probability since step 0, in nats per token: forget answers and rewordings", squeeze, columns
     )
 
 
 def tokens(squeeze: Squeeze) -> Table:
-    """What the next-token distributions along the forget answers looked like, and what answers drawn then held."""
+    """Next-token distributions along the forget answers, and how much of the answer samples contain."""
     names = {
         "probability": "probability of the token",
         "neighbour_mass": "mass on its first neighbours",
@@ -122,13 +122,13 @@ def tokens(squeeze: Squeeze) -> Table:
 
 def scores(squeeze: Squeeze) -> Table:
     """Both scores under both rankings."""
-    units = {"mean": "log-probability a token", "sum": "log-probability of the whole answer"}
+    units = {"mean": "log-probability per token", "sum": "log-probability of the whole answer"}
     rows: list[list[Cell]] = [
         [units[ranking], found.squeeze_high, found.persist] for ranking, found in squeeze.scores.items()
     ]
     return Table(
         caption="Squeezing scores with their 95% intervals",
-        columns=["Ranked and told by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
+        columns=["Ranked and measured by", "Largest rise of the likeliest, nats", "Share of epochs above their start"],
         rows=rows,
     )
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from expunge.core.printable import printable
 
 PIPED = 200
-"""Columns of what is no terminal: a row stays on one line, for programs that read lines."""
+"""Columns of output that is not a terminal: a row stays on one line, for programs that read lines."""
 PROSE = 100
 """Longest line of running text, in columns."""
 _LONG = 30
@@ -47,7 +47,7 @@ class Terminal(Console):
         overflow: OverflowMethod | None = None,
         **_: Any,
     ) -> Text:
-        """The text, with what a terminal would obey written out."""
+        """The text, with control characters written out."""
         return Text(self._shown(text), style=style, justify=justify, overflow=overflow)
 
     def _shown(self, text: str) -> str:
@@ -75,7 +75,7 @@ class Terminal(Console):
     ) -> None:
         """Print a table as wide as the terminal allows; no number and no word is cut.
 
-        Where it is too wide, running text is broken between words and intervals stand under their values; then it
+        Where it is too wide, running text is broken between words and intervals go below their values; then it
         becomes two tables, one below the other; then each row is written as a few lines.
 
         Args:
@@ -103,7 +103,7 @@ class Terminal(Console):
         self._blocks(columns, names)
 
     def _drawn(self, columns: Columns, grouped: bool) -> Table | None:
-        """The table, its intervals under their values where they must be, or None where it does not fit."""
+        """The table, its intervals below their values if it is too wide otherwise; None if it does not fit."""
         for shaped in (columns, _stacked_intervals(columns)):
             for gap in (2, 1):
                 if (widths := _widths(shaped, self.width, gap)) is not None:
@@ -166,7 +166,7 @@ def _halves(columns: Columns, names: int) -> list[Columns]:
 
 
 def _widths(columns: Columns, width: int, gap: int) -> list[int] | None:
-    """Columns for each column, or None where there is no room: the narrowest first get what they would like."""
+    """The width of each column, or None without room: the narrowest columns get their natural width first."""
     wanted = [max(_length(line) for cell in cells for line in str(cell).split("\n")) for cells in columns]
     least = [
         max(_unbroken(cells), min(like, _READABLE) if place and like > _LONG else 0)
@@ -184,7 +184,7 @@ def _widths(columns: Columns, width: int, gap: int) -> list[int] | None:
 
 
 def _unbroken(cells: Sequence[Cell]) -> int:
-    """Columns of the longest part that must stand in one line: a line with an interval, or a word."""
+    """Width of the longest part that must stay on one line: a line with an interval, or a word."""
     lines = [line for cell in cells for line in str(cell).split("\n")]
     parts = [part for line in lines for part in ([line] if "[" in line and len(line) <= _LONG else line.split())]
     return max(map(_length, parts), default=0)

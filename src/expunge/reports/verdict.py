@@ -1,4 +1,4 @@
-"""One sentence for a privacy engineer: is it gone, how do we know, what did it cost."""
+"""One sentence for a privacy engineer: whether it is gone, how this was tested, and what it cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLAIN_LEAK = 0.10
 """Largest leak to the plain question, answered greedily, that may still be called forgotten."""
 
 PARTLY_SHARE = 0.5
-"""The worst leak must fall to this share of the worst leak before, or nothing was forgotten worth the name."""
+"""The worst leak must fall to this share of the worst leak before, or the outcome is `not forgotten`."""
 
 KEPT_SHARE = 0.9
 """A split that keeps less than this share of its own score was harmed."""
@@ -66,8 +66,8 @@ class Verdict(Frozen):
     )
     tested: list[str]
     not_tested: list[str]
-    guard: str = Field("", description="What the guard did; empty when it had nothing to do")
-    warnings: list[str] = Field(default_factory=list, description="What the reader should know before trusting scores")
+    guard: str = Field("", description="The guard's intervention; empty without one")
+    warnings: list[str] = Field(default_factory=list, description="Reasons to be careful with the scores")
 
 
 def verdict(record: Record) -> Verdict:
@@ -88,21 +88,21 @@ def verdict(record: Record) -> Verdict:
         outcome=outcome,
         cost=cost,
         tested=[*(f"{probe(leak.metric)} (n={leak.score.n})" for leak in after), *_attacks(record)],
-        not_tested=[*absent, *_untried(record)],
+        not_tested=[*absent, *_untested(record)],
         guard=_guard(record),
         warnings=record.warnings,
     )
 
 
 def _outcome(before: list[Leak], after: list[Leak], prompted: float) -> Outcome:
-    """What the leaks allow to say.
+    """The conclusion that the leaks allow.
 
     Args:
         before: each way of asking, before the run.
         after: the same after it.
-        prompted: the most that an attack by prompts alone drew out. Many ways of asking are tried, and the best counts,
-            so that it is held against the limit itself and not by its upper bound. Attacks that change weights decide
-            nothing here: they are told in the sentence.
+        prompted: the most that an attack by prompts alone extracted. It is the best of many ways of asking, so that
+            its value and not its upper bound is compared with the limit. Attacks that change weights do not decide
+            the outcome; the sentence reports them.
     """
     most_before, most_after = worst(before), worst(after)
     if most_before is None or most_after is None or _unknown(before):
@@ -115,7 +115,7 @@ def _outcome(before: list[Leak], after: list[Leak], prompted: float) -> Outcome:
 
 
 def _attacks(record: Record) -> list[str]:
-    """Each attack that got an answer, with how many forget rows it was tried on."""
+    """Each attack that got an answer, with the number of attacked forget rows."""
     attacks = record.robustness.attacks if record.robustness else []
     return [
         f"{attack_title(one.name)} (attack, n={score.knowledge.n})"
@@ -124,18 +124,19 @@ def _attacks(record: Record) -> list[str]:
     ]
 
 
-def _untried(record: Record) -> list[str]:
-    """Ways that no attack tried, or only on a part of the weights: then with the share."""
+def _untested(record: Record) -> list[str]:
+    """Threats that no attack tested, or only on a part of the weights: then with the share."""
     attacks = record.robustness.attacks if record.robustness else []
-    tried = {way for one in attacks for way in one.tries}
-    partly = {way: share for one in attacks for way, share in one.partly.items()}
-    ways = [f"{way} ({only_share(partly[way])})" if way in partly else way for way in threats() if way not in tried]
+    tested = {threat for one in attacks for threat in one.tries}
+    partly = {threat: share for one in attacks for threat, share in one.partly.items()}
+    untested = [threat for threat in threats() if threat not in tested]
+    named_threats = [f"{one} ({only_share(partly[one])})" if one in partly else one for one in untested]
     named = [
         f"{attack_title(one.name)} ({only_share(one.covered)})"
         for one in attacks
         if one.covered is not None and covers_too_little(one) and worst_answers(one) and not one.partly
     ]
-    return [*ways, *named]
+    return [*named_threats, *named]
 
 
 def _unknown(before: list[Leak]) -> bool:
@@ -210,7 +211,7 @@ def _costs(record: Record) -> list[Kept]:
 
 def _cost_clause(shares: list[Kept]) -> str:
     if not shares:
-        return "what it cost was not measured"
+        return "the cost to other knowledge was not measured"
     unmeasured = [name for split, name in UNMEASURED.items() if split not in {share.split for share in shares}]
     metrics = {share.metric for share in shares}
     own = f"own {metric_title(metrics.pop())}" if len(metrics) == 1 else "own score"
