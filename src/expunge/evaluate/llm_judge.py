@@ -33,7 +33,8 @@ from expunge.models.base import LanguageModel
 from expunge.models.batches import in_batches
 from expunge.models.config import ModelConfig
 from expunge.models.generate import decode
-from expunge.models.load import check_model_name, helper_device, load_model
+from expunge.models.load import helper_device, load_model
+from expunge.models.model_name import check_model_name
 from expunge.models.prefix import encode_prompts
 
 HIGHEST = 5.0

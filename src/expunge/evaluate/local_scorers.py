@@ -19,7 +19,8 @@ from transformers.utils.hub import cached_file
 from expunge.core.errors import ExpungeError, UserError
 from expunge.data.languages import not_english
 from expunge.models.batches import Budget, in_batches
-from expunge.models.load import check_model_name, helper_device
+from expunge.models.load import helper_device
+from expunge.models.model_name import check_model_name
 from expunge.models.pull import embedded, pull
 
 _UNREADABLE = (OSError, ValueError, SafetensorError)

@@ -18,7 +18,7 @@ from expunge.evaluate.metric_trust import TrustConfig
 from expunge.evaluate.score import load_metrics, load_set_metrics
 from expunge.evaluate.whitebox.engine import load_whitebox
 from expunge.models.config import ModelConfig
-from expunge.models.load import check_model_name
+from expunge.models.model_name import check_model_name
 from expunge.models.quantize import Quantization
 
 _RENAMED = {"depth": "whitebox", "depth_options": "whitebox_options"}

@@ -15,22 +15,6 @@ from expunge.models.portable import add_old_names
 _MARKS = ("is_quantized", "quantization_method", "hf_quantizer")
 
 
-def check_gguf(path: Path, option: str = "model.name") -> None:
-    """Refuse a file that is not a GGUF file.
-
-    Raises:
-        UserError: another format; the message names what to give instead, if known.
-    """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise UserError(f"{option}: {path}: cannot be read ({error.strerror})") from None
-    if magic != b"GGUF":
-        hint = "; give the folder that it lies in" if (path.parent / "config.json").is_file() else ""
-        raise UserError(f"{option}: {path}: not a GGUF file, and no other kind of file can be loaded{hint}")
-
-
 def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Float32 model and tokenizer of a GGUF file.
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from expunge.core.errors import ExpungeError, UserError, near
+from expunge.core.errors import ExpungeError, UserError
 from expunge.core.memory import is_out_of_memory, memory_errors
 from expunge.core.permission import check_remote_code
 from expunge.core.progress import SILENT, Progress
@@ -28,7 +28,7 @@ from expunge.models.adapter_folder import base_of, is_adapter, merge_folder
 from expunge.models.base import LanguageModel
 from expunge.models.checkpoint import stored_dtypes
 from expunge.models.config import ModelConfig
-from expunge.models.gguf import check_gguf, load_gguf
+from expunge.models.gguf import load_gguf
 from expunge.models.load_checks import (
     about_quantized,
     check_kind,
@@ -39,6 +39,7 @@ from expunge.models.load_checks import (
     quantization,
 )
 from expunge.models.merging import plain_network
+from expunge.models.model_name import check_model_name
 from expunge.models.precision import Hardware, compute_deterministically, hold, load_dtype, name_of
 from expunge.models.pull import embedded, pull
 from expunge.models.self_check import choose_caching
@@ -161,42 +162,6 @@ def _context(config: Any) -> int | None:
     text = config.get_text_config()
     found = (getattr(text, name, None) for name in _CONTEXT)
     return next((value for value in found if isinstance(value, int) and value > 0), None)
-
-
-def check_model_name(name: str, option: str = "model.name") -> None:
-    """Refuse a model name that cannot lead anywhere, before anything heavy happens.
-
-    Args:
-        name: what the user gave.
-        option: dotted path of the option that it was given for.
-
-    Raises:
-        UserError: a path that does not exist or has no config, a file that is no GGUF file, or a bare word that is no
-            embedded name.
-    """
-    path = Path(name)
-    if name in embedded():
-        return
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        if not isinstance(error, FileNotFoundError):
-            raise UserError(f"{option}: {name[:80]}: {getattr(error, 'strerror', None) or error}") from None
-    if not name.strip():
-        raise UserError(f"{option}: is empty; give an embedded name, a folder, a .gguf file or a hub id")
-    if path.is_dir():
-        if not any((path / file).is_file() for file in (CONFIG, ADAPTER_CONFIG)):
-            ggufs = sorted(path.glob("*.gguf"))
-            hint = f"; it has {ggufs[0].name}: give that file" if ggufs else ""
-            raise UserError(f"{option}: {name}: no config.json in this folder, so it holds no model{hint}")
-        return
-    if path.is_file():
-        check_gguf(path, option)
-        return
-    if path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
-        raise UserError(f"{option}: {name}: no such file or folder")
-    if "/" not in name:
-        raise UserError(f"{option}: no model '{name}'{near(name, embedded())} (a hub id is written org/name)")
 
 
 def _read(config: ModelConfig, progress: Progress, above: tuple[Path, ...] = ()) -> LoadedNetwork:

@@ -32,7 +32,8 @@ from expunge.evaluate.validity import check_keywords, plain_warnings, row_warnin
 from expunge.inputs import prints_of
 from expunge.models.base import LanguageModel
 from expunge.models.config import ModelConfig
-from expunge.models.load import check_model_name, load_model
+from expunge.models.load import load_model
+from expunge.models.model_name import check_model_name
 from expunge.models.save import CARD
 from expunge.models.stored_weights import stored_weights
 from expunge.targets import Target, is_run, load_splits, read_target

@@ -18,7 +18,8 @@ from expunge.core.report_section import Diagnosis
 from expunge.core.validation import check
 from expunge.data.summary import say_all
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
-from expunge.models.load import check_model_name, load_model
+from expunge.models.load import load_model
+from expunge.models.model_name import check_model_name
 from expunge.targets import is_run, load_splits, read_target
 
 FOLDER = "diagnose"

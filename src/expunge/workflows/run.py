@@ -36,7 +36,8 @@ from expunge.inputs import prints_of
 from expunge.localize.base import Selection
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.load import check_model_name, load_model
+from expunge.models.load import load_model
+from expunge.models.model_name import check_model_name
 from expunge.models.reference_weights import weights_of
 from expunge.models.save import save_model
 from expunge.models.stored_weights import stored_weights

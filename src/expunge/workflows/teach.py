@@ -23,7 +23,8 @@ from expunge.data.load import load_data
 from expunge.data.summary import say_all
 from expunge.models.adapter import add_lora
 from expunge.models.base import LanguageModel
-from expunge.models.load import check_model_name, load_model
+from expunge.models.load import load_model
+from expunge.models.model_name import check_model_name
 from expunge.models.save import save_model
 from expunge.retain.nll import NLL
 from expunge.train.checkpoints import inputs_of
