@@ -12,7 +12,7 @@ from torch import Tensor
 from expunge.attacks.config import AttackConfig
 from expunge.config import check_run
 from expunge.core.errors import UserError
-from expunge.core.records import MODEL_FOLDER, RECORD_FILE, RUN_FILE, StepLog, read_record
+from expunge.core.records import MODEL_FOLDER, StepLog, is_run, read_record
 from expunge.core.validation import check
 from expunge.data.base import DataSpec, spec_of
 from expunge.data.encode import Documents
@@ -43,11 +43,6 @@ class Target:
     expected: Mapping[str, str] = field(default_factory=dict)
     """Split -> fingerprint of the rows that the run saw."""
     steps: tuple[StepLog, ...] = ()
-
-
-def is_run(path: Path) -> bool:
-    """Whether a run's directory lies there, finished or not."""
-    return (path / RECORD_FILE).is_file() or (path / RUN_FILE).is_file()
 
 
 def read_target(

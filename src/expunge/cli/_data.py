@@ -6,9 +6,6 @@ from collections.abc import Collection, Sequence
 
 from expunge.core.errors import UserError, near
 
-MOST_SEED = 2**32 - 1
-"""The largest seed that every generator takes."""
-
 
 def named_data(items: Sequence[str], known: Collection[str]) -> dict[str, str]:
     """Split -> data; an item without a split is the forget split.

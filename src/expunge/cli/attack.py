@@ -9,35 +9,37 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli._data import MOST_SEED
+from expunge.cli._options import AsJson, Quiet, RunSeed, RunTemplate, Target, Verbose
 from expunge.cli._out import out_path, resumable
 
 
 def attack(
-    subject: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="A finished run, or a model's name.")],
+    subject: Target,
     which: Annotated[
         str,
         typer.Option("--attack", help="Comma-separated names (`expunge list attacks`), default or all."),
     ] = "default",
     data: Annotated[
         list[str] | None,
-        typer.Option(help="SPLIT=DATA, e.g. forget=facts.jsonl. None: the run's own; of a model: the shipped people."),
+        typer.Option(
+            metavar="SPLIT=DATA",
+            help="E.g. forget=facts.jsonl. Default: the run's splits, or the bundled demo people for a model.",
+        ),
     ] = None,
     original: Annotated[
-        str | None, typer.Option(help="Model before unlearning: what can be recovered at most. None: the run's own.")
+        str | None,
+        typer.Option(help="Model before unlearning: the upper bound of recovery. Default: the run's original."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Model that never saw the forget rows: attacked too, as a control.")
+        str | None, typer.Option(help="Control: model that never saw the forget rows; attacked too.")
     ] = None,
     refusal: Annotated[
-        str | None, typer.Option(help="Model that was only taught to refuse: attacked too, as a control.")
+        str | None, typer.Option(help="Control: model that was only taught to refuse; attacked too.")
     ] = None,
-    access: Annotated[str, typer.Option(help="What the adversary has: prompts, logits or weights.")] = "weights",
-    budget: Annotated[float | None, typer.Option(help="Seconds for all attacks. None: no limit.")] = None,
-    template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MOST_SEED, help="Of what is drawn. None: the run's own, or 0.")
-    ] = None,
+    access: Annotated[str, typer.Option(help="The adversary's access: prompts, logits or weights.")] = "weights",
+    budget: Annotated[float | None, typer.Option(help="Seconds for all attacks. Default: no limit.")] = None,
+    template: RunTemplate = None,
+    seed: RunSeed = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="attacks.NAME.KEY=VALUE, attacks.max_rows=N or evaluate.KEY=VALUE."),
@@ -45,29 +47,31 @@ def attack(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=out_path, metavar="PATH", help="Folder; a second call goes on there. None: the run's, or a new one."
+            parser=out_path,
+            metavar="PATH",
+            help="Folder of the record; a second call adds to it. Default: the run's directory, or a new folder.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print the traceback of an attack that fails.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Try to recover the knowledge from a run or any model.
 
     Exit code 1: an attack broke off by an unexpected error; the card is complete apart from it. A run directory from
     somebody else can neither run code nor send rows anywhere (SECURITY.md).
     """
+    from expunge.attacks.config import AttackConfig
+    from expunge.cli import _early
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
     from expunge.cli._failures import check_attacks
     from expunge.config import read_settings
     from expunge.core.errors import UserError
-    from expunge.core.output_dir import new_name
+    from expunge.core.output_dir import check_folder, new_name
+    from expunge.core.records import is_run
     from expunge.core.schema import SPLITS
-    from expunge.reports.robustness import robustness_section
-    from expunge.reports.section import print_section
-    from expunge.targets import is_run
-    from expunge.workflows.attack import attack_target, broken, show
+    from expunge.core.validation import check
 
     tables = read_settings(settings or ())
     if unknown := sorted(set(tables) - {"attacks", "evaluate"}):
@@ -77,6 +81,17 @@ def attack(
             raise UserError(f"--set: '{name}' is a table of options, got {table!r}")
     if out is None and not is_run(Path(subject)):
         out = Path("attacks") / new_name("")
+    splits = named_data(data or (), SPLITS)
+    names = [] if which in ("default", "all") else [name.strip() for name in which.split(",") if name.strip()]
+    _early.check_attacks(names, check(AttackConfig, tables.get("attacks", {}), "attacks").options)
+    check_folder(out or Path(subject))
+    _early.check_target(subject, "unlearned")
+    _early.check_named_data(splits)
+
+    from expunge.reports.robustness import robustness_section
+    from expunge.reports.section import print_section
+    from expunge.workflows.attack import attack_target, broken, show
+
     quiet_libraries()
     with resumable(out):
         record, path = attack_target(
@@ -84,7 +99,7 @@ def attack(
             which,
             options=tables.get("attacks"),
             evaluate=tables.get("evaluate"),
-            data=named_data(data or (), SPLITS),
+            data=splits,
             original=original,
             reference=reference,
             refusal=refusal,

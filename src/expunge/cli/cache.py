@@ -8,7 +8,7 @@ import typer
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete it; the models themselves stay.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the cached answers; models stay.")] = False,
 ) -> None:
     """Show or delete the cached answers of models."""
     import shutil

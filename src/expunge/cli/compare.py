@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from expunge.cli._data import MOST_SEED
+from expunge.cli._options import AsJson, Seed
 from expunge.cli._out import out_path
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Finished runs or their records; the first is what others are compared with. One: its own two stages."
+            help="Finished runs or their records; the first is the baseline. A single run: before against after."
         ),
     ],
-    stage: Annotated[str, typer.Option(help="before or after.")] = "after",
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Only this set; repeat for more.")] = None,
-    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; repeat for more.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also list where no difference is shown.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of resampled rows and swaps.")] = 0,
+    stage: Annotated[str, typer.Option(help="Stage of the runs: before or after.")] = "after",
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Only this set; repeatable.")] = None,
+    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; repeatable.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also list comparisons without a difference.")] = False,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(parser=out_path, metavar="PATH", help="Write the comparison to this JSON file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs row by row: differences, intervals, p-values.
 

@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from expunge.cli._options import AsJson
+
 
 def data(
     name: Annotated[
-        str | None, typer.Argument(help="File, folder, shipped set or hub id, e.g. facts.csv; none: what is shipped.")
+        str | None,
+        typer.Argument(help="File, folder, data set or hub id. Default: list data sets."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help='Option of the data: fields.question=q, ignore=["note"], limit=5.')
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the data, e.g. fields.question=q."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how a data set is read, or what data sets there are."""
     from expunge.cli._console import console, print_json, print_rows

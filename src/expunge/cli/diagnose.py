@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from expunge.cli._data import MOST_SEED
 from expunge.cli._help import CommandList
+from expunge.cli._options import (
+    AsJson,
+    Forget,
+    ModelName,
+    Neighbour,
+    Quiet,
+    Retain,
+    RunSeed,
+    RunSettings,
+    RunTemplate,
+    Target,
+)
 from expunge.cli._out import out_path
 from expunge.cli._permission import permitted
 from expunge.cli.run import runner
@@ -40,29 +51,42 @@ def _looker(name: str) -> Callable[..., None]:
     """The command of one diagnostic."""
 
     def command(
-        subject: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="A finished run, or a model's name.")],
+        subject: Target,
         data: Annotated[
             list[str] | None,
-            typer.Option(help="SPLIT=DATA, forget or retain. None: the run's own; of a model: the shipped people."),
+            typer.Option(
+                metavar="SPLIT=DATA",
+                help="For forget or retain. Default: the run's splits, or the bundled demo people for a model.",
+            ),
         ] = None,
         settings: Annotated[
-            list[str] | None, typer.Option("--set", help="KEY=VALUE; see `expunge show diagnostic NAME`.")
+            list[str] | None,
+            typer.Option("--set", metavar="KEY=VALUE", help="Option of `expunge show diagnostic NAME`."),
         ] = None,
-        template: Annotated[str | None, typer.Option(help="chat or plain. None: the run's own, or chat.")] = None,
-        seed: Annotated[
-            int | None, typer.Option(min=0, max=MOST_SEED, help="Of what is drawn. None: the run's own, or 0.")
-        ] = None,
+        template: RunTemplate = None,
+        seed: RunSeed = None,
         out: Annotated[
-            Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder for the record and the page.")
+            Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder of the record and the report.")
         ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
     ) -> None:
         from expunge.cli._console import progress_for, quiet_libraries
         from expunge.cli._data import named_data
+        from expunge.cli._early import check_named_data, check_target
         from expunge.config import read_settings
-        from expunge.core.output_dir import new_name
-        from expunge.workflows.diagnose import SPLITS, check_free, default_folder
+        from expunge.core.output_dir import check_folder, new_name
+        from expunge.core.plugin_options import options_class
+        from expunge.core.validation import check
+
+        if out is not None:
+            check_folder(out)
+        splits = named_data(data or (), ("forget", "retain"))
+        check(options_class("diagnose", name), read_settings(settings or ()), name)
+        check_target(subject, "original")
+        check_named_data(splits)
+
+        from expunge.workflows.diagnose import check_free, default_folder
         from expunge.workflows.diagnose import diagnose as look
 
         folder = out or default_folder(subject) or Path("diagnose") / new_name("")
@@ -72,7 +96,7 @@ def _looker(name: str) -> Callable[..., None]:
             name,
             subject,
             read_settings(settings or ()),
-            named_data(data or (), SPLITS),
+            splits,
             seed=seed,
             template=template,
             command=shlex.join(["expunge", *sys.argv[1:]]),
@@ -101,17 +125,18 @@ def _sweeper(name: str) -> Callable[..., None]:
     """The command of one sweep."""
 
     def command(
-        file: Annotated[Path | None, typer.Argument(help="TOML file of a run; none: the embedded demo's data.")] = None,
-        model: Annotated[str | None, typer.Option(help="Embedded name, folder, .gguf file or hub id.")] = None,
-        forget: Annotated[str | None, typer.Option(help="Data to forget, e.g. people:forget or facts.jsonl.")] = None,
-        retain: Annotated[str | None, typer.Option(help="Data to keep.")] = None,
-        neighbour: Annotated[str | None, typer.Option(help="Data near the forgotten, only measured.")] = None,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the runs: a.b=c.")] = None,
+        file: Annotated[Path | None, typer.Argument(help="TOML file of a run. Default: the bundled demo.")] = None,
+        model: ModelName = None,
+        forget: Forget = None,
+        retain: Retain = None,
+        neighbour: Neighbour = None,
+        settings: RunSettings = None,
         out: Annotated[
-            Path | None, typer.Option(parser=out_path, metavar="PATH", help="Folder; a second call goes on there.")
+            Path | None,
+            typer.Option(parser=out_path, metavar="PATH", help="Folder; a second call continues there."),
         ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
     ) -> None:
         from expunge.cli._console import progress_for, quiet_libraries
         from expunge.core.output_dir import check_folder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from expunge.cli._data import MOST_SEED
+from expunge.cli._options import AsJson, Quiet, Seed
 from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
@@ -23,17 +23,20 @@ def evaluate(
         str | None,
         typer.Option(help="Suite (`expunge list suites`), optionally a variant (tofu:forget05), or a TOML file."),
     ] = None,
-    folder: Annotated[str | None, typer.Option(help="Local copy of the suite's data instead of the hub.")] = None,
+    folder: Annotated[str | None, typer.Option(help="Local copy of the suite's data, instead of the hub.")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="ROLE=DATA, e.g. forget=facts.jsonl; repeat for more. Nothing else to do: the shipped people."
+            metavar="ROLE=DATA",
+            help="E.g. forget=facts.jsonl; repeatable. Default without --suite and --lm-eval: the bundled demo people.",
         ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Model that never saw the forget rows, or its file from `expunge import-ou`.")
     ] = None,
-    original: Annotated[str | None, typer.Option(help="Model before unlearning: similarity is to its answers.")] = None,
+    original: Annotated[
+        str | None, typer.Option(help="Model before unlearning; similarity compares with its answers.")
+    ] = None,
     whitebox: Annotated[
         str | None,
         typer.Option(help="Comma-separated names of `expunge list whitebox`; needs --original and --reference."),
@@ -43,34 +46,34 @@ def evaluate(
         str | None,
         typer.Option(help="Comma-separated tasks of lm-eval (pip install 'expunge[lm-eval]'), e.g. wmdp_bio,mmlu."),
     ] = None,
-    template: Annotated[str | None, typer.Option(help="chat or plain; none: as the suite says, else chat.")] = None,
-    samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers for each forget question.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest generated answer.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of samples and intervals.")] = 0,
+    template: Annotated[
+        str | None, typer.Option(help="Prompt format: chat or plain. Default: the suite's format, or chat.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=0, help="Sampled answers per forget question.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Token limit of generated answers.")] = None,
+    seed: Seed = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Any option of the measurement: evaluate.options.METRIC.KEY=VALUE, model.precision=float32."
-        ),
+        typer.Option("--set", help="Any option of `evaluate` or `model`, e.g. evaluate.options.METRIC.KEY=VALUE."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(parser=out_path, metavar="PATH", help="New directory for records, table, CSV and rows."),
+        typer.Option(parser=out_path, metavar="PATH", help="New directory for records, tables and per-row scores."),
     ] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Keep all text in items.parquet.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or an array for several.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score models on a benchmark or on your own data.
 
     Computes every metric on every set, with confidence intervals.
     """
     from expunge.cli._console import console, print_record, print_warnings, progress_for, quiet_libraries
+    from expunge.cli._early import check_model
+    from expunge.core import catalog
     from expunge.core.errors import UserError
-    from expunge.core.output_dir import claimed
+    from expunge.core.output_dir import check_folder, claimed
     from expunge.core.records import EVALUATION_FILE
-    from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation, warnings_of
-    from expunge.workflows.evaluate import check_out, evaluate_models, is_first_process, write_results
 
     if suite is not None and data:
         raise UserError("--data: a suite names its own data; leave one of the two out")
@@ -81,7 +84,7 @@ def evaluate(
     if template not in (None, "chat", "plain"):
         raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     if out is not None:
-        check_out(out)
+        check_folder(out)
     asked = {"samples": samples, "max_new_tokens": max_new_tokens}
     tables = _tables(settings or (), asked, {"template": template})
     if depth is not None:
@@ -90,6 +93,18 @@ def evaluate(
         )
     tasks, measures = _names(lm_eval, "--lm-eval"), _names(whitebox or depth, "--whitebox")
     data = data or ([] if tasks else None)
+    if suite is None:
+        _check_data(data, tables)
+    elif not Path(suite).is_file():
+        catalog.find(catalog.SUITES, suite if suite.endswith(".toml") else suite.partition(":")[0], "--suite")
+    for model in models:
+        check_model(model)
+
+    from expunge.reports.evaluation import CSV_FILE, TABLE_FILE, print_evaluation, warnings_of
+    from expunge.workflows.evaluate import check_out, evaluate_models, is_first_process, write_results
+
+    if out is not None:
+        check_out(out)
     plan = _suite_plan(suite, folder, tables, seed) if suite is not None else _data_plan(data, tables, seed)
     quiet_libraries()
     owned = claimed(out) if out is not None and is_first_process() else nullcontext()
@@ -155,12 +170,26 @@ def _suite_plan(name: str, folder: str | None, tables: dict[str, dict[str, Any]]
 
 
 def _data_plan(data: list[str] | None, tables: dict[str, dict[str, Any]], seed: int) -> EvaluationPlan:
-    from expunge.cli._data import named_data
-    from expunge.core.schema import SPLITS
     from expunge.core.validation import check
     from expunge.evaluate.config import EvaluateConfig
     from expunge.workflows.evaluate import data_plan
 
+    return data_plan(_splits(data), check(EvaluateConfig, tables["evaluate"], "evaluate"), seed, tables["model"])
+
+
+def _splits(data: list[str] | None) -> dict[str, str]:
+    from expunge.cli._data import named_data
+    from expunge.core.schema import SPLITS
+
     people = [f"{name}=people:{name}" for name in SPLITS if name != "holdout"]
-    splits = named_data(people if data is None else data, SPLITS)
-    return data_plan(splits, check(EvaluateConfig, tables["evaluate"], "evaluate"), seed, tables["model"])
+    return named_data(people if data is None else data, SPLITS)
+
+
+def _check_data(data: list[str] | None, tables: dict[str, dict[str, Any]]) -> None:
+    """Refuse what can be refused before torch is imported."""
+    from expunge.cli._early import check_measurement, check_named_data
+    from expunge.core.validation import check
+    from expunge.evaluate.config import EvaluateConfig
+
+    check_named_data(_splits(data))
+    check_measurement(check(EvaluateConfig, tables["evaluate"], "evaluate"))

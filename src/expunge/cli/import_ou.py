@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._options import AsJson
 from expunge.cli._out import out_path
 
 
@@ -17,10 +18,10 @@ def import_ou(
         typer.Option(
             parser=out_path,
             metavar="PATH",
-            help="Where to write the reference; none: beside it, as NAME.reference.json.",
+            help="File of the reference. Default: NAME.reference.json in the folder of the log.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Import a retrained model's scores from OpenUnlearning.
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from expunge.cli._options import AsJson
+
 Rows = list[dict[str, Any]]
 
 
@@ -64,8 +66,6 @@ KINDS = {
 _NEW = ("whitebox", "diagnostics", "data", "models")
 OLD = {name: name for name in KINDS if name not in _NEW} | {"depth": "whitebox"}
 """Listing command of version 0.1 -> kind."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")]
 
 
 def list_kind(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.cli._data import MOST_SEED
+from expunge.cli._options import AsJson, Quiet, Seed
 from expunge.cli._out import out_path
 
 
@@ -15,22 +15,22 @@ def locate(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, .gguf file or hub id.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="forget=DATA or retain=DATA, e.g. forget=facts.jsonl; none: the shipped people."),
+        typer.Option(metavar="SPLIT=DATA", help="For forget or retain. Default: the bundled demo people."),
     ] = None,
-    by: Annotated[str, typer.Option(help="How to choose; see `expunge list localize`.")] = "causal_tracing",
-    template: Annotated[str, typer.Option(help="chat or plain.")] = "chat",
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")] = 0,
+    by: Annotated[str, typer.Option(help="Localizer; see `expunge list localize`.")] = "causal_tracing",
+    template: Annotated[str, typer.Option(help="Prompt format: chat or plain.")] = "chat",
+    seed: Seed = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any option of the localizer: localize.KEY=VALUE.")
+        list[str] | None, typer.Option("--set", metavar="localize.KEY=VALUE", help="Any option of the localizer.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=out_path, metavar="PATH", help="Write FILE.json, FILE.html with the curve, or both into a directory."
+            parser=out_path, metavar="PATH", help="FILE.json, FILE.html with the curve, or a directory for both."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show which blocks hold the knowledge.
 
@@ -38,20 +38,31 @@ def locate(
     """
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.cli._data import named_data
+    from expunge.cli._early import check_model, check_named_data
     from expunge.core.errors import UserError
+    from expunge.core.output_dir import check_file, check_folder
+    from expunge.core.plugin_options import options_class
+
+    splits = named_data(data or (), ("forget", "retain"))
+    if template not in ("chat", "plain"):
+        raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
+    if out is not None:
+        (check_file if out.suffix in (".json", ".html") else check_folder)(out)
+    if ":" not in by:
+        options_class("localize", by)
+    check_model(model)
+    check_named_data(splits)
+
     from expunge.reports.localization import print_located
     from expunge.workflows.locate import DATA, check_target, write_localization
     from expunge.workflows.locate import locate as find
 
-    splits = named_data(data or (), list(DATA)) or DATA
-    if template not in ("chat", "plain"):
-        raise UserError(f"--template: 'chat' or 'plain', got '{template}'")
     if out is not None:
         check_target(out)
     quiet_libraries()
     found = find(
         model,
-        splits,
+        splits or DATA,
         by=by,
         seed=seed,
         settings=settings or (),

@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._options import AsJson, Quiet
 from expunge.cli._out import out_path
 
 
 def meta_eval(
-    pool: Annotated[Path, typer.Argument(help="TOML file: models that know, that do not, and unlearned ones.")],
+    pool: Annotated[Path, typer.Argument(help="TOML file: models with and without the facts, and unlearned models.")],
     out: Annotated[
-        Path | None, typer.Option(parser=out_path, metavar="PATH", help="Directory for the record; none: only printed.")
+        Path | None,
+        typer.Option(parser=out_path, metavar="PATH", help="Directory of the record. Default: no record."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Test which metrics can be trusted.
 
@@ -28,6 +30,10 @@ def meta_eval(
 
     from expunge.cli._console import console, print_record, progress_for, quiet_libraries
     from expunge.core.output_dir import check_absent
+    from expunge.core.toml import read_toml
+
+    read_toml(pool)  # refused before torch is imported
+
     from expunge.evaluate.pool import load_pool
     from expunge.reports.section import print_section
     from expunge.workflows.meta_eval import RECORD, meta_evaluate, write_meta

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from expunge.cli._help import CommandList
-from expunge.cli.listing import KINDS, AsJson, print_kind
+from expunge.cli._options import AsJson
+from expunge.cli.listing import KINDS, print_kind
 
 app = typer.Typer(cls=CommandList, help="List the embedded models, or download one.", invoke_without_command=True)
 

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._options import AsJson
+
 
 def report(
     run_dirs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_DIR...", help="Directory of a finished run; of several, or of attacks on a model."),
+        typer.Argument(metavar="RUN_DIR...", help="Finished run; or several runs or folders of attacks, to compare."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of the table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a run's verdict and rewrite its report.
 
@@ -22,10 +24,7 @@ def report(
     from expunge.cli._console import console, print_record, print_result
     from expunge.core.errors import UserError
     from expunge.core.records import read_record
-    from expunge.reports.robustness import compared
     from expunge.reports.section import print_section
-    from expunge.workflows.attack import read_card
-    from expunge.workflows.run_directory import write_report
 
     if len(run_dirs) > 1:
         names = [folder.name for folder in run_dirs]
@@ -33,6 +32,10 @@ def report(
             names = list(map(str, run_dirs))
         if len(set(names)) < len(names):
             raise UserError(f"{run_dirs[0]}: named more than once")
+
+        from expunge.reports.robustness import compared
+        from expunge.workflows.attack import read_card
+
         found = compared({name: read_card(folder) for name, folder in zip(names, run_dirs, strict=True)})
         if as_json:
             print_record(found)
@@ -40,6 +43,9 @@ def report(
         print_section(found, console())
         return
     record = read_record(run_dirs[0])
+
+    from expunge.workflows.run_directory import write_report
+
     path = write_report(run_dirs[0])
     if as_json:
         print_record(record)

@@ -9,23 +9,28 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._options import Quiet
 from expunge.cli._out import out_path, resumable
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="One of `expunge list reproductions`, or a TOML file of the same form.")],
+    name: Annotated[str, typer.Argument(help="Name (`expunge list reproductions`) or TOML file.")],
     out: Annotated[
         Path | None,
-        typer.Option(parser=out_path, metavar="PATH", help="Directory; none: reproductions/NAME, where it goes on."),
+        typer.Option(parser=out_path, metavar="PATH", help="Directory. Default: reproductions/NAME."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Reproduce a paper's claims on a small model.
 
     Teaches, chooses strengths, runs every seed and writes one table. A second call continues an unfinished one.
     """
     from expunge.cli._console import console, progress_for, quiet_libraries
+    from expunge.core.catalog import reproduction
     from expunge.core.output_dir import check_folder
+
+    reproduction(name)  # refused before torch is imported
+
     from expunge.workflows.reproduce import load_reproduction
     from expunge.workflows.reproduce import reproduce as carry_out
 

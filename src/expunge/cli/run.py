@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from expunge.cli._options import (
+    AsJson,
+    Forget,
+    ModelName,
+    Neighbour,
+    Quiet,
+    Retain,
+    RunSettings,
+    Verbose,
+)
 from expunge.cli._out import out_path, resumable
 
 if TYPE_CHECKING:
@@ -30,39 +40,34 @@ def runner(**tables: Any) -> Callable[..., None]:
     """
 
     def command(
-        file: Annotated[Path | None, typer.Argument(help="TOML file of the run; none: the embedded demo.")] = None,
-        model: Annotated[str | None, typer.Option(help="Embedded name, folder, .gguf file or hub id.")] = None,
-        forget: Annotated[str | None, typer.Option(help="Data to forget, e.g. people:forget or facts.jsonl.")] = None,
-        retain: Annotated[str | None, typer.Option(help="Data to keep.")] = None,
-        neighbour: Annotated[str | None, typer.Option(help="Data near the forgotten, only measured.")] = None,
-        general: Annotated[str | None, typer.Option(help="Other knowledge, only measured.")] = None,
-        recipe: Annotated[str | None, typer.Option(help="Named method; see `expunge list recipes`.")] = None,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="Any option of the run: a.b=c.")] = None,
-        out: Annotated[Path | None, typer.Option(parser=out_path, metavar="PATH", help="Run directory.")] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+        file: Annotated[Path | None, typer.Argument(help="TOML file of the run. Default: the bundled demo.")] = None,
+        model: ModelName = None,
+        forget: Forget = None,
+        retain: Retain = None,
+        neighbour: Neighbour = None,
+        general: Annotated[str | None, typer.Option(help="Unrelated data; measured, not trained on.")] = None,
+        recipe: Annotated[str | None, typer.Option(help="Named method (`expunge list recipes`) or TOML file.")] = None,
+        settings: RunSettings = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(parser=out_path, metavar="PATH", help="Directory. Default: a new one in runs/."),
+        ] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")] = False,
         push_to_hub: Annotated[str | None, typer.Option(help="Upload the model to this hub repository.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-        verbose: Annotated[
-            bool, typer.Option("--verbose", help="Print the traceback of an attack that fails.")
-        ] = False,
+        as_json: AsJson = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
     ) -> None:
         from expunge.cli._console import console, print_json, print_result, progress_for, quiet_libraries
+        from expunge.cli._early import check_plan
         from expunge.cli._failures import check_attacks
         from expunge.config import load_run
         from expunge.core.errors import UserError
-        from expunge.core.output_dir import new_name
-        from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, REPORT_FILE, RUN_FILE
-        from expunge.models.save import check_repo
-        from expunge.models.save import push_to_hub as push
-        from expunge.reports.verdict import verdict
-        from expunge.workflows.attack import broken
-        from expunge.workflows.run import execute
+        from expunge.core.output_dir import check_folder, new_name
+        from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, RECORD_FILE, REPORT_FILE, RUN_FILE
 
         if resume and out is None:
             raise UserError("--resume: say which run directory with --out")
-        if push_to_hub is not None:
-            check_repo(push_to_hub)
         if resume and out is not None and file is None:
             begun = out / RUN_FILE
             named = (model, forget, retain, neighbour, general, recipe, settings)
@@ -81,6 +86,18 @@ def runner(**tables: Any) -> Callable[..., None]:
             if getattr(plan.diagnose, name) is None:
                 raise UserError(f"diagnose.{name}: this command is a run with it on, so it cannot be set to false")
         folder = out or Path("runs") / new_name(Path(plan.recipe).stem)
+        check_folder(folder)
+        if not (folder / RECORD_FILE).is_file():
+            check_plan(plan)
+
+        from expunge.models.save import check_repo
+        from expunge.models.save import push_to_hub as push
+        from expunge.reports.verdict import verdict
+        from expunge.workflows.attack import broken
+        from expunge.workflows.run import execute
+
+        if push_to_hub is not None:
+            check_repo(push_to_hub)
         quiet_libraries()
         command = shlex.join(["expunge", *sys.argv[1:]])
         with resumable(folder, option="--resume"):

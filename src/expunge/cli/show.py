@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from expunge.cli._help import CommandList
+from expunge.cli._options import AsJson
 
 UNSTATED = "this recipe, which does not say where it is from"
 """Of a value whose source stands nowhere; no shipped recipe has one."""
@@ -17,8 +18,8 @@ app = typer.Typer(cls=CommandList, help="Show every option of a recipe, attack o
 
 @app.command()
 def recipe(
-    name: Annotated[str, typer.Argument(help="Name of a recipe, or path of a recipe file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+    name: Annotated[str, typer.Argument(help="Recipe (`expunge list recipes`) or TOML file.")],
+    as_json: AsJson = False,
 ) -> None:
     """Every option that a run with this recipe has: its value, where the value is from, and what it means."""
     from expunge.cli._console import console
@@ -51,8 +52,8 @@ def recipe(
 
 @app.command()
 def diagnostic(
-    name: Annotated[str, typer.Argument(help="Name of a diagnostic; see `expunge diagnose`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+    name: Annotated[str, typer.Argument(help="Diagnostic; see `expunge list diagnostics`.")],
+    as_json: AsJson = False,
 ) -> None:
     """Every option of a diagnostic: its default, and what it means."""
     _show_options("diagnose", name, name, as_json)
@@ -60,8 +61,8 @@ def diagnostic(
 
 @app.command()
 def attack(
-    name: Annotated[str, typer.Argument(help="Name of an attack; see `expunge list attacks`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="An array of objects.")] = False,
+    name: Annotated[str, typer.Argument(help="Attack; see `expunge list attacks`.")],
+    as_json: AsJson = False,
 ) -> None:
     """Every option of an attack: its default, and what it means."""
     _show_options("attacks", name, f"attacks.{name}", as_json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli._options import AsJson, Quiet
 from expunge.cli._out import out_path, resumable
 
 
@@ -14,16 +15,20 @@ def teach(
     file: Annotated[Path, typer.Argument(help="TOML file: [model], [data] teach = [...], [train].")],
     out: Annotated[
         Path | None,
-        typer.Option(parser=out_path, metavar="PATH", help="Folder of the result; none: taught/HASH, found again."),
+        typer.Option(parser=out_path, metavar="PATH", help="Folder. Default: taught/HASH, reused by later calls."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model on facts, to unlearn them or as a reference.
 
     The result knows facts that a run then unlearns, or serves as the reference that never saw the forget rows.
     """
     from expunge.cli._console import console, print_json, progress_for, quiet_libraries
+    from expunge.core.toml import read_toml
+
+    read_toml(file)  # refused before torch is imported
+
     from expunge.workflows.teach import execute_teach, load_teach
 
     plan = load_teach(file)

@@ -356,6 +356,11 @@ class SequenceRecord(Frozen):
     steps: list[SequenceStep] = Field(description="Step 0 and every step that is done")
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is the directory of a run, finished or not."""
+    return (path / RECORD_FILE).is_file() or (path / RUN_FILE).is_file()
+
+
 def read_record(run_dir: Path) -> Record:
     """The record of a finished run, with the attacks that were carried out on it since.
 

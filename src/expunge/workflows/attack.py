@@ -18,7 +18,7 @@ from expunge.core.files import clear_leftovers, refuse_link, write_atomic
 from expunge.core.output_dir import adding, check_folder
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
-from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, AttackRecord, DataPrint, read_attacks, read_record
+from expunge.core.records import ATTACKS_FILE, MODEL_FOLDER, AttackRecord, DataPrint, is_run, read_attacks, read_record
 from expunge.core.report_section import Diagnosis
 from expunge.core.schema import SPLITS
 from expunge.core.validation import check
@@ -36,7 +36,7 @@ from expunge.models.load import load_model
 from expunge.models.model_name import check_model_name
 from expunge.models.save import CARD
 from expunge.models.stored_weights import stored_weights
-from expunge.targets import Target, is_run, load_splits, read_target
+from expunge.targets import Target, load_splits, read_target
 from expunge.workflows.run_directory import write_report
 
 PAGE_FILE = "attacks.html"

@@ -14,13 +14,14 @@ from expunge.core.files import refuse_link, write_atomic
 from expunge.core.output_dir import adding, check_absent
 from expunge.core.progress import SILENT, Progress
 from expunge.core.provenance import provenance
+from expunge.core.records import is_run
 from expunge.core.report_section import Diagnosis
 from expunge.core.validation import check
 from expunge.data.summary import say_all
 from expunge.diagnose.base import Diagnostic, DiagnosticContext
 from expunge.models.load import load_model
 from expunge.models.model_name import check_model_name
-from expunge.targets import is_run, load_splits, read_target
+from expunge.targets import load_splits, read_target
 
 FOLDER = "diagnose"
 SPLITS = ("forget", "retain")
