@@ -75,7 +75,7 @@ class Labeller:
 
         Args:
             evidence: by set.
-            roles: set -> its role; none: sets are named by their roles.
+            roles: set -> its role. Default: sets are named after their roles.
         """
         return {
             name: [self.kind(item, roles[name] if roles else name) for item in items]

@@ -1,4 +1,4 @@
-"""What evidence of a row is, and what a metric is."""
+"""The contracts of evaluation: evidence about a row, row metrics and set metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from expunge.core.records import Better, Frozen, Score
 from expunge.data.example import Example
@@ -26,13 +28,13 @@ Need = Literal[
     "gradient_norms",
     "whole_gradient_norms",
 ]
-"""What can be asked of a model about a row; `moments` adds to scored answers mean and variance of log-probabilities and
+"""Kinds of evidence about a row; `moments` adds to scored answers mean and variance of log-probabilities and
 the size of the first choice; `whole_gradient_norms` are those of a loss that counts the end token too."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """Everything that one model said about one row."""
+    """The evidence of one model about one row."""
 
     example: Example
     answer: Scored | None = None
@@ -40,7 +42,7 @@ class Item:
     perturbed_answer: tuple[Scored, ...] = ()
     greedy: str | None = None
     """Greedy answer to the question (for a document: to its first quarter), without the reasoning before it; None also
-    where the reasoning met its limit, so that no answer came."""
+    if the reasoning reached its limit before an answer."""
     greedy_ids: tuple[int, ...] | None = None
     """Its tokens, without the stop token."""
     greedy_ended: bool | None = None
@@ -48,43 +50,43 @@ class Item:
     reasoning at `max_reasoning_tokens`. Of a document's continuation, which rarely ends so soon, it tells nothing. None
     in evidence that was kept before this was noted."""
     reasoning: str | None = None
-    """What the model wrote within a reasoning block before that answer; None where it wrote none."""
+    """The reasoning before that answer; None if there is none."""
     original_greedy: str | None = None
     """Greedy answer of the model as it was before the run."""
     samples: tuple[str, ...] = ()
-    """Sampled answers, without reasoning; "" where it met its limit."""
+    """Sampled answers, without reasoning; "" if that reached its limit."""
     samples_ended: tuple[bool, ...] = ()
-    """Whether each of them ended by itself, as `greedy_ended`."""
+    """For each of them, as `greedy_ended`."""
     sample_reasoning: tuple[str, ...] = ()
-    """The reasoning before each of them; "" where there was none."""
+    """The reasoning before each of them; "" if there is none."""
     paraphrased_greedy: str | None = None
-    """Greedy answer to the paraphrased question, without reasoning; None also where it met its limit."""
+    """Greedy answer to the paraphrased question, without reasoning; None also if that reached its limit."""
     paraphrased_reasoning: str | None = None
-    """The reasoning before it; None where there was none."""
+    """The reasoning before it; None if there is none."""
     continuation: str | None = None
     """For a document: its true text after the prompt."""
     stored: str | None = None
-    """The stored text that answers are compared with, where it was cut (`EvaluateConfig.reference_tokens`)."""
+    """The stored text that answers are compared with, if it is cut (`EvaluateConfig.reference_tokens`)."""
     choice_logp: tuple[float, ...] = ()
     """For a multiple-choice row: log-probability of each option's letter, summed over its tokens."""
     gradient_norms: Mapping[str, float] = field(default_factory=dict)
     """Norm `1`, `2` or `inf` -> mean over the weight tensors of the norm of the answer loss's gradient."""
     reference: Item | None = None
-    """What the retrained reference said about the same row, where there is one."""
+    """Evidence of the retrained reference about the same row, if there is one."""
     accepted: tuple[str, ...] = ()
     """The row's further answers, cut as `stored` is."""
     match: Match = DEFAULT
-    """How keywords are looked for (`EvaluateConfig.match`)."""
+    """How keywords are matched (`EvaluateConfig.match`)."""
 
     @property
     def said(self) -> str | None:
-        """The greedy answer with the reasoning before it: all that a reader of the output sees."""
+        """The greedy answer with the reasoning before it: the whole visible output."""
         parts = [part for part in (self.reasoning, self.greedy) if part is not None]
         return "\n".join(parts) if parts else None
 
 
 class Absent(Exception):
-    """Raised by a metric on a row that does not have what it needs."""
+    """Raised by a metric on a row that lacks the evidence it needs."""
 
 
 class Metric(ABC):
@@ -94,19 +96,19 @@ class Metric(ABC):
         """Options of the metric."""
 
     needs: frozenset[Need] = frozenset()
-    """What the evidence pass must provide; nothing else is computed."""
+    """The evidence that is collected for it."""
     knowledge: ClassVar[Literal["more", "less", "none"]] = "more"
-    """What a higher value says about the model's knowledge of the row."""
+    """Whether a higher value means more or less knowledge of the row."""
     yes_or_no: ClassVar[bool] = False
     """Whether every row is 0 or 1; such a score gets a Wilson interval: a bootstrap of all zeros has no width."""
     chance: float | None = None
-    """Value of a model that knows nothing, where one is defined."""
+    """Value of a model that knows nothing, if defined."""
     reference: str | None = None
-    """What besides the row the values depend on, by name."""
+    """Name of what the values depend on besides the row."""
     usual: bool = True
-    """False where an option made it another quantity: it then enters no aggregate."""
+    """False if an option makes it another quantity, which then enters no aggregate."""
     opt_in: ClassVar[bool] = False
-    """Computed only where it is named, or read by a set metric: costly, or of use to few."""
+    """Computed only if named, or read by a set metric: expensive or niche."""
     title: ClassVar[str] = ""
     """Its name in reports; default: the file name with spaces. Reports read this and the following without an import,
     so that each must be a literal."""
@@ -125,7 +127,7 @@ class Metric(ABC):
         self.config = config
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:  # noqa: B027
-        """Look at all items of a pass, by split, before the value of any is asked for: the place to batch work."""
+        """Batch work over all items of a pass, by split, before `value` is called for any of them."""
 
     @abstractmethod
     def value(self, item: Item, split: str) -> float:
@@ -146,7 +148,7 @@ class Metric(ABC):
         return weighted_mean(values, weights)
 
     def better(self, split: str) -> Better:
-        """Which direction is wanted on a split: less knowledge of the forget rows, more of all others."""
+        """The wanted direction on a split: less knowledge of the forget rows, more of all others."""
         if self.knowledge == "none":
             return "lower"
         return "higher" if (self.knowledge == "more") == (split != "forget") else "lower"
@@ -157,23 +159,28 @@ class RowNumbers(NamedTuple):
 
     numbers: Numbers
     clusters: Clusters | None = None
-    """What each of these rows is about; None where that is not known."""
+    """Cluster of each of these rows; None if unknown."""
 
 
 SetValues = Mapping[Role, Mapping[str, RowNumbers]]
 """Role -> row metric -> numbers."""
 
 
+def rows_of(values: SetValues | None, role: Role, metric: str) -> RowNumbers:
+    """The numbers of a metric on the rows of a role; without any if there are no values of it."""
+    return (values or {}).get(role, {}).get(metric, RowNumbers(np.array([])))
+
+
 class SetMetric(ABC):
-    """Scores of many rows at once: of forget rows against holdout rows, or of a model against the retrained one."""
+    """Scores over many rows: of forget rows against holdout rows, or of a model against the retrained one."""
 
     class Config(Frozen):
         """Options of the metric."""
 
     needs_values: tuple[str, ...] = ()
-    """Row metrics that it reads; they are computed on the sets of its roles although nobody named them."""
+    """Row metrics that it reads; they are computed on the sets of its roles even if not configured."""
     needs_original: ClassVar[bool] = False
-    """Whether it reads what the original model's values were."""
+    """Whether it reads the original model's values."""
     roles: ClassVar[tuple[Role, ...]] = ("forget",)
     """Roles of the sets that it reads."""
     title: ClassVar[str] = ""
@@ -192,9 +199,9 @@ class SetMetric(ABC):
 
         Args:
             values: of the model that is measured.
-            reference: the same of the model that never saw the forget rows; None where there is none.
+            reference: of the model that never saw the forget rows, if there is one.
             seed: of intervals.
-            original: the same of the model before it was made to forget; None where it is not known.
+            original: of the model before unlearning, if known.
         """
 
 
@@ -210,12 +217,12 @@ def mean_nll(scored: Scored | None, what: str) -> float:
 
 
 def original_text(item: Item) -> str | None:
-    """What the original model is known to have answered by the row itself: its own words, or else the stored answer."""
+    """The original model's answer as the row records it, or else the stored answer."""
     return item.example.original_answer or item.example.answer or item.continuation
 
 
 def stored_text(item: Item) -> str:
-    """What an answer is compared with: the stored answer, or a document's true continuation, cut where that is wanted.
+    """The text that an answer is compared with: the stored answer, or a document's continuation, cut if configured.
 
     Raises:
         Absent: there is none.
@@ -224,7 +231,7 @@ def stored_text(item: Item) -> str:
 
 
 def right_texts(item: Item) -> tuple[str, ...]:
-    """Every text that is as right as the stored one, that one first; each cut where that is wanted.
+    """All accepted texts, the stored one first; each cut if configured.
 
     Raises:
         Absent: there is none.

@@ -16,10 +16,10 @@ def changes(before: Values, after: Values, seed: int, units: Units | None = None
     """The paired change of every row metric on every set, over the rows that have a number at both stages.
 
     Args:
-        before: set -> metric -> a number for each row, or why there is none.
+        before: set -> metric -> a number for each row, or the reason for its absence.
         after: the same rows after the run.
         seed: of the resampled rows.
-        units: set -> what each row is about; none: every row is independent.
+        units: set -> the cluster of each row. Default: every row is independent.
     """
     return {
         name: {

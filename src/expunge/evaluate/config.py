@@ -16,12 +16,17 @@ Role = Split
 
 
 class KindsConfig(Frozen):
-    """Where one kind of answer ends and the next begins."""
+    """Thresholds between kinds of answer."""
 
     rouge_l_recall: float = Field(
-        0.6, gt=0, le=1, description="Without keywords: an answer with this recall of the stored one says the fact"
+        0.6,
+        gt=0,
+        le=1,
+        description="Without keywords: an answer with at least this recall of the stored one states the fact",
     )
-    refusals: str = Field("", description="File of more refusals, one a line: an answer that holds one is a refusal")
+    refusals: str = Field(
+        "", description="File of further refusals, one per line: an answer that contains one is a refusal"
+    )
     word_entropy: float = Field(
         0.6, ge=0, le=1, description="A long answer whose words have a lower normalised entropy is gibberish"
     )
@@ -34,12 +39,12 @@ class KindsConfig(Frozen):
 
 
 class EvaluateConfig(Frozen):
-    """What is measured before and after."""
+    """Options of a measurement."""
 
-    metrics: tuple[str, ...] = Field((), description="Metric names; empty: all but those that wait to be named")
+    metrics: tuple[str, ...] = Field((), description="Metric names. Default: all that are not opt-in")
     set_metrics: tuple[str, ...] | None = Field(
         None,
-        description="Names of metrics over many rows at once; left out: all of them where there are holdout rows or a "
+        description="Names of metrics over many rows. Default: all of them if there are holdout rows or a "
         "retrained reference, else none",
     )
     options: dict[str, dict[str, Any]] = Field(
@@ -52,25 +57,25 @@ class EvaluateConfig(Frozen):
         1024, ge=0, description="Longest reasoning before an answer, in tokens; also bounded by the model's context"
     )
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), description="Strings at which a generated text is cut, besides the end token"
+        (), description="Strings at which a generated text is cut, in addition to the end token"
     )
     document_prompt: float = Field(
         DOCUMENT_PROMPT,
         ge=0,
         lt=1,
-        description="Share of a document that is its prompt; what follows is scored. 0: all tokens but the first",
+        description="Share of a document that is its prompt; the rest is scored. 0: all tokens but the first",
     )
     reference_tokens: int | None = Field(
         None,
         ge=1,
-        description="Text metrics compare with the stored answer's first tokens only, this many, with a start token "
-        "that the tokenizer writes; none: all",
+        description="Text metrics compare with this many first tokens of the stored answer, including a start token "
+        "that the tokenizer adds. Default: all",
     )
     samples: int = Field(
         10, ge=0, le=10_000, description="Answers sampled for each question; a leak in any of them counts"
     )
     probe_splits: tuple[Role, ...] = Field(
-        ("forget",), description="Splits that are also sampled from, and asked in other words"
+        ("forget",), description="Splits whose questions are also sampled and paraphrased"
     )
     temperature: float = Field(1.0, gt=0, le=100, description="Sampling temperature; no top-k or top-p cut is made")
     max_rows: int = Field(400, ge=1, description="Larger splits are measured on a seeded sample of this many rows")

@@ -1,4 +1,4 @@
-"""One pass over the data for one model: nothing is asked twice, and nothing that no metric needs."""
+"""Collects the evidence of one model in one pass: each prompt once, and only what some metric needs."""
 
 from __future__ import annotations
 
@@ -24,35 +24,36 @@ from expunge.models.batches import in_batches
 from expunge.models.gradients import answer_gradient_norms
 
 Evidence = dict[str, list[Item]]
-"""Name of a set -> what the model said about each row, in order."""
+"""Name of a set -> the evidence about each row, in order."""
 
 Row = TypeVar("Row")
 
 _GRADED: frozenset[Need] = frozenset({"gradient_norms", "whole_gradient_norms"})
 _UNIT = 64
-"""Rows that are kept on disk together."""
+"""Rows that share a cache entry."""
 _ROUND = 256
-"""Rows whose prompts are sorted into batches together; what is found is kept after each round."""
+"""Rows whose prompts are sorted into batches together; evidence is cached after each round."""
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """Some rows of a set, as they are kept."""
+    """Rows of a set that share a cache entry."""
 
     name: str
     start: int
     ask: Ask
-    blank: list[Item]
+    items: list[Item]
+    """Without evidence."""
     requests: list[Request]
 
     @property
     def layout(self) -> str:
-        """Units of one layout share batches; a set of raw prompts may begin with examples that only it shares."""
+        """Units of one layout share batches; raw prompts of a set may share a prefix that other sets lack."""
         return self.name if any(row.prompt for row in self.ask.rows) else ""
 
 
 def sample_rows(splits: Splits, max_rows: int, seed: int) -> dict[str, list[Example]]:
-    """The rows that are measured: all, or a seeded sample of a large split, in their order."""
+    """The rows of each split that are measured: all, or a seeded sample of a large one, in their order."""
     return {name: sampled(rows, max_rows, seed) for name, rows in splits.named()}
 
 
@@ -72,7 +73,7 @@ def collect(
     progress: Progress = SILENT,
     label: str = "measuring",
 ) -> Evidence:
-    """Ask the same about the rows of every split.
+    """Collect the same evidence about the rows of every split.
 
     Args:
         model: any model.
@@ -81,10 +82,10 @@ def collect(
         config: lengths, samples, batch size.
         seed: of the sampled answers.
         progress: where to report.
-        label: what to call this pass there.
+        label: of the progress bar.
 
     Returns:
-        One item a row, in order.
+        One item per row, in order.
     """
     asks = {name: Ask(some, name, needs, config) for name, some in rows.items()}  # type: ignore[arg-type]
     return collect_sets(model, asks, seed, progress, label)
@@ -98,22 +99,22 @@ def collect_sets(
     label: str = "measuring",
     memory: EvidenceMemory | None = None,
 ) -> Evidence:
-    """Ask a model everything that the metrics need of it, and nothing else.
+    """Collect the evidence that the metrics need.
 
-    Under `accelerate launch` the processes share the rows, and all of them get all the evidence.
+    Under `accelerate launch` the processes share the rows, and each returns all the evidence.
 
     Args:
         model: any model.
-        asks: name of a set -> its rows, and what is asked about them.
+        asks: name of a set -> its rows and the evidence to collect.
         seed: of the sampled answers.
         progress: where to report.
-        label: what to call this pass there.
-        memory: where evidence of the same model may lie, and is kept.
+        label: of the progress bar.
+        memory: cache of the model's evidence.
 
     Returns:
-        One item a row, in order.
+        One item per row, in order.
     """
-    evidence = {name: [_blank(row, ask.config, model.encoder) for row in ask.rows] for name, ask in asks.items()}
+    evidence = {name: [_empty(row, ask.config, model.encoder) for row in ask.rows] for name, ask in asks.items()}
     units = [unit for name, ask in asks.items() for unit in _units(name, ask, evidence[name], seed, model.encoder)]
     missing = []
     for unit, found in zip(units, _remembered(units, memory), strict=True):
@@ -123,24 +124,24 @@ def collect_sets(
             evidence[unit.name][unit.start : unit.start + len(found)] = found
     with model.evaluating(), progress.bar(label, sum(len(unit.requests) for unit in missing)) as bar:
         for units_together in _rounds(missing):
-            for unit, items in zip(units_together, _carried_out(model, units_together, bar), strict=True):
+            for unit, items in zip(units_together, _collected(model, units_together, bar), strict=True):
                 evidence[unit.name][unit.start : unit.start + len(items)] = items
                 if memory is not None and PartialState().is_main_process:
                     memory.keep(unit.ask, unit.requests, items)
     return evidence
 
 
-def _units(name: str, ask: Ask, blank: list[Item], seed: int, encoder: Encoder) -> Iterator[_Unit]:
+def _units(name: str, ask: Ask, items: list[Item], seed: int, encoder: Encoder) -> Iterator[_Unit]:
     for start in range(0, len(ask.rows), _UNIT):
         rows = ask.rows[start : start + _UNIT]
         asked = [one for row, example in enumerate(rows) for one in requests(row, example, ask, seed, encoder)]
         if asked or _GRADED & ask.needs:
-            yield _Unit(name, start, replace(ask, rows=rows), blank[start : start + _UNIT], asked)
+            yield _Unit(name, start, replace(ask, rows=rows), items[start : start + _UNIT], asked)
 
 
 def _remembered(units: Sequence[_Unit], memory: EvidenceMemory | None) -> list[list[Item] | None]:
-    """What was kept of each unit, as the first process finds it."""
-    found = [None if memory is None else memory.find(unit.ask, unit.requests, unit.blank) for unit in units]
+    """The cached evidence of each unit, as the first process finds it."""
+    found = [None if memory is None else memory.find(unit.ask, unit.requests, unit.items) for unit in units]
     return broadcast_object_list(found) if PartialState().num_processes > 1 else found
 
 
@@ -157,18 +158,18 @@ def _rounds(units: Sequence[_Unit]) -> Iterator[list[_Unit]]:
             yield some
 
 
-def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list[list[Item]]:
-    """The items of some units, whose requests share batches and are shared out among the processes."""
+def _collected(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list[list[Item]]:
+    """The items of some units; their requests share batches and are divided among the processes."""
     state = PartialState()
     flat = [(place, request) for place, unit in enumerate(units) for request in unit.requests]
     mine = flat[state.process_index :: state.num_processes]
-    said: list[tuple[int, int, dict[str, Any]]] = []
+    found: list[tuple[int, int, dict[str, Any]]] = []
     budget = max(unit.ask.config.token_budget for unit in units)
 
     def ask(indices: Sequence[int], size: int) -> None:
         batch = [mine[index] for index in indices]
         answers = ask_batch(model, [request for _, request in batch], size)
-        said.extend((place, request.row, one) for (place, request), one in zip(batch, answers, strict=True))
+        found.extend((place, request.row, one) for (place, request), one in zip(batch, answers, strict=True))
         bar.advance(len(batch))
 
     with torch.inference_mode(), model.reading():
@@ -183,17 +184,17 @@ def _carried_out(model: LanguageModel, units: Sequence[_Unit], bar: Bar) -> list
     for place, row in graded[state.process_index :: state.num_processes]:
         whole = "whole_gradient_norms" in units[place].ask.needs
         norms = _gradient_norms(model, units[place].ask.rows[row], whole)
-        said.append((place, row, {"gradient_norms": norms}))
+        found.append((place, row, {"gradient_norms": norms}))
     if state.num_processes > 1:
-        said = gather_object(said)
-    items = [list(unit.blank) for unit in units]
-    for place, row, fields in said:
+        found = gather_object(found)
+    items = [list(unit.items) for unit in units]
+    for place, row, fields in found:
         items[place][row] = replace(items[place][row], **fields)
     return items
 
 
 def _gradient_norms(model: LanguageModel, row: Example, whole: bool) -> dict[str, float]:
-    """Of the loss of the answer's text, or of all its labels; no document has an end token."""
+    """Gradient norms of the loss of the answer's text, or of all its labels; documents have no end token."""
     encoded = model.encoder.example(row)
     if row.text is None and not whole and len(encoded.labels) > 1:
         encoded = replace(encoded, ids=encoded.ids[:-1])
@@ -201,7 +202,7 @@ def _gradient_norms(model: LanguageModel, row: Example, whole: bool) -> dict[str
 
 
 def with_original(evidence: Evidence, original: Evidence) -> Evidence:
-    """The same evidence beside what the original model answered greedily to the same rows."""
+    """The evidence with the original model's greedy answers to the same rows."""
     return {
         name: [replace(item, original_greedy=before.greedy) for item, before in zip(items, original[name], strict=True)]
         for name, items in evidence.items()
@@ -209,14 +210,14 @@ def with_original(evidence: Evidence, original: Evidence) -> Evidence:
 
 
 def with_reference(evidence: Evidence, reference: Evidence) -> Evidence:
-    """The same evidence beside what the retrained reference said about the same rows."""
+    """The evidence with that of the retrained reference about the same rows."""
     return {
         name: [replace(item, reference=other) for item, other in zip(items, reference[name], strict=True)]
         for name, items in evidence.items()
     }
 
 
-def _blank(example: Example, config: EvaluateConfig, encoder: Encoder) -> Item:
+def _empty(example: Example, config: EvaluateConfig, encoder: Encoder) -> Item:
     item = Item(example, match=config.match)
     if example.text is not None:
         labels = encoder.document(example.text, example.id, config.document_prompt).labels

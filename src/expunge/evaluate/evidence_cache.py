@@ -1,8 +1,8 @@
-"""Evidence that is kept on disk: a model is asked the same once, and a stopped evaluation goes on where it was.
+"""Evidence cache on disk: nothing is generated twice, and a stopped evaluation resumes.
 
-Every entry is signed with a key that lies beside it and that its owner alone can read. An entry that is cut, damaged or
-changed, or that was put there by somebody who cannot read the key, is deleted and the model is asked again. Somebody
-who can read the owner's files can also sign: the signature does not protect from them.
+Every entry is signed with a key in the same folder that only its owner can read. Entries that are truncated, damaged,
+changed or written by somebody without the key are deleted and computed again. The signature does not protect from
+somebody who can read the owner's files.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from expunge.models.pull import cache_dir
 _FORMAT = 5
 """Raised when the same key would lead to other contents."""
 _NOT_SAID = {"example", "original_greedy", "continuation", "stored", "reference", "accepted", "match"}
-"""Fields of an item that are not the model's words about it."""
+"""Fields of an item that are not the model's output."""
 _KEY = "key"
 _KEY_BYTES = 32
 _NOT_COMPUTED = {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 _ASKED = {"max_new_tokens", "max_reasoning_tokens", "stop", "temperature"}
-"""Settings that decide what a model says."""
+"""Settings that change a model's output."""
 
 
 def evidence_folder() -> Path:
@@ -47,13 +47,13 @@ def evidence_folder() -> Path:
 
 
 class EvidenceMemory:
-    """Finds and keeps what one model said. Its folder is open to its owner only: it holds answers.
+    """Reads and writes the cached evidence of one model. Only the owner can open the folder: it holds answers.
 
-    A folder that cannot be used is reported once, and evidence is then neither found nor kept.
+    A folder that cannot be used is reported once, and nothing is then read or written.
 
     Args:
         model: whose weights, configuration and arithmetic are part of every key.
-        folder: where; none takes `evidence/` in the user's cache.
+        folder: of the entries. Default: `evidence/` in the user's cache.
         progress: where to report a folder that cannot be used.
     """
 
@@ -76,13 +76,13 @@ class EvidenceMemory:
         except (OSError, RuntimeError, ExpungeError) as error:
             self._give_up(error)
 
-    def find(self, ask: Ask, requests: Sequence[Request], blank: Sequence[Item]) -> list[Item] | None:
-        """The items of some rows, if they were kept.
+    def find(self, ask: Ask, requests: Sequence[Request], items: Sequence[Item]) -> list[Item] | None:
+        """The cached items of some rows, if there are any.
 
         Args:
-            ask: what is asked.
-            requests: the same as token ids, which are the key: no template or tokenizer can be mistaken for another.
-            blank: the items before anything is asked.
+            ask: the rows and the evidence to collect.
+            requests: the same as token ids, which are the key, so that templates and tokenizers cannot be confused.
+            items: without evidence.
         """
         if self._key is None:
             return None
@@ -96,7 +96,7 @@ class EvidenceMemory:
             return None
         with suppress(ValueError, ValidationError, TypeError):
             if hmac.compare_digest(signature, self._sign(path, content)):
-                given = [{field: getattr(item, field) for field in _NOT_SAID} for item in blank]
+                given = [{field: getattr(item, field) for field in _NOT_SAID} for item in items]
                 found = json.loads(content)
                 return [_adapter().validate_python({**said, **rest}) for said, rest in zip(found, given, strict=True)]
         with suppress(OSError):
@@ -116,7 +116,7 @@ class EvidenceMemory:
             self._give_up(error)
 
     def _sign(self, path: Path, content: bytes) -> bytes:
-        """Over name and content, so that no entry can stand in for another."""
+        """Over name and content, so that entries cannot be exchanged."""
         assert self._key is not None
         return hmac.new(self._key, path.name.encode() + b"\0" + content, "sha256").hexdigest().encode()
 
@@ -132,14 +132,14 @@ class EvidenceMemory:
 
 
 def _plain(value: Any) -> Any:
-    """A configuration without what says nothing about the arithmetic: where it came from, and how it is stored."""
+    """A configuration without keys that do not affect the arithmetic: its origin and storage."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if key not in _NOT_COMPUTED}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def _open(folder: Path) -> bytes:
-    """Make the folder its owner's alone, and give the key that entries in it are signed with.
+    """Restrict the folder to its owner, and return the key that signs its entries.
 
     Raises:
         OSError: it cannot be made, read or written.
@@ -156,7 +156,7 @@ def _open(folder: Path) -> bytes:
     path = folder / _KEY
     if not path.is_file() or path.stat().st_size != _KEY_BYTES:
         write_atomic(path, secrets.token_bytes(_KEY_BYTES), private=True)
-    return path.read_bytes()  # of two processes that come here together, one signs what nobody will believe
+    return path.read_bytes()  # of two processes that create it together, one signs with a key that is overwritten
 
 
 @cache

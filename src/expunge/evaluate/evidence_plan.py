@@ -1,4 +1,4 @@
-"""What is asked of a model about a batch of rows: each prompt is encoded once and serves every answer after it."""
+"""Plans and runs the prompts of a batch of rows; each is encoded once and serves every answer after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENOUGH = 1024
 
 @dataclass(frozen=True)
 class Ask:
-    """A set of rows, and what is asked about each."""
+    """A set of rows and the evidence to collect about each."""
 
     rows: Sequence[Example]
     role: Role
@@ -36,7 +36,7 @@ class Ask:
 
     @property
     def probed(self) -> bool:
-        """Whether its rows are also sampled from, and asked in other words."""
+        """Whether its questions are also sampled and paraphrased."""
         return self.role in self.config.probe_splits
 
 
@@ -49,23 +49,23 @@ class Answer(NamedTuple):
 
 @dataclass
 class Request:
-    """One prompt, and everything that is asked after it."""
+    """One prompt with everything that is scored or generated after it."""
 
     row: int
-    """Place of its row among those that are asked together."""
+    """Index of its row in the unit."""
     prompt: tuple[int, ...]
     config: EvaluateConfig
     answers: list[Answer] = field(default_factory=list)
     moments: bool = False
     greedy: Need | None = None
     reasons: bool = False
-    """Whether reasoning may come before what is generated, with a limit of its own."""
+    """Whether reasoning, with its own limit, may precede the answer."""
     seeds: list[str] = field(default_factory=list)
     """One string for each sample to draw."""
 
 
 def requests(row: int, example: Example, ask: Ask, seed: int, encoder: Encoder) -> Iterator[Request]:
-    """The prompts of one row that something is asked after."""
+    """The prompts of one row that have anything to score or generate."""
     needs, config = ask.needs, ask.config
     main = Request(row, encoder.asked(example, config.document_prompt), config, moments="moments" in needs)
     main.reasons = example.text is None
@@ -184,7 +184,7 @@ def _say(
     batch: Sequence[Request],
     found: list[dict[str, Any]],
 ) -> None:
-    """Decode greedy answers after what is already known of them, and note their text."""
+    """Decode greedy answers from their known beginnings, and store their text."""
     encoder = branch.model.encoder
     watches = [_watch(encoder, batch[row], start) for row, start in zip(rows, starts, strict=True)]
     going = [place for place, watch in enumerate(watches) if watch.room]
@@ -234,7 +234,7 @@ def _watch(encoder: Encoder, request: Request, given: Sequence[int] = ()) -> Wat
 
 
 class _Said(NamedTuple):
-    """What a model wrote after a prompt."""
+    """What a model generated after a prompt."""
 
     text: str | None
     ids: tuple[int, ...] | None

@@ -138,66 +138,61 @@ class SentenceEncoder(Reader):
         return parts
 
 
-class TextClassifier(Reader):
-    """How likely a label of a text classifier is.
+class Classifier(Reader):
+    """A classifier, of which one label counts.
 
     Args:
-        name: local folder or hub id; its config is read at once, its weights when they are first used.
-        label: name of the label, whatever its case.
-        option: dotted path of the options that name both, as `option.model` and `option.label`.
+        name: local folder or hub id; its config is read immediately, its weights on first use.
+        label: name of the label, in any case.
+        option: dotted path of the option that names the classifier.
 
     Raises:
-        UserError: the name cannot lead anywhere, or the model has no such label.
-        Unavailable: it cannot be had.
+        UserError: there is no such model, or it has no such label.
+        Unavailable: it cannot be downloaded.
     """
 
     def __init__(self, name: str, label: str, option: str) -> None:
         self.name = name
         self._place = name
-        self._option = f"{option}.model"
-        self._label = _label_place(name, label, self._option)
-
-    @torch.inference_mode()
-    def probabilities(self, texts: Sequence[str], longest: int) -> list[float]:
-        """Probability of the label for each text, of which `longest` tokens are read.
-
-        Raises:
-            UserError: the model is damaged, or its weights lack the classifier.
-            Unavailable: it cannot be had.
-        """
-        model, tokenizer = self._parts
-        results = [0.0] * len(texts)
-
-        def read(indices: list[int], batch: Any) -> None:
-            found = model(**batch).logits.float().softmax(-1)[:, self._label]
-            for index, probability in zip(indices, found.tolist(), strict=True):
-                results[index] = probability
-
-        _in_batches(model, tokenizer, (texts,), longest, read)
-        return results
+        self._option = option
+        self._label = _label_place(name, label, option)
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
         return _load(AutoModelForSequenceClassification, self.name, self._option)
 
+    def _logits(self, sides: tuple[Sequence[str], ...], longest: int) -> Tensor:
+        """Logits of all labels: texts, or first and second texts, N each -> (N, labels) float32."""
+        model, tokenizer = self._parts
+        found = torch.zeros(len(sides[0]), model.config.num_labels)
 
-class EntailmentJudge(Reader):
-    """Whether one text follows from another, by a classifier of natural-language inference (arXiv:1508.05326).
+        def read(indices: list[int], batch: Any) -> None:
+            found[indices] = model(**batch).logits.float().cpu()
 
-    Args:
-        name: local folder or hub id; its config is read at once, its weights when they are first used.
-        option: dotted path of the option that names it.
+        _in_batches(model, tokenizer, sides, longest, read)
+        return found
 
-    Raises:
-        UserError: the name cannot lead anywhere, or the model has no label for entailment.
-        Unavailable: it cannot be had.
-    """
+
+class TextClassifier(Classifier):
+    """How likely a label of a text classifier is."""
+
+    @torch.inference_mode()
+    def probabilities(self, texts: Sequence[str], longest: int) -> list[float]:
+        """Probability of the label for each text, of whose tokens `longest` are read.
+
+        Raises:
+            UserError: the model is damaged, or its weights lack the classifier.
+            Unavailable: it cannot be downloaded.
+        """
+        found: list[float] = self._logits((texts,), longest).softmax(-1)[:, self._label].tolist()
+        return found
+
+
+class EntailmentJudge(Classifier):
+    """Whether one text follows from another, by a classifier of natural-language inference (arXiv:1508.05326)."""
 
     def __init__(self, name: str, option: str) -> None:
-        self.name = name
-        self._place = name
-        self._option = option
-        self._label = _label_place(name, _ENTAILMENT, option)
+        super().__init__(name, _ENTAILMENT, option)
 
     @torch.inference_mode()
     def entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -205,22 +200,11 @@ class EntailmentJudge(Reader):
 
         Raises:
             UserError: the model is damaged, or its weights lack the classifier.
-            Unavailable: it cannot be had.
+            Unavailable: it cannot be downloaded.
         """
-        model, tokenizer = self._parts
-        results = [False] * len(pairs)
         sides = ([premise for premise, _ in pairs], [hypothesis for _, hypothesis in pairs])
-
-        def read(indices: list[int], batch: Any) -> None:
-            for index, label in zip(indices, model(**batch).logits.argmax(-1).tolist(), strict=True):
-                results[index] = label == self._label
-
-        _in_batches(model, tokenizer, sides, _NLI_LENGTH, read)
-        return results
-
-    @cached_property
-    def _parts(self) -> tuple[Any, Any]:
-        return _load(AutoModelForSequenceClassification, self.name, self._option)
+        found: list[bool] = (self._logits(sides, _NLI_LENGTH).argmax(-1) == self._label).tolist()
+        return found
 
 
 def _label_place(name: str, label: str, option: str) -> int:

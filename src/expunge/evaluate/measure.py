@@ -35,7 +35,7 @@ from expunge.models.base import LanguageModel
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model knew at one moment."""
+    """The measurement of one model at one stage."""
 
     evidence: Evidence
     values: Values
@@ -44,7 +44,7 @@ class Measured:
     aggregates: Aggregates
     roles: Mapping[str, Role] = field(default_factory=dict)
     read_roles: Mapping[str, Role] = field(default_factory=dict)
-    """Of the sets that metrics over many rows read."""
+    """Roles of the sets that set metrics read."""
 
     @property
     def items(self) -> tuple[Evidence, Values, Kinds]:
@@ -53,7 +53,7 @@ class Measured:
 
     @property
     def units(self) -> Units:
-        """What the rows of each set are about."""
+        """The clusters of the rows of each set."""
         return units_of(self.evidence)
 
     @property
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is known of a model that never saw the forget rows: its numbers, and its words where it was asked here."""
+    """The values of a model that never saw the forget rows, and its evidence if it was measured in this process."""
 
     values: SetValues
     evidence: Evidence | None = None
@@ -86,22 +86,22 @@ def measure(
     is_reference: bool = False,
     remember: bool = False,
 ) -> Measured:
-    """Ask a model what the metrics need, and score its answers.
+    """Collect the evidence that the metrics need, and score it.
 
     Args:
         model: any model.
         data: a run's splits or a suite's sets; large ones are sampled by the seed.
         metrics: row metrics by name, for sets that name none.
         labeller: of kinds of answer.
-        config: what is asked.
+        config: options of the measurement.
         seed: of samples and intervals.
         progress: where to report.
-        label: what to call this pass there.
-        is_original: whether a run starts from this model, so that its answers are what others are compared with.
-        original: what that model said about the same rows.
-        reference: what the retrained reference is known to say.
-        is_reference: whether this model is that reference, so that set metrics have none, and need none.
-        remember: keep the evidence in the user's cache, and take from there what lies there.
+        label: of the progress bar.
+        is_original: whether this is the model before unlearning, with whose answers others are compared.
+        original: that model's evidence about the same rows.
+        reference: values and evidence of the retrained model.
+        is_reference: whether this model is that reference, which set metrics are not computed for.
+        remember: read evidence from the user's cache, and keep it there.
     """
     sets = sets_of(data, config) if isinstance(data, Splits) else data
     roles = {name: one.role for name, one in sets.items()}
@@ -161,21 +161,21 @@ def measure(
 
 
 def _beside(evidence: Evidence, reference: Reference | None) -> Evidence:
-    """Evidence beside what the reference said, where it was asked here."""
+    """Evidence with that of the reference attached, if there is any."""
     if reference is None or reference.evidence is None:
         return evidence
     return with_reference(evidence, reference.evidence)
 
 
 def _own(one: EvalSet, metrics: Mapping[str, Metric], config: EvaluateConfig) -> tuple[str, ...]:
-    """Row metrics that a set is measured by: its own, or the common ones; a name may be for one role only."""
+    """Row metrics of a set: its own, or the common ones; OpenUnlearning's names may hold for one role only."""
     if one.metrics or any(named(name).role for name in config.metrics):
         return for_role(one.metrics or config.metrics, one.role)
     return tuple(metrics)
 
 
 def _chosen(names: tuple[str, ...], role: Role, over_sets: Mapping[str, SetMetric]) -> tuple[str, ...]:
-    """Row metrics of a set: its own, and what metrics over many rows read of it; holdout rows have only these."""
+    """Row metrics of a set: its own, and those that set metrics read; holdout rows have only the latter."""
     read = [name for metric in over_sets.values() if role in metric.roles for name in metric.needs_values]
     own = () if role == "holdout" and read else names
     return tuple(dict.fromkeys((*own, *read)))
@@ -190,7 +190,7 @@ def _add_set_scores(
     reference: Reference | None,
     seed: int,
 ) -> None:
-    """Put the scores of many rows beside those of the first set to forget, or of the first set there is."""
+    """Add the scores of set metrics to those of the first forget set, or else of the first set."""
     place = next((name for name, role in roles.items() if role == "forget"), next(iter(roles)))
     for metric in over_sets.values():
         scores[place] |= metric.scores(values, None if reference is None else reference.values, seed, original)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from expunge.evaluate.base import RowNumbers, SetValues
+from expunge.evaluate.base import RowNumbers, SetValues, rows_of
 from expunge.numerics.intervals import Numbers, clustered, resampled_weights
 
 
@@ -85,11 +85,11 @@ def sides(values: SetValues | None, metric: str, whose: str = "") -> Sides | str
     """
     if values is None:
         return f"{whose}not given"
-    found = [values.get(role, {}).get(metric, RowNumbers(np.array([]))) for role in ("forget", "holdout")]
+    found = Sides(rows_of(values, "forget", metric), rows_of(values, "holdout", metric))
     for side, role in zip(found, ("forget", "holdout"), strict=True):
         if not len(side.numbers):
             return f"{whose}no {role} rows with {metric}"
-    return Sides(*found)
+    return found
 
 
 def _wins(members: Numbers, others: Numbers) -> Numbers:

@@ -29,11 +29,11 @@ def mean_score(
     """Mean over the rows that have a number: a Wilson interval where all are 0 or 1, else a bootstrap over rows.
 
     Args:
-        values: of R rows, or why there is none.
+        values: of R rows, or the reason for its absence.
         seed: of the bootstrap.
         chance: value of a model that knows nothing, where one is defined.
         better: which direction is wanted.
-        clusters: what each row is about; None for independent rows.
+        clusters: of the rows; None for independent rows.
     """
     rows, about = common_rows([values], clusters)
     if not len(rows):
@@ -77,11 +77,11 @@ def recovered(
     the 95% percentile interval over rows. Absent where the loss is not clear of 0: a share of nothing is no number.
 
     Args:
-        original: values of R rows, or why there is none.
+        original: values of R rows, or the reason for its absence.
         unlearned: the same of the unlearned model.
         changed: the same of the changed one.
         seed: of the bootstrap.
-        clusters: what each row is about; None for independent rows.
+        clusters: of the rows; None for independent rows.
     """
     rows, about = common_rows([original, unlearned, changed], clusters)
     if not len(rows):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +21,29 @@ from expunge.evaluate.evidence import Evidence
 from expunge.numerics.intervals import Clusters, bootstrap_interval, clustered, share_interval
 
 Units = Mapping[str, Clusters]
-"""Set -> for each row, what it is about."""
+"""Set -> the cluster of each row."""
 FOLDER = "evaluate/metrics"
 SET_FOLDER = "evaluate/set_metrics"
 
+_AnyMetric = TypeVar("_AnyMetric", Metric, SetMetric)
+
 
 def load_metrics(config: EvaluateConfig, more: Sequence[str] = ()) -> dict[str, Metric]:
-    """Row metrics by name, with their options: the configured ones, or all that do not wait to be named.
+    """Row metrics by name, with their options: the configured ones, or else all that are not opt-in.
 
     Args:
         config: names and options.
-        more: names that are wanted besides.
+        more: further names.
 
     Raises:
         UserError: unknown metric, or an option that it does not have.
     """
-    wanted = dict.fromkeys(named(name).metric for name in (*config.metrics, *more))
-    kinds = {name: plugins.find(FOLDER, name, Metric) for name in wanted}  # type: ignore[type-abstract]
+    names = dict.fromkeys(named(name).metric for name in (*config.metrics, *more))
+    kinds = {name: plugins.find(FOLDER, name, Metric) for name in names}  # type: ignore[type-abstract]
     if not config.metrics:
         every = {name: plugins.find(FOLDER, name, Metric) for name in plugins.names(FOLDER)}  # type: ignore[type-abstract]
         kinds = {name: kind for name, kind in every.items() if not kind.opt_in} | kinds
-    options = _options(config)
-    return {
-        name: kind(check(kind.Config, options.get(name, {}), f"evaluate.options.{name}"))
-        for name, kind in kinds.items()
-    }
+    return _built(kinds, config)
 
 
 def load_set_metrics(config: EvaluateConfig, *, by_default: bool) -> dict[str, SetMetric]:
@@ -53,16 +51,19 @@ def load_set_metrics(config: EvaluateConfig, *, by_default: bool) -> dict[str, S
 
     Args:
         config: names and options.
-        by_default: whether all of them are wanted where none is named.
+        by_default: whether to load all of them if the configuration names none.
 
     Raises:
         UserError: unknown metric, or an option that it does not have.
     """
-    names = config.set_metrics
-    if names is None:
-        names = tuple(plugins.names(SET_FOLDER)) if by_default else ()
-    names = tuple(dict.fromkeys(map(named_set_metric, names)))
-    kinds = {name: plugins.find(SET_FOLDER, name, SetMetric) for name in names}  # type: ignore[type-abstract]
+    names: Iterable[str] = config.set_metrics or ()
+    if config.set_metrics is None and by_default:
+        names = plugins.names(SET_FOLDER)
+    names = dict.fromkeys(map(named_set_metric, names))
+    return _built({name: plugins.find(SET_FOLDER, name, SetMetric) for name in names}, config)  # type: ignore[type-abstract]
+
+
+def _built(kinds: Mapping[str, type[_AnyMetric]], config: EvaluateConfig) -> dict[str, _AnyMetric]:
     options = _options(config)
     return {
         name: kind(check(kind.Config, options.get(name, {}), f"evaluate.options.{name}"))
@@ -71,7 +72,7 @@ def load_set_metrics(config: EvaluateConfig, *, by_default: bool) -> dict[str, S
 
 
 def _options(config: EvaluateConfig) -> dict[str, dict[str, Any]]:
-    """Options by our own names. They are checked even of metrics that nobody asked for: a mistyped name does nothing.
+    """Options by our own names of metrics. They are all checked, also those of metrics that are not measured.
 
     Raises:
         UserError: no such metric, no such option, or a metric under two names.
@@ -91,7 +92,7 @@ def _options(config: EvaluateConfig) -> dict[str, dict[str, Any]]:
 
 
 def needs_of(metrics: Mapping[str, Metric]) -> frozenset[Need]:
-    """What the evidence pass must provide."""
+    """The evidence that the metrics need."""
     return frozenset().union(*(metric.needs for metric in metrics.values()))
 
 
@@ -101,13 +102,13 @@ def item_values(
     chosen: Mapping[str, Collection[str]] | None = None,
     roles: Mapping[str, Role] | None = None,
 ) -> dict[str, dict[str, list[float | str]]]:
-    """Set -> metric -> one number a row, or the reason why there is none.
+    """Set -> metric -> one number per row, or the reason for its absence.
 
     Args:
         evidence: of one model.
         metrics: by name.
-        chosen: set -> the metrics that it is measured by; none: all, on every set.
-        roles: set -> its role; none: sets are named by their roles.
+        chosen: set -> the metrics that it is measured by. Default: all, on every set.
+        roles: set -> its role. Default: sets are named after their roles.
     """
     for name, metric in metrics.items():
         metric.prepare({part: items for part, items in evidence.items() if chosen is None or name in chosen[part]})
@@ -131,11 +132,11 @@ def score(
     """Scores of row values. Rows without a number are left out of `n`; a set without any is absent.
 
     Args:
-        values: set -> metric -> a number for each row, or why there is none.
+        values: set -> metric -> a number for each row, or the reason for its absence.
         metrics: by name.
         seed: of the resampled rows.
-        roles: set -> its role; none: sets are named by their roles.
-        units: set -> what each row is about; none: every row is independent.
+        roles: set -> its role. Default: sets are named after their roles.
+        units: set -> the cluster of each row. Default: every row is independent.
     """
     return {
         part: {
@@ -147,7 +148,7 @@ def score(
 
 
 def units_of(evidence: Evidence) -> Units:
-    """What the rows of each set are about."""
+    """The clusters of the rows of each set."""
     return {part: [item.example.unit for item in items] for part, items in evidence.items()}
 
 
@@ -157,8 +158,8 @@ def topic_values(
     """Set -> `set: topic` -> metric -> numbers of the rows of that topic; rows without a topic are in none.
 
     Args:
-        evidence: sets whose topics are told apart.
-        values: set -> metric -> a number for each row, or why there is none.
+        evidence: of sets that are scored by topic.
+        values: set -> metric -> a number for each row, or the reason for its absence.
     """
     found: dict[str, dict[str, dict[str, list[float | str]]]] = {}
     for name, items in evidence.items():
@@ -174,7 +175,7 @@ def topic_values(
 
 
 def topic_units(evidence: Evidence) -> Units:
-    """`set: topic` -> what the rows of that topic are about."""
+    """`set: topic` -> the clusters of the rows of that topic."""
     found: dict[str, list[str | None]] = {}
     for part, items in evidence.items():
         for example in (item.example for item in items if item.example.topic):
@@ -188,9 +189,9 @@ def set_values(
     """Row values by role, sets of one role one after another; rows without a number, and sets without a role, left out.
 
     Args:
-        values: set -> metric -> a number for each row, or why there is none.
+        values: set -> metric -> a number for each row, or the reason for its absence.
         roles: of the sets that count.
-        units: set -> what each row is about; none: every row is independent.
+        units: set -> the cluster of each row. Default: every row is independent.
     """
     found: dict[Role, dict[str, tuple[list[float | str], list[str | int | None]]]] = {}
     for part, by_metric in ((part, by_metric) for part, by_metric in values.items() if part in roles):

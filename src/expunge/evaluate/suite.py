@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from expunge.core.catalog import SUITES
 from expunge.core.errors import UserError, near
 from expunge.core.records import Frozen
-from expunge.core.toml import Tables, read_toml
+from expunge.core.toml import Tables, merge, read_toml
 from expunge.core.validation import check
 from expunge.data.base import DataSpec
 from expunge.data.load import load_data
@@ -106,7 +105,7 @@ def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Sui
     variants = read.pop("variants", {})
     if variant and variant not in variants:
         raise UserError(f"--suite {name}: no variant '{variant}'{near(variant, variants)}")
-    merged = _merged(_merged(read, variants.get(variant, {})), tables or {})
+    merged = merge(merge(read, variants.get(variant, {})), tables or {})
     if folder:
         _point_at(merged, folder)
     suite = check(Suite, merged, "")
@@ -124,19 +123,10 @@ def _find(name: str) -> tuple[Path, str]:
     return SUITES / f"{stem}.toml", variant
 
 
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> Tables:
-    """Tables of `high` over those of `low`."""
-    both = dict(low)
-    for key, value in high.items():
-        old = both.get(key)
-        both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
-
-
 def _point_at(tables: Tables, folder: str) -> None:
     """Let every set's data source read a local folder."""
     if not Path(folder).is_dir():
         raise UserError(f"--folder {folder}: no such folder")
     for one in tables.get("sets", {}).values():
         if isinstance(one, dict) and isinstance(one.get("data"), dict):
-            one["data"] = _merged(one["data"], {"options": {"folder": folder}})
+            one["data"] = merge(one["data"], {"options": {"folder": folder}})

@@ -149,7 +149,7 @@ def summarise(
         seed: of the bootstrap.
         roles: set -> its role, of which the first set of each stands for the role; none: sets are named by them.
         unlike: metrics whose options made them another quantity than the one that aggregates are defined over.
-        units: set -> what each row is about; none: every row is independent.
+        units: set -> the cluster of each row. Default: every row is independent.
     """
     places = {role: name for name, role in reversed([*(roles or {}).items()])}
     scores = {part: {name: _usual(name, one, unlike) for name, one in some.items()} for part, some in scores.items()}

@@ -8,9 +8,9 @@ from expunge.evaluate.base import Absent, Item
 from expunge.models.generate import Scored
 
 OU_COMPAT = "Give OpenUnlearning's value where its code departs from the definition: "
-"""How every option `ou_compat` is described; what it changes follows."""
+"""Start of the description of every option `ou_compat`."""
 TINY = 1e-10
-"""What OpenUnlearning adds to denominators."""
+"""Added to denominators by OpenUnlearning."""
 
 
 def text_of(item: Item) -> str:
@@ -36,6 +36,11 @@ def scored_of(item: Item) -> Scored:
     return item.answer
 
 
+def mean_of(numbers: Sequence[float]) -> float:
+    """Mean over the positions of an answer, which has at least one."""
+    return sum(numbers) / len(numbers)
+
+
 def num_text_labels(item: Item, ou_compat: bool = False) -> int:
     """How many of the answer's labels are its text: all but the end token, which no document has.
 
@@ -55,5 +60,4 @@ def num_text_labels(item: Item, ou_compat: bool = False) -> int:
 
 def lowest_mean(values: Sequence[float], share: float) -> float:
     """Mean of the lowest `max(1, floor(share * N))` of N values (arXiv:2310.16789, equation 1)."""
-    kept = sorted(values)[: max(1, int(share * len(values)))]
-    return sum(kept) / len(kept)
+    return mean_of(sorted(values)[: max(1, int(share * len(values)))])

@@ -10,7 +10,7 @@ from pydantic import Field
 from expunge.core.records import Frozen
 from expunge.evaluate.base import Absent, Item, Metric, original_text, require_text
 from expunge.evaluate.local_scorers import EntailmentJudge, Unavailable
-from expunge.evaluate.overlap import rouge_l_recall
+from expunge.evaluate.metrics._rouge import overlap
 
 _OPTION = "evaluate.options.entailment.model"
 
@@ -96,7 +96,7 @@ class Entailment(Metric):
         answer = item.example.answer or item.continuation
         if item.greedy is None or answer is None:
             return False
-        return bool(rouge_l_recall(answer, item.greedy) >= self.config.min_overlap)
+        return bool(overlap(answer, item.greedy, "rougeL").recall >= self.config.min_overlap)
 
     def _judge_all(self, pairs: Iterable[Pair]) -> None:
         if self._judge is None or self._missing is not None:

@@ -40,7 +40,7 @@ class Gibberish(Metric):
         self._classifier: TextClassifier | None = None
         self._missing: str | None = None
         try:
-            self._classifier = TextClassifier(config.model, config.label, _OPTION)
+            self._classifier = TextClassifier(config.model, config.label, f"{_OPTION}.model")
         except Unavailable as error:
             self._missing = f"no gibberish classifier: {error}"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from expunge.evaluate._confidence import mean_of, scored_answer
 from expunge.evaluate.base import Item, Metric
+from expunge.evaluate.metrics._answer import mean_of, scored_of
 
 
 class MaxLogit(Metric):
@@ -18,4 +18,4 @@ class MaxLogit(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """Unbounded."""
-        return mean_of(scored_answer(item).top_logit)
+        return mean_of(scored_of(item).top_logit)

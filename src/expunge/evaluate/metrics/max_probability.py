@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from expunge.evaluate._confidence import mean_of, scored_answer
 from expunge.evaluate.base import Item, Metric
+from expunge.evaluate.metrics._answer import mean_of, scored_of
 
 
 class MaxProbability(Metric):
@@ -16,4 +16,4 @@ class MaxProbability(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """In (0, 1]."""
-        return mean_of(tuple(math.exp(logp) for logp in scored_answer(item).top_logp))
+        return mean_of(tuple(math.exp(logp) for logp in scored_of(item).top_logp))

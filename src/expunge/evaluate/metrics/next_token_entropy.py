@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from expunge.evaluate._confidence import mean_of, scored_answer
 from expunge.evaluate.base import Item, Metric
+from expunge.evaluate.metrics._answer import mean_of, scored_of
 
 
 class NextTokenEntropy(Metric):
@@ -18,4 +18,4 @@ class NextTokenEntropy(Metric):
 
     def value(self, item: Item, split: str) -> float:
         """From 0 to the log of the vocabulary's size."""
-        return -mean_of(scored_answer(item).mean)
+        return -mean_of(scored_of(item).mean)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from expunge.core.records import Score
-from expunge.evaluate.base import RowNumbers, SetMetric, SetValues
+from expunge.evaluate.base import SetMetric, SetValues, rows_of
 
 _ROWS = "raw_truth_ratio"
 
@@ -27,9 +25,7 @@ class ForgetQuality(SetMetric):
         """`forget_quality` in [0, 1] and `log10_forget_quality`, at most 0."""
         from scipy.stats import ks_2samp
 
-        none = RowNumbers(np.array([]))
-        mine = values.get("forget", {}).get(_ROWS, none).numbers
-        theirs = (reference or {}).get("forget", {}).get(_ROWS, none).numbers
+        mine, theirs = (rows_of(some, "forget", _ROWS).numbers for some in (values, reference))
         reason = None
         if not len(mine):
             reason = f"no forget rows with {_ROWS}"

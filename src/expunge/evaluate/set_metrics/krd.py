@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.records import Frozen, Score
-from expunge.evaluate.base import RowNumbers, SetMetric, SetValues
+from expunge.evaluate.base import RowNumbers, SetMetric, SetValues, rows_of
 from expunge.numerics.intervals import clustered, percentiles, resampled_weights, weighted_mean
 
 
@@ -41,7 +41,7 @@ class KRD(SetMetric):
         """`krd`, 1 when all is removed that should be."""
         goal = {"chance": f"chance of {self.config.chance:g}"}.get(self.config.goal, "retrained")
         name = f"original; {goal}"
-        mine, theirs, before = (self._rows(some) for some in (values, reference, original))
+        mine, theirs, before = (rows_of(some, "forget", self.config.metric) for some in (values, reference, original))
         lacking = {"forget rows": mine, "original model: rows": before}
         if self.config.goal == "retrained":
             lacking["retrained reference: rows"] = theirs
@@ -62,6 +62,3 @@ class KRD(SetMetric):
         value = (at_first - at_last) / (at_first - at_best)
         n, units = len(mine.numbers), clustered(mine.clusters)
         return {"krd": Score(value=value, low=low, high=high, n=n, clusters=units, reference=name)}
-
-    def _rows(self, values: SetValues | None) -> RowNumbers:
-        return (values or {}).get("forget", {}).get(self.config.metric, RowNumbers(np.array([])))
