@@ -206,7 +206,7 @@ def test_what_may_not_be_compared(tmp_path: Path) -> None:
         ([a, saved(tmp_path / "i", 0.4, 1)], {}, "differ by their seed only"),
         ([a, torn], {}, r"items\.parquet: not a Parquet file"),
         ([a, lone], {}, r"items\.parquet: no such file"),
-        ([a, twice], {}, r"row 'r0' of forget stands there twice"),
+        ([a, twice], {}, r"row 'r0' of forget occurs twice"),
         ([a, tmp_path], {}, "is it the directory of a finished run"),
         ([a, good], {"sets": ["forgot"]}, r"--set: no set 'forgot'.*did you mean forget"),
         ([a, good], {"metrics": ["probabilty"]}, r"--metric: no metric 'probabilty'.*did you mean probability"),

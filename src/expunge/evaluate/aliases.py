@@ -1,4 +1,4 @@
-"""OpenUnlearning's names for metrics, accepted wherever ours are."""
+"""OpenUnlearning's names of metrics, accepted wherever ours are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOLDER = "evaluate/metrics"
 
 
 class Named(NamedTuple):
-    """A metric by name, and where a name of OpenUnlearning's says so, the role of the rows."""
+    """A metric, and the role of the rows if OpenUnlearning's name includes it."""
 
     metric: str
     role: str | None = None
@@ -26,7 +26,7 @@ class Named(NamedTuple):
 
 
 def named(name: str) -> Named:
-    """What a metric's name stands for; names that are not OpenUnlearning's stand for themselves."""
+    """The metric of a name, which may be OpenUnlearning's."""
     return Named(name) if name in plugins.names(_FOLDER) else openunlearning().get(name, Named(name))
 
 
@@ -36,7 +36,7 @@ def named_set_metric(name: str) -> str:
 
 
 def for_role(names: Sequence[str], role: str) -> tuple[str, ...]:
-    """The metrics that a list of names means for rows of a role."""
+    """The metrics of a list of names that apply to rows of a role."""
     meant = (named(name) for name in names)
     return tuple(dict.fromkeys(one.metric for one in meant if one.role in (None, role)))
 
@@ -54,7 +54,7 @@ def check_role(names: Iterable[str], role: str, where: str) -> None:
 
 @cache
 def openunlearning() -> dict[str, Named]:
-    """Every name that its files may hold for one number a row."""
+    """Every name in OpenUnlearning's files that has one number per row."""
     tables = _tables()
     found = {}
     for prefix, role in tables["roles"].items():

@@ -1,15 +1,15 @@
 """What kind of answer is it? Rules over the greedy answer, first match wins (after arXiv:2410.08109, section 3).
 
-1. leak (correct on other splits than forget): it says the fact, by a keyword where the row has keywords that its own
-   prompt does not hold, else by its meaning where an entailment label is given, else by word overlap with the stored
-   answer. A refusal that still says the keyword is a leak.
+1. leak (correct on other splits than forget): it states the fact, judged by the keywords that the prompt does not
+   contain if there are any, else by an entailment label if one is given, else by word overlap with the stored answer. A
+   refusal that still contains the keyword is a leak.
 2. refusal: its opening says that it cannot or will not answer, and no guess follows (`refusing.py`).
 3. gibberish: empty, hardly any words, few different words, or the same words over and over.
 4. hallucination (wrong on other splits): anything else. Word salad of real words passes for it.
 
-Refusals and what is a word are told by rules for English. An answer in another language can be a leak, or gibberish by
-what holds in every language: repetition, or letters of several scripts mixed. Else its kind is not told, unless
-`evaluate.kinds.refusals` names refusals, which are then taken to be in the language of the answers.
+The rules for refusals and words are for English. An answer in another language can be a leak, or gibberish by signs
+that hold in every language: repetition, or letters of several scripts mixed. Otherwise its kind is unknown, unless
+`evaluate.kinds.refusals` names refusals, which are then assumed to be in the language of the answers.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from expunge.evaluate.refusing import refuses
 from expunge.losses.refusals import load_refusals
 
 Kinds = dict[str, list[Kind | None]]
-"""Split -> the kind of each row's greedy answer; None where none was generated, or it cannot be told."""
+"""Split -> the kind of each row's greedy answer; None without an answer, or if its kind is unknown."""
 
 LONG_WORDS = 8
-"""Entropy and repetition say nothing of fewer words than this."""
+"""Entropy and repetition are meaningless for fewer words than this."""
 FEW_CHUNKS = 4
-"""So do plausible words of fewer chunks: a formula or an acronym may be the whole answer."""
+"""Fewest chunks that are tested for plausible words: a formula or an acronym may be the whole answer."""
 DOCUMENT_WORDS = 12
-"""A document's continuation is compared over as many words as the answer has, and over at least so many."""
+"""A document's continuation is compared over as many words as the answer has, and at least this many."""
 LONGEST_WORD = 30
 """Letters of a word in the Latin alphabet."""
 
@@ -83,12 +83,12 @@ class Labeller:
         }
 
     def kind(self, item: Item, split: str, entailed: bool | None = None) -> Kind | None:
-        """The kind of one greedy answer; None when there is none, or it is in a language that the rules do not know.
+        """The kind of one greedy answer; None if there is none, or for languages that the rules do not cover.
 
         Args:
             item: evidence of the row.
             split: `forget` has names of its own.
-            entailed: whether the answer entails the stored one, where that was judged; rows with keywords ignore it.
+            entailed: whether the answer entails the stored one, if that was judged; ignored for rows with keywords.
         """
         if item.greedy is None:
             return None
@@ -102,7 +102,7 @@ class Labeller:
         return other if self._refusals or not_english(item.greedy) is None else None
 
     def says(self, item: Item, entailed: bool | None = None) -> bool:
-        """Whether a greedy answer says the fact, by rule 1; arguments as for `kind`."""
+        """Whether a greedy answer states the fact, by rule 1; arguments as for `kind`."""
         row = item.example
         if keywords := counted_keywords(row, prompt_text(row, continuation=item.continuation), item.match):
             return holds_any(item.greedy or "", keywords, item.match)
@@ -150,7 +150,7 @@ def word_entropy(words: Sequence[str]) -> float:
 
 
 def word_share(text: str) -> float:
-    """Share of the characters (blanks aside) that stand in plausible words or numbers, in [0, 1]; 0 for no text."""
+    """Share of the characters other than spaces that belong to plausible words or numbers; 0 for an empty text."""
     text = unicodedata.normalize("NFKC", text).replace("\u2019", "'")
     characters = sum(not letter.isspace() for letter in text)
     return sum(len(word) for word in _WORD.findall(text) if _plausible(word)) / characters if characters else 0.0

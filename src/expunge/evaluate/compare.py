@@ -1,4 +1,4 @@
-"""Which arm is better, and where is no difference shown? An arm is one model, or runs of several seeds."""
+"""Compares arms over the same rows, with tests; an arm is one model, or runs of several seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from expunge.evaluate.paired import Paired, holm, over_seeds, paired
 from expunge.evaluate.score import FOLDER
 
 LEVEL = 0.05
-"""Chance of any false difference among all that are told."""
+"""Probability of any false difference among all that are reported."""
 
 
 class ArmScore(Frozen):
@@ -33,7 +33,7 @@ class ArmScore(Frozen):
 
 
 class Arm(Frozen):
-    """What is compared."""
+    """One side of a comparison."""
 
     name: str
     stage: str = Field(description="before or after of a run; of an evaluation its model")
@@ -58,7 +58,7 @@ class Difference(Frozen):
     low: float = Field(description="Lower end of the difference's 95% bootstrap interval over rows and runs")
     high: float = Field(description="Upper end of the same")
     p: float = Field(description="Two-sided, by swapping the arms' values row by row")
-    p_holm: float = Field(description="The same, corrected for the number of comparisons that are told together")
+    p_holm: float = Field(description="The same, corrected for the number of comparisons that are reported together")
     dz: float | None = Field(description="Mean row difference over its standard deviation; none where all are the same")
     dominance: float = Field(description="Share of rows that are higher less the share of those that are lower")
     shown: bool = Field(description="Whether the interval leaves 0 out")
@@ -83,13 +83,13 @@ def compare(
     metrics: Collection[str] = (),
     seed: int = 0,
 ) -> Comparison:
-    """Set every arm against the first over the same rows. Of a single run, after is set against before.
+    """Compare every arm with the first over the same rows, or the stages of a single run with each other.
 
     Args:
         paths: directories of runs or evaluations, or their records.
         stage: which stage of each run.
-        sets: only these sets; empty: all.
-        metrics: only these metrics, also by OpenUnlearning's names; empty: all.
+        sets: to compare. Default: all.
+        metrics: to compare; OpenUnlearning's names are accepted. Default: all.
         seed: of resampled rows and swaps.
 
     Raises:
@@ -121,7 +121,7 @@ def compare(
 
 
 def sentence(found: Paired, better: Better, p_holm: float) -> str:
-    """What may be said of a difference, and no more."""
+    """The conclusion that a difference supports."""
     if not found.shown:
         return "no difference shown"
     way = "higher" if found.difference > 0 else "lower"

@@ -1,4 +1,4 @@
-"""What can be compared: stages of runs, and models of evaluations; runs that differ by their seed are one arm."""
+"""Reads what is compared: stages of runs and models of evaluations; runs that differ only by their seed are one arm."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _LAYOUT = ("template", "chat_template", "template_options", "system_prompt")
 
 
 class Measurement(NamedTuple):
-    """One model measured once, as it lies on disk."""
+    """The measurement of one model, as stored on disk."""
 
     name: str
     stage: str
     """`before` or `after` of a run; of an evaluation its model."""
     recipe: str
     seed: int | None
-    """Of the training; None where it is not known."""
+    """Of the training, if known."""
     kind: str
-    """The same for runs that differ by their seed only."""
+    """Equal for runs that differ only by their seed."""
     settings: Mapping[str, Any]
-    """How answers were asked for and judged."""
+    """Options of the measurement."""
     data: Mapping[str, DataPrint]
     roles: Mapping[str, str]
     scores: Scores
     numbers: NumbersById
     clusters: ClustersById
     warnings: Sequence[str] = ()
-    """What its scores cannot mean."""
+    """Warnings about its scores."""
     layout: Mapping[str, Any] | None = None
-    """How questions were laid out; None where it is not known."""
+    """Options that lay out the prompts, if known."""
 
 
 class Group(NamedTuple):
@@ -187,7 +187,7 @@ def _check_alike(first: Measurement, other: Measurement) -> None:
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """What a comparison of these arms cannot show: other layouts of the questions, and what each arm was warned of."""
+    """Warnings about a comparison: different layouts of the prompts, and the warnings of each arm."""
     first = groups[0].members[0]
     found = []
     for one in (member for group in groups for member in group.members):
@@ -198,8 +198,8 @@ def cautions(groups: Sequence[Group]) -> list[str]:
                     f"{one.name} and {first.name} were asked in different layouts (model.{keys[0]}): that alone "
                     "may make a difference."
                 )
-    told: dict[str, list[str]] = {}
+    by_warning: dict[str, list[str]] = {}
     for group in groups:
         for warning in dict.fromkeys(warning for member in group.members for warning in member.warnings):
-            told.setdefault(warning, []).append(group.name)
-    return [*found, *(f"{', '.join(names)}: {warning}" for warning, names in told.items())]
+            by_warning.setdefault(warning, []).append(group.name)
+    return [*found, *(f"{', '.join(names)}: {warning}" for warning, names in by_warning.items())]

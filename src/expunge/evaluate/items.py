@@ -1,4 +1,4 @@
-"""Every row's evidence as one Parquet table; its text only where the user allowed that."""
+"""Every row's evidence as one Parquet table, with its text only if the user allows that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expunge.evaluate.answer_kinds import Kinds
 from expunge.evaluate.evidence import Evidence
 
 Values = dict[str, dict[str, list[float | str]]]
-"""Split -> metric -> one number a row, or the reason why there is none."""
+"""Split -> metric -> one number per row, or the reason for its absence."""
 NumbersById = dict[str, dict[str, dict[str, float | None]]]
 """Split -> metric -> id of a row -> its number."""
 ClustersById = dict[str, dict[str, int | None]]
@@ -22,7 +22,7 @@ ClustersById = dict[str, dict[str, int | None]]
 CLUSTER = "cluster"
 """Column of a number for each row, the same for rows about one person or document; empty for independent rows."""
 _TEXT = ("stage", "split", "id", "kind", "question", "answer", "generated", "reasoning")
-"""Columns beside `samples` and the metrics."""
+"""Text columns other than `samples`."""
 
 
 def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], show_text: bool) -> None:
@@ -31,7 +31,7 @@ def write_items(path: Path, stages: dict[str, tuple[Evidence, Values, Kinds]], s
     Args:
         path: the Parquet file; readable by its owner only if it holds text.
         stages: stage name (before, after) -> evidence, metric values and kinds of answer.
-        show_text: keep questions, answers and what the model said.
+        show_text: include questions, stored answers and generated text.
     """
     import pyarrow
     import pyarrow.parquet
@@ -49,7 +49,7 @@ def read_items(path: Path) -> dict[str, NumbersById]:
     """The metric values of each stage, as they were written.
 
     Raises:
-        UserError: no such file, one of another kind, or a row that stands there twice.
+        UserError: no such file, one of another kind, or a row that occurs twice.
     """
     table = _table(path)
     metrics = [name for name in table.column_names if name not in (*_TEXT, CLUSTER, "samples")]
@@ -58,7 +58,7 @@ def read_items(path: Path) -> dict[str, NumbersById]:
         by_metric = found.setdefault(row["stage"], {}).setdefault(row["split"], {name: {} for name in metrics})
         for name in metrics:
             if row["id"] in by_metric[name]:
-                raise UserError(f"{path}: row '{row['id']}' of {row['split']} stands there twice")
+                raise UserError(f"{path}: row '{row['id']}' of {row['split']} occurs twice")
             by_metric[name][row["id"]] = row[name]
     return found
 

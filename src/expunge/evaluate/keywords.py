@@ -1,4 +1,4 @@
-"""Keywords that count: what a prompt says already is no sign of knowledge when the answer repeats it."""
+"""Keywords that count: one that the prompt contains is no sign of knowledge."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ GIVEN_AWAY = "rows whose keywords all occur in their own question"
 
 
 def prompt_text(row: Example, question: str | None = None, continuation: str | None = None) -> str:
-    """Everything that the model reads of a row before it answers, without the layout of a template.
+    """The text of a row that precedes the answer, without the layout of a template.
 
     Args:
         row: the row.
-        question: asked in the place of its own, e.g. the paraphrase.
-        continuation: of a document, the part that the model has to continue; without it nothing of the document counts
-            as read.
+        question: used instead of the row's own, e.g. the paraphrase.
+        continuation: of a document, the part that is to be generated. Default: all of it.
     """
     if row.text is not None:
         read = row.text.removesuffix(continuation) if continuation else row.text
@@ -27,7 +26,7 @@ def prompt_text(row: Example, question: str | None = None, continuation: str | N
 
 
 def counted_keywords(row: Example, prompt: str, match: Match = DEFAULT) -> tuple[str, ...]:
-    """The keywords of a row that its prompt does not hold."""
+    """The keywords of a row that its prompt does not contain."""
     return tuple(keyword for keyword in row.keywords if not holds_any(prompt, [keyword], match))
 
 
@@ -36,10 +35,10 @@ def required_keywords(item: Item, question: str | None = None) -> tuple[str, ...
 
     Args:
         item: evidence of a row.
-        question: what was asked in the place of the row's own question.
+        question: that was used instead of the row's own.
 
     Raises:
-        Absent: the row has no keywords, or its prompt holds all of them.
+        Absent: the row has no keywords, or its prompt contains all of them.
     """
     row = item.example
     if not row.keywords:

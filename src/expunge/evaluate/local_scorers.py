@@ -1,4 +1,4 @@
-"""Small models that judge texts: a sentence encoder, and classifiers of texts and of pairs of texts."""
+"""Small local models that score texts: a sentence encoder, and classifiers of texts and of pairs of texts."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from expunge.models.model_name import check_model_name
 from expunge.models.pull import embedded, pull
 
 _UNREADABLE = (OSError, ValueError, SafetensorError)
-"""What transformers and safetensors raise for files that are missing or damaged."""
+"""Errors of transformers and safetensors for missing or damaged files."""
 
 _ENCODER_LENGTH = 256
-"""Word pieces of a sentence that are read, as all-MiniLM-L6-v2 was made for."""
+"""Word pieces of a sentence that are read, as all-MiniLM-L6-v2 was trained."""
 _NLI_LENGTH = 512
 _ENTAILMENT = "entailment"
 UNKNOWN_SHARE = 0.2
-"""Largest share of unknown tokens with which a model can still be said to have read a text."""
+"""Largest share of unknown tokens with which a text still counts as readable."""
 
 
 class Unavailable(ExpungeError):
-    """A judge that cannot be had now: neither on this machine nor over the network."""
+    """A model that can neither be found on this machine nor downloaded now."""
 
 
 class Reader(ABC):
-    """What judges have in common: a language in which they read.
+    """A model that scores texts in the languages that it can read.
 
-    A judge whose model card names English alone says nothing about other languages; one without a card, or with
-    several languages, says nothing about a text of which its vocabulary knows too little.
+    If the model card names English alone, texts in other languages have no score; without a card, or with several
+    languages, texts with too many tokens outside the vocabulary have none.
     """
 
     _place: str
@@ -54,11 +54,11 @@ class Reader(ABC):
         """Model and tokenizer."""
 
     def cannot_read(self, text: str) -> str | None:
-        """Why the judge has nothing to say about a text; None: it has.
+        """Reason why the model cannot score a text; None if it can.
 
         Raises:
             UserError: the model is damaged.
-            Unavailable: it cannot be had.
+            Unavailable: it cannot be downloaded.
         """
         _, tokenizer = self._parts
         if self._languages == ("en",) and (other := not_english(text)):
@@ -70,7 +70,7 @@ class Reader(ABC):
 
     @cached_property
     def _languages(self) -> tuple[str, ...]:
-        """What the model card says."""
+        """Languages that the model card names."""
         try:
             path = cached_file(self._place, "README.md", _raise_exceptions_for_missing_entries=False)
             found = (metadata_load(path) or {}).get("language") if path else None
@@ -83,7 +83,7 @@ class SentenceEncoder(Reader):
     """Unit vectors of sentences: the mean of their tokens' last hidden states (arXiv:1908.10084).
 
     Args:
-        name: embedded name, local folder or hub id; loaded when it is first used.
+        name: embedded name, local folder or hub id; loaded on first use.
         option: dotted path of the option that names it.
 
     Raises:
@@ -103,7 +103,7 @@ class SentenceEncoder(Reader):
 
         Raises:
             UserError: the encoder is damaged, or pools in another way than by the mean.
-            Unavailable: it cannot be had.
+            Unavailable: it cannot be downloaded.
         """
         model, tokenizer = self._parts
         vectors = torch.zeros(len(texts), model.config.hidden_size)
@@ -208,7 +208,7 @@ class EntailmentJudge(Classifier):
 
 
 def _label_place(name: str, label: str, option: str) -> int:
-    """Which output of a classifier stands for a label, as its own config says."""
+    """The output of a classifier for a label, by its config."""
     check_model_name(name, option)
     try:
         labels = AutoConfig.from_pretrained(name, trust_remote_code=False).id2label
@@ -240,7 +240,7 @@ def _load(kind: Any, place: str, option: str) -> tuple[Any, Any]:
 
 
 def _pools_by_mean(place: str) -> bool:
-    """What the folder's own description of its pooling says; True without one."""
+    """Whether the folder describes mean pooling; True without a description."""
     path = cached_file(place, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     return path is None or bool(json.loads(Path(path).read_text(encoding="utf-8")).get("pooling_mode_mean_tokens"))
 

@@ -1,14 +1,13 @@
 """Meta-evaluation: is a metric faithful, and is it robust? Definitions of OpenUnlearning (arXiv:2506.12618).
 
-Every metric is turned so that higher means more knowledge of the forget rows: as it is where lower is wanted there,
-`1 - m` where higher is wanted, and as the options say where neither is. Faithfulness is the AUROC between models that
-know and models that do not. Robustness looks at unlearned models that the metric takes for not knowing, and asks
-whether they still look so after an attack:
+Every metric is oriented so that higher means more knowledge of the forget rows: unchanged if lower is wanted there,
+`1 - m` if higher is wanted, and as the options say if neither is. Faithfulness is the AUROC between models that know
+and models that do not. Robustness is about unlearned models that appear not to know: do they still after an attack?
 
     R = (ret_after - ret_before) / (unl_after - unl_before)    relearning, against the retrained model's own gain
     Q = unl_before / unl_after                                 quantization
 
-both cut to [0, 1]; 1 means that the attack found nothing more than the metric had said. The symmetric forms of
+both clipped to [0, 1]; 1 means that the attack revealed nothing that the metric had missed. The symmetric forms of
 arXiv:2605.24614 also count a metric that falls: `R = 1 - |U - V| / (|U| + |V|)` of the two gains, and
 `Q = 1 - |after - before| / (|after| + |before|)`. Robustness is the harmonic mean of the means of R and Q over models.
 """
@@ -21,43 +20,41 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from expunge.core.metric_trust import MetricTrust, PoolModel, Verdict
 from expunge.core.records import Frozen, Score
 from expunge.evaluate.summary import harmonic_mean
-from expunge.numerics.intervals import percentiles, resampled_weights, weighted_mean
-
-Numbers = NDArray[np.float64]
+from expunge.numerics.intervals import Numbers, percentiles, resampled_weights, weighted_mean
 
 _Z = 1.959963984540054
 """97.5% point of the normal distribution."""
 
 
 class TrustConfig(Frozen):
-    """What a metric must reach."""
+    """Thresholds of trust."""
 
     higher_knows: tuple[str, ...] = Field(
         ("mia_*_auc", "relative_difference"),
-        description="Patterns of metrics of which neither direction is wanted, but higher means more knowledge",
+        description="Patterns of metrics without a wanted direction of which higher values mean more knowledge",
     )
     lower_knows: tuple[str, ...] = Field(
-        ("krd", "privleak", "raw_truth_ratio"), description="The same where lower means more knowledge"
+        ("krd", "privleak", "raw_truth_ratio"),
+        description="Patterns of those of which lower values mean more knowledge",
     )
     symmetric: bool = Field(False, description="Robustness that also counts a metric which falls under attack")
-    min_utility: float = Field(0.8, ge=0, description="Unlearned models below this share of utility are not looked at")
+    min_utility: float = Field(0.8, ge=0, description="Unlearned models below this share of utility are left out")
     min_faithfulness: float = Field(0.9, ge=0.5, le=1, description="AUROC of a metric to be trusted")
     min_robustness: float = Field(0.7, ge=0, le=1, description="Robustness of a metric to be trusted")
 
 
 def knowledge(score: Score | None, metric: str, config: TrustConfig) -> float | None:
-    """A metric's value on the forget rows, turned so that higher means more knowledge; None where it has none.
+    """A metric's value on the forget rows, oriented so that higher means more knowledge; None if it has none.
 
     Args:
-        score: what was measured.
+        score: of the metric.
         metric: its name, perhaps after the name of its set.
-        config: says what metrics mean of which neither direction is wanted.
+        config: orients metrics without a wanted direction.
     """
     if score is None or score.value is None:
         return None
@@ -140,7 +137,7 @@ def best_threshold(knowing: Sequence[float], others: Sequence[float]) -> float:
 def metric_trust(
     metric: str, models: Sequence[PoolModel], retrained: PoolModel | None, config: TrustConfig, seed: int
 ) -> MetricTrust:
-    """Everything about one metric.
+    """Faithfulness, robustness and verdict of one metric.
 
     Args:
         metric: its name.
@@ -149,13 +146,13 @@ def metric_trust(
         config: options.
         seed: of the intervals of robustness, over models.
     """
-    turned = [_turn(model, metric, config) for model in models]
-    reference = None if retrained is None else _turn(retrained, metric, config)
-    faithful, threshold = _faithfulness(turned, _reason(models, metric))
-    looked = [model for model in turned if model.kept and model.looks_unlearned(threshold)]
-    why = _why_none(turned, threshold)
-    found_q = [_quantize(model, config) for model in looked]
-    found_r = [_relearn(model, reference, config) for model in looked]
+    oriented = [_orient(model, metric, config) for model in models]
+    reference = None if retrained is None else _orient(retrained, metric, config)
+    faithful, threshold = _faithfulness(oriented, _reason(models, metric))
+    apparent = [model for model in oriented if model.kept and model.looks_unlearned(threshold)]
+    why = _why_none(oriented, threshold)
+    found_q = [_quantize(model, config) for model in apparent]
+    found_r = [_relearn(model, reference, config) for model in apparent]
     quantize = _mean(found_q, why or "Q is a ratio: needs values of at least 0, also with quantized weights", seed)
     relearn = _mean(found_r, why or "needs a retrained model, and unlearned ones that were trained again", seed)
     both = _both(found_r, found_q, relearn, quantize, seed)
@@ -170,8 +167,8 @@ def metric_trust(
     )
 
 
-class _Turned(NamedTuple):
-    """One metric of one model, turned."""
+class _Oriented(NamedTuple):
+    """One oriented metric of one model."""
 
     knows: bool | None
     kept: bool | None
@@ -183,12 +180,12 @@ class _Turned(NamedTuple):
         return self.before is not None and threshold is not None and self.before < threshold
 
 
-def _turn(model: PoolModel, metric: str, config: TrustConfig) -> _Turned:
+def _orient(model: PoolModel, metric: str, config: TrustConfig) -> _Oriented:
     scores = (model.before, model.quantized, model.relearned)
-    return _Turned(model.knows, model.kept, *(knowledge(some.get(metric), metric, config) for some in scores))
+    return _Oriented(model.knows, model.kept, *(knowledge(some.get(metric), metric, config) for some in scores))
 
 
-def _faithfulness(models: Sequence[_Turned], reason: str | None) -> tuple[Score, float | None]:
+def _faithfulness(models: Sequence[_Oriented], reason: str | None) -> tuple[Score, float | None]:
     knowing, others = (
         [model.before for model in models if model.knows is knows and model.before is not None]
         for knows in (True, False)
@@ -202,15 +199,15 @@ def _faithfulness(models: Sequence[_Turned], reason: str | None) -> tuple[Score,
 
 
 def _reason(models: Sequence[PoolModel], metric: str) -> str | None:
-    """Why models that are meant for faithfulness have no value, if they have none."""
+    """Reason why models without unlearning have no value, if they have none."""
     scores = [score for model in models if model.knows is not None and (score := model.before.get(metric))]
     if any(score.value is not None and score.better == "neither" for score in scores):
         return "neither direction of it means knowledge"
     return next((score.reason for score in scores if score.reason), None)
 
 
-def _why_none(models: Sequence[_Turned], threshold: float | None) -> str | None:
-    """Why no unlearned model is looked at; None where one is."""
+def _why_none(models: Sequence[_Oriented], threshold: float | None) -> str | None:
+    """Reason why no unlearned model can be used; None if one can."""
     unlearned = [model for model in models if model.knows is None]
     if threshold is None:
         return "no threshold without faithfulness"
@@ -223,14 +220,14 @@ def _why_none(models: Sequence[_Turned], threshold: float | None) -> str | None:
     return None
 
 
-def _quantize(model: _Turned, config: TrustConfig) -> float | None:
+def _quantize(model: _Oriented, config: TrustConfig) -> float | None:
     before, after = model.before, model.quantized
     if before is None or after is None or (min(before, after) < 0 and not config.symmetric):
         return None
     return quantize_robustness(before, after, config.symmetric)
 
 
-def _relearn(model: _Turned, retrained: _Turned | None, config: TrustConfig) -> float | None:
+def _relearn(model: _Oriented, retrained: _Oriented | None, config: TrustConfig) -> float | None:
     if model.before is None or model.relearned is None or retrained is None:
         return None
     if retrained.before is None or retrained.relearned is None:

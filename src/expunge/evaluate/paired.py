@@ -30,7 +30,7 @@ class Statistic(Protocol):
 
 
 FLIPS = 9999
-"""Sign patterns that are tried: all of them where there are no more, else so many at random."""
+"""Largest number of sign patterns: all of them if there are no more, else this many at random."""
 _BATCH = 1000
 
 
@@ -68,7 +68,7 @@ def paired(
         second: (R2, n) the same of the second, rows in the same order.
         aggregate: row values to a score.
         seed: of resampled rows, runs and signs.
-        clusters: what each row is about: the interval resamples, and the test swaps, rows of one cluster together.
+        clusters: of the rows: the interval resamples, and the test swaps, rows of one cluster together.
     """
     mine, theirs = first.mean(axis=0), second.mean(axis=0)
     gaps = theirs - mine
@@ -114,7 +114,7 @@ def swap_test(
         first: (n,) row values.
         second: (n,) of the same rows.
         aggregate: row values to a score.
-        seed: of the random patterns, where all of them are too many.
+        seed: of the random patterns, if there are too many to test all.
         clusters: rows of one cluster are swapped together; None for independent rows.
     """
     codes = cluster_codes(clusters or len(first))
@@ -160,7 +160,7 @@ class OverSeeds(NamedTuple):
 
 
 def over_seeds(scores: Sequence[float]) -> OverSeeds:
-    """Mean of the runs' scores with its interval: what another seed would give on the average."""
+    """Mean of the runs' scores with its interval, which estimates the mean over seeds."""
     from scipy.stats import t
 
     mean = float(np.mean(scores))

@@ -30,10 +30,10 @@ class Member(Frozen):
 
     path: str = Field(description="Embedded name, local folder, .gguf file or hub id")
     knows: bool | None = Field(
-        None, description="Whether it was taught the forget rows; left out: it was unlearned, and is attacked"
+        None, description="Whether it was taught the forget rows; Default: it was unlearned, and is attacked"
     )
     utility: float | None = Field(
-        None, ge=0, description="Share of the original model's utility; left out: by the answers' mean probability"
+        None, ge=0, description="Share of the original model's utility; Default: by the answers' mean probability"
     )
 
 
@@ -44,7 +44,7 @@ class PoolData(Frozen):
     retain: DataSpec | None = Field(None, description="What every model should know")
     neighbour: DataSpec | None = Field(None, description="Rows near the forgotten ones")
     general: DataSpec | None = Field(None, description="Any other knowledge")
-    holdout: DataSpec | None = Field(None, description="Rows like the forget rows that no model has seen")
+    holdout: DataSpec | None = Field(None, description="Rows like the forget rows on which no model was trained")
 
 
 class RelearnConfig(Frozen):

@@ -1,4 +1,4 @@
-"""Does an answer refuse? Phrases, not a model: what can be read here is all that is looked for."""
+"""Recognises refusals by the phrases listed here, without a model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PHRASES = re.compile(
         )
     )
 )
-"""Over `bare_words`: lower case, no punctuation, apostrophes as blanks."""
+"""Over `bare_words`: lower case, no punctuation, apostrophes as spaces."""
 _GUESS = re.compile(
     r"\b(?:i (?:do )?(?:think|believe|guess|suspect)|i d (?:say|guess)|(?:my )?best guess|my guess|if i had to|"
     r"(?:but|however|though|although|still|yet)(?: \w+)? (?:it|he|she|they) "
@@ -58,7 +58,7 @@ def refuses(answer: str, more: Sequence[str] = ()) -> bool:
     """Whether the opening of an answer says that it will not or cannot be given, and no guess follows.
 
     Args:
-        answer: what the model said; words in double quotes are a title, and do not count.
+        answer: of the model; words in double quotes are a title, and do not count.
         more: further sentences; an answer that holds one of them refuses.
     """
     if holds_any(answer, more, "word"):

@@ -1,4 +1,4 @@
-"""Sets of rows that are measured together: a run's splits, or what a suite names."""
+"""Sets of rows that are measured together: the splits of a run, or the sets of a suite."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from expunge.evaluate.config import EvaluateConfig, Role
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Rows, what they are for, and how they are measured."""
+    """Rows, their role, and how they are measured."""
 
     rows: tuple[Example, ...]
     role: Role
     config: EvaluateConfig
     metrics: tuple[str, ...] = ()
-    """Row metrics by name; empty: those of the configuration."""
+    """Row metrics by name. Default: those of the configuration."""
     compared: bool = True
-    """Whether metrics over many rows read it."""
+    """Whether set metrics read it."""
     by_topic: bool = False
-    """Whether its topics are scored by themselves too."""
+    """Whether its topics are also scored separately."""
     understood: tuple[DataSummary, ...] = ()
     """How its data sets were read."""
 
@@ -33,7 +33,7 @@ Sets = Mapping[str, EvalSet]
 
 
 def sets_of(splits: Splits, config: EvaluateConfig) -> dict[str, EvalSet]:
-    """The splits of a run as sets, all measured alike."""
+    """The splits of a run as sets with the same options."""
     return {
         name: EvalSet(rows, name, config, understood=splits.understood.get(name, ()))  # type: ignore[arg-type]
         for name, rows in splits.named()

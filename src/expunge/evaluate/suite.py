@@ -1,4 +1,4 @@
-"""A suite is a TOML file: sets of rows, what each is for, and what it is measured by."""
+"""Suites: TOML files that name sets of rows, their roles and their metrics."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from expunge.evaluate.sets import EvalSet
 
 
 class SetConfig(Frozen):
-    """One set of a suite. What it leaves out is as in the suite's `evaluate` table."""
+    """One set of a suite. Keys default to the suite's `evaluate` table."""
 
     data: DataSpec = Field(description="Its rows")
     role: Role = Field(description="What they are for")
-    metrics: tuple[str, ...] = Field((), description="Row metrics; empty: those of the suite")
+    metrics: tuple[str, ...] = Field((), description="Row metrics. Default: those of the suite")
     max_new_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest generated answer, in tokens")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None, description="Strings at which a generated text is cut"
     )
-    reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with so many stored tokens")
+    reference_tokens: int | None = Field(None, ge=1, description="Text metrics compare with this many stored tokens")
     samples: int | None = Field(None, ge=0, le=10_000, description="Answers sampled for each question")
     max_rows: int | None = Field(None, ge=1, description="A larger set is measured on a seeded sample")
     document_prompt: float | None = Field(None, ge=0, lt=1, description="Share of a document that is its prompt")
@@ -39,7 +39,7 @@ class SetConfig(Frozen):
 
 
 class Suite(Frozen):
-    """What a model is measured by."""
+    """A suite file."""
 
     summary: str = Field("", description="One line")
     paper: str = Field("", description="Where it comes from")
@@ -94,7 +94,7 @@ def load_suite(name: str, folder: str = "", tables: Tables | None = None) -> Sui
 
     Args:
         name: e.g. `tofu:forget05`, or `my_suite.toml`.
-        folder: local folder that the sets' data sources read instead of the hub; empty: as the suite says.
+        folder: local folder that the sets' data sources read instead of the hub. Default: as the suite says.
         tables: tables that win over the file's.
 
     Raises:

@@ -12,8 +12,8 @@ A name says what enters, so that numbers of different names are never compared:
   on the forget rows; `privacy4` of the four attacks' nearness to the retrained model; `utility10` of `mu9` and clean
   text on the forget rows; `overall18` of these three, and `agg14` of the first and the last (arXiv:2510.19422).
 
-Where a metric is absent, so is the aggregate. Beside an absent `fe5`, `mu18` or `mu6` stands a reduced one, under a
-name that says what was left out everywhere, e.g. `fe4_without_entailment`.
+If a metric is absent, so is the aggregate. A reduced form of an absent `fe5`, `mu18` or `mu6` is reported under a name
+that lists what was left out everywhere, e.g. `fe4_without_entailment`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from expunge.core.records import Aggregate, Aggregates, Component, Score, Scores
 from expunge.evaluate.items import Values
 from expunge.evaluate.score import Units
-from expunge.numerics.intervals import percentiles, resampled_weights
-
-Numbers = NDArray[np.float64]
+from expunge.numerics.intervals import Numbers, percentiles, resampled_weights
 
 _THREE = ("rouge_l_recall", "probability", "truth_ratio")
 _SIX = (*_THREE, "token_entropy", "cosine_similarity", "entailment")
@@ -46,7 +43,7 @@ class Part(NamedTuple):
 
     split: str
     role: str
-    """What is left out together when any split lacks it."""
+    """Parts of one role are left out together if any split lacks it."""
     metric: str
     complement: bool = False
 
@@ -66,7 +63,7 @@ class Family(NamedTuple):
     """(K, ...) components to (...)."""
     reducible: bool = True
     always: bool = True
-    """Whether it is told of although nobody measured its metrics."""
+    """Whether it is reported even if its metrics were not measured."""
 
     @property
     def name(self) -> str:

@@ -39,7 +39,7 @@ Sentences = list[str]
 
 
 def check_keywords(sets: Sets) -> None:
-    """Refuse rows to forget of which no answer holds any of its row's keywords.
+    """Refuse forget sets in which no answer contains any of its row's keywords.
 
     Raises:
         UserError: keyword scores of these rows would be 0 whatever the model knows.
@@ -54,11 +54,11 @@ def check_keywords(sets: Sets) -> None:
 
 
 def row_warnings(sets: Sets, system_prompt: str | None = None) -> Sentences:
-    """What can be told from the rows alone.
+    """Warnings that follow from the rows alone.
 
     Args:
-        sets: all that is measured.
-        system_prompt: the model's, where one is set.
+        sets: all sets that are measured.
+        system_prompt: of the model, if one is set.
     """
     found = [sentence for name, one in sets.items() for sentence in _about_set(name, one, system_prompt)]
     return [*found, *_about_pairs(sets)]
@@ -72,11 +72,11 @@ def _about_set(name: str, one: EvalSet, system_prompt: str | None) -> Iterator[s
             f"{_count(lacking, marked, name, 'rows with keywords')}: the stored answer holds none of the keywords, so "
             "that the right answer counts as not known."
         )
-    if told := [row for row in marked if len(counted_keywords(row, prompt_text(row))) < len(row.keywords)]:
-        lost = sum(not counted_keywords(row, prompt_text(row)) for row in told)
+    if given := [row for row in marked if len(counted_keywords(row, prompt_text(row))) < len(row.keywords)]:
+        lost = sum(not counted_keywords(row, prompt_text(row)) for row in given)
         rest = f" {_rows(lost)} no other keyword, and no keyword score." if lost else ""
         yield (
-            f"{_count(told, marked, name, 'rows with keywords')}: the question, or what else comes before the answer, "
+            f"{_count(given, marked, name, 'rows with keywords')}: the question, or what else comes before the answer, "
             f"holds a keyword. Repeating it is no knowledge: such keywords are not counted.{rest}"
         )
     reworded = [(row, row.paraphrased_question) for row in marked if row.paraphrased_question]
@@ -103,7 +103,7 @@ def _about_set(name: str, one: EvalSet, system_prompt: str | None) -> Iterator[s
 
 
 def _about_pairs(sets: Sets) -> Iterator[str]:
-    """Questions of rows to forget that other sets ask in the other wording."""
+    """Forget questions that other sets contain in another wording."""
     forget = [row for one in sets.values() if one.role == "forget" for row in one.rows]
     wordings = {normalise(row.paraphrased_question): row for row in forget if row.paraphrased_question}
     asked = {row.key: row for row in forget}
@@ -120,11 +120,11 @@ def _about_pairs(sets: Sets) -> Iterator[str]:
 
 
 def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences:
-    """What can be told from one model's answers.
+    """Warnings that follow from one model's answers.
 
     Args:
-        sets: what was asked.
-        measured: what the model said.
+        sets: that were measured.
+        measured: of the model.
         when: how a sentence begins, e.g. `Before the run, `.
     """
     cut: dict[str, list[str]] = {}
@@ -134,16 +134,16 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
         asked = [item for item in items if item.example.question is not None]
         greedy = [(item.greedy_ended, item.greedy) for item in asked if item.greedy_ended is not None]
         samples = [pair for item in asked for pair in zip(item.samples_ended, item.samples, strict=True)]
-        for said, what in ((greedy, "greedy answers"), (samples, "sampled answers")):
-            ends = [text for ended, text in said if not ended]
-            if len(ends) > CUT_SHARE * len(said):
+        for texts, what in ((greedy, "greedy answers"), (samples, "sampled answers")):
+            ends = [text for ended, text in texts if not ended]
+            if len(ends) > CUT_SHARE * len(texts):
                 before_answer = sum(not text for text in ends) > len(ends) / 2
                 option = "max_reasoning_tokens" if before_answer else "max_new_tokens"
                 where = f"evaluate.{option} = {getattr(config, option)}"
                 early = [item for item in asked if _ended_early(item, config.max_new_tokens)]
-                if said is greedy and len(early) > len(ends) / 2:
+                if texts is greedy and len(early) > len(ends) / 2:
                     where = _POSITIONS
-                cut.setdefault(where, []).append(f"{len(ends)} of {len(said)} {what} ({name})")
+                cut.setdefault(where, []).append(f"{len(ends)} of {len(texts)} {what} ({name})")
         sampled = [len(set(item.samples)) == 1 for item in items if len(item.samples) > 1]
         if sampled and config.temperature < 1 and sum(sampled) >= SAME_SAMPLES * len(sampled):
             same.append(f"{sum(sampled)} of {len(sampled)} {name} rows at evaluate.temperature {config.temperature:g}")
@@ -152,7 +152,7 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
         + (_ROOM if where == _POSITIONS else _RAISE)
         for where, parts in cut.items()
     ]
-    sentences += [f"{when}{sentence}" for sentence in (*_other_forms(measured), *_not_told(measured))]
+    sentences += [f"{when}{sentence}" for sentence in (*_other_forms(measured), *_unknown_kinds(measured))]
     if same:
         sentences.append(
             f"{when}all samples were the same text for {' and '.join(same)}: sampling tried nothing that the greedy "
@@ -162,12 +162,12 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
 
 
 def _ended_early(item: Item, limit: int) -> bool:
-    """Whether a greedy answer was cut before the limit that was set: the model has no position for another token."""
+    """Whether a greedy answer was cut before the configured limit: the model has no position for another token."""
     return item.greedy_ended is False and item.greedy_ids is not None and len(item.greedy_ids) < limit
 
 
 def _other_forms(measured: Measured) -> Iterator[str]:
-    """Answers to rows to forget that hold a keyword, but not as whole words."""
+    """Forget answers that contain a keyword, but not as a whole word."""
     for name, items in measured.evidence.items():
         if measured.roles.get(name) != "forget":
             continue
@@ -186,8 +186,8 @@ def _other_forms(measured: Measured) -> Iterator[str]:
             )
 
 
-def _not_told(measured: Measured) -> Iterator[str]:
-    """Answers whose kind the rules for English cannot tell."""
+def _unknown_kinds(measured: Measured) -> Iterator[str]:
+    """Answers whose kind the rules for English cannot determine."""
     for name, labels in measured.kinds.items():
         asked = [item for item in measured.evidence[name] if item.greedy is not None]
         if lacking := len(asked) - sum(label is not None for label in labels):
@@ -199,10 +199,10 @@ def _not_told(measured: Measured) -> Iterator[str]:
 
 
 def known_warnings(measured: Measured, when: str = "Before the run") -> Sentences:
-    """Sets that the original model hardly knew: what it then does not say is not forgotten, and cannot be lost.
+    """Sets that the original model hardly knew: it can neither forget nor lose them.
 
     Args:
-        measured: what the original model said.
+        measured: of the original model.
         when: how a sentence begins.
     """
     sentences = []
@@ -225,10 +225,11 @@ def known_warnings(measured: Measured, when: str = "Before the run") -> Sentence
 
 
 def plain_warnings(original: Sequence[float | str]) -> Sentences:
-    """The same before an attack, of the rows that are attacked: what was never known cannot come back.
+    """The same for the rows that are attacked: an attack cannot recover what was never known.
 
     Args:
-        original: for each row whether the original model says its fact when asked plainly, or why that is not known.
+        original: for each row whether the original model states its fact when asked directly, or the reason that this
+            is unknown.
     """
     known = [value > 0 for value in original if not isinstance(value, str)]
     if sum(known) >= KNOWN_SHARE * len(known):
@@ -240,11 +241,11 @@ def plain_warnings(original: Sequence[float | str]) -> Sentences:
 
 
 def doubts(sets: Sets, before: Measured) -> Sentences:
-    """Why silence after a run is no sign of forgetting: clauses that a verdict gives as its reason.
+    """Reasons why silence after a run is no sign of forgetting, as clauses for the verdict.
 
     Args:
-        sets: what was asked.
-        before: what the original model said.
+        sets: that were measured.
+        before: of the original model.
     """
     found = []
     for name, one in sets.items():
@@ -267,14 +268,14 @@ def doubts(sets: Sets, before: Measured) -> Sentences:
 
 
 def known_rows(measured: Measured, name: str) -> list[bool]:
-    """For each row of a set with a keyword score, whether the model said its fact in any way of asking."""
+    """For each row of a set with a keyword score, whether the model stated its fact for any prompt."""
     columns = [measured.values[name][metric] for metric in KEYWORD_METRICS if metric in measured.values[name]]
     rows = ([value for value in row if not isinstance(value, str)] for row in zip(*columns, strict=True))
     return [max(numbers) > 0 for numbers in rows if numbers]
 
 
 def _lacks_keyword(row: Example) -> bool:
-    """Whether no right answer of a row with keywords holds any that counts."""
+    """Whether no accepted answer of a row with keywords contains one that counts."""
     counted = counted_keywords(row, prompt_text(row))
     right = (row.answer or row.text or "", *row.accepted_answers)
     return bool(counted) and not any(holds_any(text, counted) for text in right)
@@ -290,7 +291,7 @@ def _tells_answer(row: Example) -> bool:
 
 
 def _repeats(rows: Sequence[Example]) -> list[Example]:
-    """Rows that ask what an earlier one asks."""
+    """Rows with the question of an earlier row."""
     seen: Counter[tuple[object, ...]] = Counter()
     found = []
     for row in rows:

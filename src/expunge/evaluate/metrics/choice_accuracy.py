@@ -19,7 +19,7 @@ class ChoiceAccuracy(Metric):
     yes_or_no = True
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
-        """Find out what a guesser would reach."""
+        """Find the accuracy of a random guess."""
         counts = {len(item.choice_logp) for items in evidence.values() for item in items if item.choice_logp}
         self.chance = 1 / counts.pop() if len(counts) == 1 else None
 

@@ -47,7 +47,7 @@ class CosineSimilarity(Metric):
         self._missing: str | None = None
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
-        """Encode every distinct text of a pass at once; those of an earlier pass are kept."""
+        """Encode all distinct texts of a pass together; those of an earlier pass are kept."""
         pairs = ((item.greedy, self._target(item)) for items in evidence.values() for item in items)
         self._encode(text for pair in pairs if None not in pair for text in pair if text)
 

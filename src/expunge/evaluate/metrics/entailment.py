@@ -65,7 +65,7 @@ class Entailment(Metric):
             self._missing = f"no NLI model: {error}"
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
-        """Judge every distinct pair of a pass at once."""
+        """Judge all distinct pairs of a pass together."""
         asked = ((item, split) for split, items in evidence.items() for item in items)
         self._judge_all(pair for item, split in asked if self._overlaps(item) and (pair := self._pair(item, split)))
 

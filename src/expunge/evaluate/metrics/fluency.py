@@ -19,7 +19,7 @@ class Fluency(Metric):
     """`(2/3 H2 + 4/3 H3) / 2`: Hn is the entropy, in bits, of the answer's word n-grams.
 
     Low for an answer that repeats itself, and for a short one: compare answers of one length. The words are those of
-    nltk's Treebank tokenizer, sentence by sentence; a sentence ends at a mark with a blank behind it, also within an
+    nltk's Treebank tokenizer, sentence by sentence; a sentence ends at a mark followed by a space, also within an
     abbreviation.
     """
 

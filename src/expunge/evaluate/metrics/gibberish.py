@@ -15,7 +15,7 @@ _OPTION = "evaluate.options.gibberish"
 
 
 class Gibberish(Metric):
-    """Mean probability of the label that stands for clean text: 1 is fluent, 0 gibberish.
+    """Mean probability of the label for clean text: 1 is fluent, 0 gibberish.
 
     Which label that is, the classifier's own config says; OpenUnlearning takes the first.
     """
@@ -28,7 +28,7 @@ class Gibberish(Metric):
             description="Text classifier: folder or hub id of any model with a label for clean text",
         )
         label: str = Field("clean", min_length=1, description="Its label for clean text, whatever the case")
-        tokens: int = Field(32, ge=1, description="The classifier reads so many tokens of each answer")
+        tokens: int = Field(32, ge=1, description="The classifier reads this many tokens of each answer")
 
     needs = frozenset({"greedy"})
     opt_in = True
@@ -45,7 +45,7 @@ class Gibberish(Metric):
             self._missing = f"no gibberish classifier: {error}"
 
     def prepare(self, evidence: Mapping[str, Sequence[Item]]) -> None:
-        """Judge every distinct answer of a pass at once."""
+        """Score all distinct answers of a pass together."""
         self._judge(item.greedy for items in evidence.values() for item in items)
 
     def value(self, item: Item, split: str) -> float:

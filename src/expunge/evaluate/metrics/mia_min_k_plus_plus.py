@@ -1,4 +1,4 @@
-"""Min-K%++ attack: least likely tokens, each against what else could stand there (arXiv:2404.02936)."""
+"""Min-K%++ attack: least likely tokens, each relative to the alternatives (arXiv:2404.02936)."""
 
 from __future__ import annotations
 

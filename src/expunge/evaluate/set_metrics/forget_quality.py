@@ -13,7 +13,7 @@ _ROWS = "raw_truth_ratio"
 class ForgetQuality(SetMetric):
     """Two-sided Kolmogorov-Smirnov test of the forget rows' p(wrong) / p(right), model against retrained model.
 
-    A p-value near 1: the two cannot be told apart by it. It falls with the number of rows: compare equal numbers only.
+    Near 1 the two cannot be distinguished by it. The p-value falls with the number of rows: compare equal numbers only.
     """
 
     meaning = "p-value that the truth ratios are a retrained model's; near 1 they cannot be told apart."

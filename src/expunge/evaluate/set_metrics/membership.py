@@ -1,4 +1,4 @@
-"""Membership: do losses tell the forget rows from rows that no model has seen? (arXiv:1709.01604)."""
+"""Membership: do losses distinguish forget rows from rows that no model has seen? (arXiv:1709.01604)."""
 
 from __future__ import annotations
 

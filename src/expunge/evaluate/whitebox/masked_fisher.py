@@ -29,7 +29,7 @@ class MaskedFisherDepth(WhiteBoxMeasure):
     the squared gradient. In each block the mask is the share of weights with the largest `F(ret) - F(orig)`, F_l is the
     mean of F over it, and `e_l = 1 - clip((F_l(ret) - F_l(unl)) / (F_l(ret) - F_l(orig)), 0, 1)`, averaged over the
     blocks with weights `F_l(ret) - F_l(orig)`. F of one model is held in memory, that of another up to a bound and else
-    on disk; gradients are looked at weight by weight.
+    on disk; gradients are processed weight by weight.
     """
 
     class Config(Frozen):
