@@ -18,7 +18,8 @@ from expunge.core.plugins import ROOT
 REPOSITORY = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = dict(BLOCK.findall((REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")))
-HELPERS = ("conftest.py", "tiny_bert.py", "fake_view.py", "attack_ground.py", "test_layers.py")
+TESTS = REPOSITORY / "tests"
+HELPERS = [*(path for path in TESTS.glob("*.py") if not path.name.startswith("test_")), TESTS / "test_layers.py"]
 PLUGINS = [name for name in FILES if not name.startswith("tests/")]
 SLOTS = [name for name in PLUGINS if Path(name).parts[2] in ("forget", "retain", "combine", "localize")]
 
@@ -38,8 +39,8 @@ def test_a_file_and_its_test_are_all_it_takes(tmp_path: Path) -> None:
     shutil.copytree(ROOT, tmp_path / "src" / "expunge", ignore=left_out)
     shutil.copytree(REPOSITORY / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.png"))
     (tmp_path / "tests").mkdir()
-    for name in HELPERS:
-        shutil.copy(REPOSITORY / "tests" / name, tmp_path / "tests")
+    for path in HELPERS:
+        shutil.copy(path, tmp_path / "tests")
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
