@@ -1,1 +1,1 @@
-"""What an adversary does to an unlearned model or to its prompts, one attack a file."""
+"""Attacks on an unlearned model or through its prompts, one per file, and the engine that runs them."""

@@ -1,4 +1,4 @@
-"""Options of the attacks of a run; importing them does not import torch."""
+"""Options of the attacks of a run; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from expunge.core.records import Frozen
 
 
 class AttackConfig(Frozen):
-    """Which attacks are carried out on the unlearned model, and how long they may take."""
+    """Selection and time budget of the attacks on the unlearned model."""
 
     names: tuple[str, ...] | None = Field(
-        None, description="Attacks; left out: those that need prompts only; empty: none"
+        None, description="Names of attacks. Default: those that need prompts only; empty: none"
     )
-    budget: float = Field(60.0, ge=0, description="Seconds for all of them together; 0: no attacks")
-    max_rows: int = Field(20, ge=1, description="Forget rows that are attacked, a seeded sample of more")
+    budget: float = Field(60.0, ge=0, description="Time budget in seconds for all attacks; 0: no attacks")
+    max_rows: int = Field(20, ge=1, description="Maximum number of attacked forget rows, a seeded sample")
     options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Options of attacks by name; attacks.NAME.KEY is the same"
+        default_factory=dict,
+        description="Options of attacks by name; attacks.NAME.KEY is short for attacks.options.NAME.KEY",
     )
 
     @model_validator(mode="before")
@@ -37,6 +38,6 @@ class AttackConfig(Frozen):
                     f"attacks.{key}: expected a table of options, got {rest[key]!r}; write attacks.{key}.OPTION=VALUE, "
                     f"and see `expunge show attack {key}`"
                 )
-        if isinstance(rest.get("names"), list):  # what a validator returns is no JSON any more, which has only lists
+        if isinstance(rest.get("names"), list):  # values returned by a validator are not coerced like JSON lists
             rest["names"] = tuple(rest["names"])
         return {**rest, "options": {**rest.get("options", {}), **own}} if own else rest

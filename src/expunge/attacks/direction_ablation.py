@@ -36,8 +36,8 @@ class DirectionAblationAttack(Attack):
 
         layer: int | None = Field(
             None,
-            description="Block of the saved direction and the shift, negative: from the end; "
-            "none: where the run steered, else at 0.23 of the depth",
+            description="Block of the saved direction and the shift, negative from the end. Default: where the run "
+            "steered, or 0.23 of the depth",
         )
         contrast_rows: int = Field(64, ge=1, description="Maximum number of rows per split for the contrast")
 

@@ -1,1 +1,1 @@
-"""Diagnostics: what the hidden states of a model, or of a run's two models, tell; one per file."""
+"""Diagnostics: what the hidden states of a model, or of a run's two models, show; one per file."""

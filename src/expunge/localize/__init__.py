@@ -1,1 +1,1 @@
-"""Slot: which weights may move?"""
+"""Slot: which weights are trained?"""

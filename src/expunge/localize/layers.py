@@ -47,7 +47,7 @@ class Layers(Localizer):
     def _chosen(self, num_layers: int) -> list[int]:
         given = [name for name in ("layers", "depth", "top") if getattr(self.config, name) not in ((), None)]
         if len(given) > 1:
-            raise UserError(f"localize: {' and '.join(given)} both say which blocks; give one of them")
+            raise UserError(f"localize: {' and '.join(given)} both select blocks; give only one of them")
         if self.config.top is not None:
             return list(window_below(self._top(self.config.top, num_layers), self.config.window))
         if self.config.depth is None:
