@@ -46,6 +46,12 @@ def test_a_model_that_knows_beside_one_that_never_did(
         assert score["recovered"]["value"] is None
         assert score["recovered"]["reason"]
     assert json.loads((out / "attacks.json").read_text(encoding="utf-8")) == printed
+    brief = expunge("attack", tiny_folder, "--attack", "sampling", *data, *QUICK, *controls).out
+    full = expunge("attack", tiny_folder, "--attack", "sampling", *data, *QUICK, *controls, "--verbose").out
+    assert brief.lstrip().startswith("Asked plainly")
+    assert "Robustness card" in brief
+    assert "Every variant" in full
+    assert "Every variant" not in brief
     again = expunge("attack", tiny_folder, "--attack", "sampling", *data, *QUICK, *controls, "--json").json()
     assert again["robustness"]["attacks"] == card["attacks"], "a second call finds what was done"
 

@@ -48,7 +48,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     console().table(list(rows[0]) if rows else [], cells)
 
 
-def print_result(record: Record) -> None:
+def print_result(record: Record, verbose: bool = True) -> None:
     """A run's verdict, its warnings, its table, and what was not tested."""
     from expunge.reports.score_table import print_table
     from expunge.reports.squeeze import print_squeeze
@@ -64,10 +64,11 @@ def print_result(record: Record) -> None:
     if record.squeeze is not None:
         print_squeeze(record.squeeze, out)
     if record.robustness is not None:
-        from expunge.reports.robustness import robustness_section
+        from expunge.reports.robustness import robustness_section, shortened
         from expunge.reports.section import print_section
 
-        print_section(robustness_section(record.robustness), out)
+        section = robustness_section(record.robustness)
+        print_section(section if verbose else shortened(section), out)
     out.prose(f"\nNot tested: {', '.join(found.not_tested) or 'all other ways'}.", style="dim")
 
 

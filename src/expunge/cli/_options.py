@@ -23,7 +23,6 @@ RunTemplate = Annotated[
 RunSettings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option of the run, e.g. train.lr=1e-5.")
 ]
-Tables = Annotated[bool, typer.Option("--verbose", help="Print all tables.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Print all tables, and the traceback of an attack that fails.")
 ]

@@ -88,7 +88,7 @@ def attack(
     _early.check_target(subject, "unlearned")
     _early.check_named_data(splits)
 
-    from expunge.reports.robustness import robustness_section
+    from expunge.reports.robustness import robustness_section, shortened
     from expunge.reports.section import print_section
     from expunge.workflows.attack import attack_target, broken, show
 
@@ -115,6 +115,7 @@ def attack(
     if as_json:
         print_record(record)
     else:
-        print_section(robustness_section(record.robustness, record.warnings), console())
+        section = robustness_section(record.robustness, record.warnings)
+        print_section(section if verbose else shortened(section), console())
         console().paths(report=page, record=path)
     check_attacks(broken(record.robustness, which), path, verbose)

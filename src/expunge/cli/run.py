@@ -132,7 +132,7 @@ def runner(**tables: Any) -> Callable[..., None]:
                 }
             )
         else:
-            print_result(record)
+            print_result(record, verbose)
             console().paths(report=folder / REPORT_FILE, model=folder / MODEL_FOLDER)
         if record.robustness is not None:
             check_attacks(broken(record.robustness), folder / ATTACKS_FILE, verbose)

@@ -140,6 +140,13 @@ def robustness_section(card: Robustness, warnings: Sequence[str] = ()) -> Report
     )
 
 
+def shortened(section: ReportSection) -> ReportSection:
+    """The verdict, the card and what is particular to it: no table of variants and no explanations."""
+    notes = [note for note in section.notes if note not in _NOTES]
+    notes.append("All variants and explanations: --verbose, or the report.")
+    return section.model_copy(update={"tables": section.tables[:1], "notes": notes})
+
+
 def compared(cards: Mapping[str, Robustness]) -> ReportSection:
     """Several cards side by side.
 
