@@ -135,7 +135,7 @@ def test_a_plain_model_on_other_rows(
         ("alignment", ["MODEL", "--set", "layr=1"], ["unknown key 'alignment.layr'", "did you mean layer?"]),
         ("alignment", ["MODEL", "--set", "layer=9"], ["alignment.layer", "no layer 9", "0 to 2"]),
         ("alignment", ["MODEL", "--data", "retian=x.jsonl"], ["--data retian=x.jsonl", "did you mean retain?"]),
-        ("alignment", ["MODEL", "--data", "retain=x.jsonl"], ["data.forget", "--data forget=facts.jsonl"]),
+        ("alignment", ["MODEL", "--data", "retain=people:retain"], ["data.forget", "--data forget=facts.jsonl"]),
         ("alignment", ["MODEL", "--data", "x.jsonl"], ["x.jsonl", "no such file"]),
         ("alignment", ["MODEL", "--template", "prose"], ["model.template", "prose"]),
         ("noise_sensitivity", ["MODEL", "--set", "scales=[0]"], ["noise_sensitivity.scales", "greater than 0"]),

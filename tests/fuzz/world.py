@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class World:
 
 def make_world(folder: Path) -> World:
     """Build all of it; takes a few seconds."""
+    sys.path.append(str(Path(__file__).parents[1]))
     from tiny_llama import tiny_llama
 
     world = World(folder)
