@@ -62,6 +62,8 @@ def test_each_part_has_its_own_limit() -> None:
     assert short.parts().answer is None
     plain = encoder.reasoning.watch(encoder.prompt("Who?"), answer=3, reasoning=9)
     assert _followed(plain, rest, encoder.end_id) == 3
+    empty = encoder.reasoning.watch(encoder.prompt("Who?"), answer=3, reasoning=9)
+    assert _followed(empty, _ids(encoder, " \n" * 9), encoder.end_id) == 3
     ended = encoder.reasoning.watch(encoder.prompt("Who?"), answer=30, reasoning=9)
     assert _followed(ended, [*rest, encoder.end_id, *rest], encoder.end_id) == len(rest) + 1
     assert ended.ended

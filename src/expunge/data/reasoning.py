@@ -157,8 +157,8 @@ class Watch:
             text = one.raw(self._ids).lstrip()
             if text.startswith(one.opening):
                 self._state = "reasoning"
-            elif not stopped and one.opening.startswith(text):
-                return len(self._ids) < self._limit
+            elif not stopped and one.opening.startswith(text):  # white space alone counts as answer
+                return len(self._ids) < (self._limit if text else min(self._limit, self._answer))
             else:
                 self._state = "answer"
         if self._state == "reasoning":
