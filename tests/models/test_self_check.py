@@ -58,6 +58,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
             initializer_range=0.3,
         ),
     ),
+    "a state beside the cache": (NONE, lambda: remembering(random_network("Llama"))),
     "a state that is not kept": (NONE, lambda: built("Rwkv", **WIDTH, attention_hidden_size=32)),
 }
 """What is special about a model -> the way in which its answers are to be computed, and how to build it."""
@@ -70,6 +71,19 @@ def built(name: str, **options: Any) -> Any:
     if name == "Rwkv":  # its own initial values make every token say the same
         for weight in network.parameters():
             torch.nn.init.normal_(weight, std=0.3)
+    return network
+
+
+def remembering(network: Any) -> Any:
+    """Let a network keep positions in an attribute of its cache, which a selection of rows does not reach."""
+
+    def remember(_: Any, __: Any, options: dict[str, Any]) -> None:
+        cache, places = options.get("past_key_values"), options.get("position_ids")
+        if cache is not None and places is not None:
+            earlier = getattr(cache, "places", places[:, :0])
+            cache.places = torch.cat([earlier, places], dim=1)
+
+    network.model.register_forward_pre_hook(remember, with_kwargs=True)
     return network
 
 

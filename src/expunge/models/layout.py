@@ -88,11 +88,12 @@ def find_layout(base: Any, ids: Tensor) -> tuple[NetworkLayout, Tensor, Tensor]:
             f"one before; lists of modules in it: {', '.join(lists) or 'none'}"
         )
     last = watch.given[blocks][-1]
+    widths = hidden.shape[-1], getattr(base.config.get_text_config(), "hidden_size", None)
     layout = NetworkLayout(
         decoder=decoder,
         blocks=blocks,
         width=last.shape[-1],
-        one_vector=last.shape[:-1] == hidden.shape[:-1],
+        one_vector=last.shape[:-1] == hidden.shape[:-1] and last.shape[-1] in widths,
         extras=tuple(watch.extras[blocks]),
         context=min(tables.sizes, default=None),
         plain_head=watch.reads(hidden) and watch.writes(logits),

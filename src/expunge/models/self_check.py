@@ -178,7 +178,7 @@ def _errors(model: LanguageModel, ids: Tensor, truth: Tensor, ruler: _Ruler) -> 
     rows = torch.arange(2, device=ids.device)
     at = torch.tensor(_LENGTHS, device=ids.device)
     yield _error_after(ruler, prefix, truth[rows, at - 1])
-    order = torch.tensor([1, 0], device=ids.device)
+    order = torch.tensor([1, 0, 1], device=ids.device)  # samples repeat rows
     branch = prefix.select(order)
     if model.caching.holes:
         _open_gap(branch, min(model.caching.longest, _GAP))
@@ -187,9 +187,10 @@ def _errors(model: LanguageModel, ids: Tensor, truth: Tensor, ruler: _Ruler) -> 
     real = (steps < lengths[:, None])[order]
     tokens, states = (values[rows[:, None], at[:, None] + steps][order] for values in (ids, truth))
     yield ruler.error(branch.extend(tokens * real, real.long()), states, real)
+    prefix, at = prefix.select(order), at[order]
     for _ in range(1 if model.caching.holes else _STEPS):
-        prefix.step(ids[rows, at])
-        yield _error_after(ruler, prefix, truth[rows, at])
+        prefix.step(ids[order, at])
+        yield _error_after(ruler, prefix, truth[order, at])
         at = at + 1
 
 
