@@ -82,8 +82,9 @@ LONGEST = 900.0
 HEAD = """# Architectures
 
 Tiny random models of the causal language models that transformers can build without a network, and of two that are
-not causal, each run with recipes, evaluation, the default attacks, and save and reload. Of {count} model types {works}
-work throughout and {refused} are refused; the others work except for the numbered cells. This page is written by
+not causal, each run with recipes, evaluation, the default attacks, and save and reload. A name with a comma is a type
+with settings of published models (`VARIANTS` in `benchmarks/zoo.py`). Of {count} rows {works} work throughout and
+{refused} are refused; the others work except for the numbered cells. This page is written by
 
     python benchmarks/architectures.py --results FOLDER --out docs/architectures.md
 
