@@ -42,8 +42,8 @@ def test_a_window_ends_at_a_share_of_the_depth(
     [
         ({"depth": (0.5, 0.2)}, r"localize\.depth"),
         ({"depth": (0.0, 1.5)}, r"localize\.depth"),
-        ({"depth": (0.0, 1.0), "layers": (1,)}, "layers and depth both say"),
-        ({"top": 0.5, "layers": (1,)}, "layers and top both say"),
+        ({"depth": (0.0, 1.0), "layers": (1,)}, "layers and depth both select blocks"),
+        ({"top": 0.5, "layers": (1,)}, "layers and top both select blocks"),
         ({"top": 1.0}, "a share of the depth below 1.0, or a whole number"),
         ({"top": 3}, "no layer 3"),
     ],
