@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from test_reports import page, record, visible
 
-from expunge.core.records import Estimate, Level, Score, Squeeze, SqueezeCheck, SqueezeScores
+from expunge.core.records import Score
+from expunge.core.squeeze_record import Estimate, Level, Squeeze, SqueezeCheck, SqueezeScores
 from expunge.reports.charts import draw
 from expunge.reports.squeeze import changes, print_squeeze, sentence, signed, squeeze_section
 from expunge.reports.terminal import Terminal

@@ -9,7 +9,7 @@ import pytest
 import torch
 from short_run import Unlearning
 
-from expunge.core.records import Squeeze
+from expunge.core.squeeze_record import Squeeze
 from expunge.data.example import Example
 from expunge.models.base import LanguageModel
 from expunge.train.candidates import target_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.core.records import Squeeze
+from expunge.core.squeeze_record import Squeeze
 from expunge.train.squeeze_scores import Counts, Snapshot, summarise
 
 COUNTS = Counts(prompts=2, left_out=0, thin=0, generated=20, duplicates=0, copies=0)

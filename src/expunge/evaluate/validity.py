@@ -148,7 +148,7 @@ def answer_warnings(sets: Sets, measured: Measured, when: str = "") -> Sentences
         if sampled and config.temperature < 1 and sum(sampled) >= SAME_SAMPLES * len(sampled):
             same.append(f"{sum(sampled)} of {len(sampled)} {name} rows at evaluate.temperature {config.temperature:g}")
     sentences = [
-        f"{when}{', '.join(parts)} met the limit of {where}: what they would have said after it was not looked at. "
+        f"{when}{', '.join(parts)} met the limit of {where}, so any later text was not scored. "
         + (_ROOM if where == _POSITIONS else _RAISE)
         for where, parts in cut.items()
     ]

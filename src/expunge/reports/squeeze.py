@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from expunge.core.records import Estimate, GuardOutcome, Squeeze, SqueezeCheck
+from expunge.core.records import GuardOutcome
 from expunge.core.report_section import Cell, Chart, Mark, ReportSection, Series, Table, Tone
+from expunge.core.squeeze_record import Estimate, Squeeze, SqueezeCheck
 from expunge.reports.formats import interval_text, number
 from expunge.reports.run_charts import kept_step
 from expunge.reports.section import print_table

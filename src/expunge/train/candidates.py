@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from expunge.core.progress import Bar
-from expunge.core.records import Band, Ranking
+from expunge.core.squeeze_record import Band, Ranking
 from expunge.data.encode import DOCUMENT_PROMPT, Encoded
 from expunge.data.example import Example, normalise
 from expunge.models.base import LanguageModel

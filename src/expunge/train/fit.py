@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
 from expunge.core.memory import memory_errors
-from expunge.core.records import Check, GuardOutcome, Squeeze, StepLog
+from expunge.core.records import Check, GuardOutcome, StepLog
+from expunge.core.squeeze_record import Squeeze
 from expunge.data.encode import Encoded
 from expunge.models.base import LanguageModel
 from expunge.models.batches import free_cached

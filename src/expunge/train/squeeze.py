@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.core.progress import Bar
-from expunge.core.records import Squeeze
+from expunge.core.squeeze_record import Squeeze
 from expunge.data.batch import collate
 from expunge.data.encode import Encoded
 from expunge.data.example import Example

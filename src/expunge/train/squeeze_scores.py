@@ -9,17 +9,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.core.records import (
-    Band,
-    Estimate,
-    Frozen,
-    Level,
-    Ranking,
-    Score,
-    Squeeze,
-    SqueezeCheck,
-    SqueezeScores,
-)
+from expunge.core.records import Frozen, Score
+from expunge.core.squeeze_record import Band, Estimate, Level, Ranking, Squeeze, SqueezeCheck, SqueezeScores
 from expunge.numerics.intervals import percentiles, resampled_weights
 from expunge.train.candidates import FEWEST, CandidateSet
 
